@@ -1,0 +1,130 @@
+/* config.h: a configuration file as one immutable, reference-counted value. */
+#ifndef SMALLSERVD_CONFIG_H
+#define SMALLSERVD_CONFIG_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "option.h"
+#include "services/service.h"
+
+/* Where a value was written. Line 0: nowhere, it is the default. FILE lives as long as its configuration. */
+struct config_origin {
+	const char *file;
+	unsigned line;
+};
+
+/* Values of log_target, in the order of its words. */
+enum config_log_target { LOG_TARGET_AUTO, LOG_TARGET_STDERR, LOG_TARGET_SYSLOG, LOG_TARGET_JOURNAL };
+
+/* [daemon] */
+struct config_daemon {
+	int64_t workers; /* 0: auto */
+	char *user;      /* whom to become when started as root */
+	char *group;     /* NULL: the user's own group */
+	char *pid_file;  /* NULL: none */
+	int log_target;  /* enum config_log_target */
+	int log_level;   /* LOG_ERR .. LOG_DEBUG of syslog(3) less LOG_ERR, see config_log_level */
+	int syslog_facility;
+	int64_t max_connections; /* 0: auto */
+	int64_t stop_timeout_ms;
+	char *include;                 /* NULL: none */
+	struct config_origin *origins; /* a row of config_daemon_options each */
+};
+
+/* One service section, [defaults] and defaults applied. */
+struct config_service {
+	char *name;
+	const struct service *type;
+	bool enabled;
+	unsigned transports; /* TRANSPORT_* bits */
+	struct option_addresses addresses;
+	struct option_ports ports;
+	char *interface; /* NULL: any */
+	bool free_bind;
+	int64_t backlog;
+	int64_t max_connections; /* INT64_MAX: unlimited */
+	int64_t idle_timeout_ms; /* 0: off */
+	int64_t lifetime_ms;     /* 0: off */
+	int64_t max_datagram;    /* bytes */
+	struct option_addresses multicast_groups;
+	int64_t dscp;           /* DSCP_NONE, DSCP_COPY, or 0 to 63 */
+	int64_t receive_buffer; /* bytes; 0: auto, 1 MiB for UDP, the kernel's for TCP */
+	int64_t send_buffer;    /* bytes; 0: the kernel's */
+	int64_t keepalive_ms;   /* 0: off */
+	bool log_connections;
+	void *settings; /* the type's own options; NULL without */
+
+	struct config_origin origin;            /* of the section's header */
+	struct config_origin *origins;          /* a row of config_service_options each */
+	struct config_origin *settings_origins; /* a row of type->options each */
+};
+
+/* One transport, address and port of an enabled service; `*` made two. */
+struct config_endpoint {
+	const struct config_service *service;
+	unsigned transport;            /* TRANSPORT_TCP or TRANSPORT_UDP */
+	struct option_address address; /* never AF_UNSPEC */
+	bool from_star;                /* one half of `*`: skipped where the host lacks its family */
+	uint16_t port;                 /* 0: the kernel picks */
+};
+
+struct config {
+	atomic_uint references;
+	char *file;
+	struct config_daemon daemon;
+	struct config_service *services; /* in the order of the file, the disabled ones included */
+	size_t service_count;
+	struct config_endpoint *endpoints; /* of the enabled services, in the order of the file */
+	size_t endpoint_count;
+	char **files; /* every file that was read, the included ones too */
+	size_t file_count;
+};
+
+/* What was found wrong, line by line, in the order of the files and their lines. */
+struct config_report {
+	struct config_message {
+		char *text; /* `FILE:LINE: [SECTION] KEY: MESSAGE`, warnings with `warning: ` after the place */
+		bool warning;
+		const char *file; /* owned by the message, NULL where there is none */
+		unsigned line;
+		size_t order; /* of its file among those read */
+	} * messages;
+	size_t count, errors;
+};
+
+/* Rows of [daemon] and of every service. */
+extern const struct option config_daemon_options[];
+extern const size_t config_daemon_option_count;
+extern const struct option config_service_options[];
+extern const size_t config_service_option_count;
+
+/* Reads FILE (`-`: standard input) and what it includes. Returns a configuration with one reference, or NULL when
+ * anything is wrong; REPORT, empty before, then has every error, and warnings either way. Free it with
+ * config_report_free. */
+struct config *config_load(const char *file, struct config_report *report);
+
+/* The same from memory, for tests and fuzzing; NAME stands for the file. */
+struct config *config_load_memory(const char *name, const char *bytes, size_t length, struct config_report *report);
+
+void config_report_free(struct config_report *report);
+
+/* One more, one less reference; thread-safe; the last one frees. NULL is fine for unref. */
+struct config *config_ref(struct config *config);
+void config_unref(struct config *config);
+
+/* Writes the effective configuration as an INI file that reads back to the same; included services stand in line. */
+void config_dump(const struct config *config, FILE *out);
+
+/* The level of syslog(3) for the daemon's log_level. */
+int config_log_level(const struct config *config);
+/* The facility of syslog(3) for the daemon's syslog_facility. */
+int config_syslog_facility(const struct config *config);
+
+/* Where KEY of SERVICE was written: its own row, else the section's header. */
+struct config_origin config_service_origin(const struct config_service *service, const char *key);
+
+#endif

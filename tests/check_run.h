@@ -1,0 +1,19 @@
+/* check_run.h: how every Check program of ours runs its suite: in TAP, so that each test is counted. */
+#ifndef SMALLSERVD_CHECK_RUN_H
+#define SMALLSERVD_CHECK_RUN_H
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static inline int check_run(Suite *suite)
+{
+	SRunner *runner = srunner_create(suite);
+	srunner_set_tap(runner, "-");
+	srunner_run_all(runner, CK_SILENT);
+	int failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+#endif
