@@ -1,0 +1,95 @@
+/* pid_file.c: the file that names the running daemon. */
+#include "pid_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "log.h"
+
+struct pid_file {
+	int fd;
+	char *path;
+};
+
+static void discard(struct pid_file *file)
+{
+	if (file->fd >= 0)
+		close(file->fd);
+	free(file->path);
+	free(file);
+}
+
+/* The name beside PATH under which the file is written before it takes PATH's place. */
+static char *make_temporary_name(const char *path)
+{
+	char *name;
+	return asprintf(&name, "%s.%ld", path, (long)getpid()) < 0 ? NULL : name;
+}
+
+static bool fill(int fd, uid_t owner)
+{
+	if (dprintf(fd, "%ld\n", (long)getpid()) < 0)
+		return false;
+	return owner == (uid_t)-1 || fchown(fd, owner, (gid_t)-1) == 0;
+}
+
+struct pid_file *pid_file_write(const char *path, uid_t owner)
+{
+	struct pid_file *file = calloc(1, sizeof *file);
+	char *temporary = make_temporary_name(path);
+	if (file == NULL || temporary == NULL)
+		goto fail;
+	file->fd = -1;
+	file->path = strdup(path);
+	if (file->path == NULL)
+		goto fail;
+	unlink(temporary); /* of a process that had our id and died here */
+	file->fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+	if (file->fd < 0)
+		goto fail;
+	if (!fill(file->fd, owner) || rename(temporary, path) < 0) {
+		int error = errno;
+		unlink(temporary);
+		errno = error;
+		goto fail;
+	}
+	free(temporary);
+	return file;
+fail:;
+	int error = errno;
+	free(temporary);
+	if (file != NULL)
+		discard(file);
+	errno = error;
+	return NULL;
+}
+
+/* Whether PATH still is the file that we wrote and names us: another daemon may have put its own id there. */
+static bool is_ours(const struct pid_file *file)
+{
+	struct stat ours, there;
+	char text[32] = "";
+	if (fstat(file->fd, &ours) < 0 || lstat(file->path, &there) < 0)
+		return false;
+	if (ours.st_dev != there.st_dev || ours.st_ino != there.st_ino)
+		return false;
+	return pread(file->fd, text, sizeof text - 1, 0) > 0 && strtol(text, NULL, 10) == (long)getpid();
+}
+
+void pid_file_remove(struct pid_file *file)
+{
+	if (file == NULL)
+		return;
+	if (is_ours(file) && unlink(file->path) < 0) {
+		log_info("pid_file: cannot remove %s, so it is left empty: %s", file->path, strerror(errno));
+		if (ftruncate(file->fd, 0) < 0)
+			log_warning("pid_file: cannot empty %s: %s", file->path, strerror(errno));
+	}
+	discard(file);
+}

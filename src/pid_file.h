@@ -1,0 +1,18 @@
+/* pid_file.h: the file that names the running daemon. */
+#ifndef SMALLSERVD_PID_FILE_H
+#define SMALLSERVD_PID_FILE_H
+
+#include <sys/types.h>
+
+/* A written pid file, open for as long as the daemon runs. */
+struct pid_file;
+
+/* Writes this process's id to PATH, at once and whole; the file belongs to OWNER ((uid_t)-1: whoever we are). NULL:
+ * errno says why. */
+struct pid_file *pid_file_write(const char *path, uid_t owner);
+
+/* Removes the file if it still names this process, and frees. Where its folder does not let us, it is left empty. NULL
+ * is fine. */
+void pid_file_remove(struct pid_file *file);
+
+#endif

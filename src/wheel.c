@@ -1,0 +1,164 @@
+/* wheel.c: deadlines of many connections behind one lazy timer. */
+#include "wheel.h"
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum {
+	SLOTS = 2048, /* horizon of 102 s: what is due later is looked at again then */
+	WORDS = SLOTS / 64,
+	BUDGET = 1024, /* entries a wake-up, so that many at once do not hold up the data path */
+};
+
+struct wheel {
+	struct event *timer;
+	wheel_callback *on_due;
+	uint64_t tick;  /* all ticks up to this one have been looked at */
+	uint64_t armed; /* the tick the timer is set for; WHEEL_NEVER: it sleeps */
+	struct wheel_entry *slots[SLOTS];
+	uint64_t occupied[WORDS]; /* a bit a slot: clear means empty, set may be stale */
+};
+
+uint64_t wheel_now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void arm(struct wheel *wheel, uint64_t tick)
+{
+	uint64_t now = wheel_now_ms(), due = tick * WHEEL_TICK_MS;
+	uint64_t wait = due > now ? due - now : 0;
+	struct timeval timeout = {.tv_sec = (time_t)(wait / 1000), .tv_usec = (suseconds_t)(wait % 1000 * 1000)};
+	wheel->armed = tick;
+	evtimer_add(wheel->timer, &timeout);
+}
+
+/* The first tick after the last one looked at whose slot may hold something. */
+static uint64_t next_occupied(const struct wheel *wheel)
+{
+	for (uint64_t tick = wheel->tick + 1; tick <= wheel->tick + SLOTS;) {
+		unsigned slot = tick % SLOTS;
+		uint64_t word = wheel->occupied[slot / 64] >> (slot % 64);
+		if (word != 0)
+			return tick + (unsigned)__builtin_ctzll(word);
+		tick += 64 - slot % 64;
+	}
+	return WHEEL_NEVER;
+}
+
+/* Handles TICK's slot. False: the budget ran out before the slot was empty. */
+static bool visit_slot(struct wheel *wheel, uint64_t tick, uint64_t now_ms, unsigned *budget)
+{
+	unsigned slot = tick % SLOTS;
+	while (wheel->slots[slot] != NULL) {
+		if ((*budget)-- == 0)
+			return false;
+		struct wheel_entry *entry = wheel->slots[slot];
+		wheel_remove(entry);
+		uint64_t next = wheel->on_due(entry, now_ms);
+		if (next != 0) /* never in this slot again, or it would not get empty */
+			wheel_set(wheel, entry, next > now_ms ? next : now_ms + WHEEL_TICK_MS);
+	}
+	wheel->occupied[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
+	return true;
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *argument)
+{
+	struct wheel *wheel = argument;
+	uint64_t now_ms = wheel_now_ms(), now_tick = now_ms / WHEEL_TICK_MS, tick;
+	unsigned budget = BUDGET;
+
+	(void)fd, (void)what;
+	wheel->armed = 0; /* keeps wheel_set from arming: it is done below, once */
+	while ((tick = next_occupied(wheel)) <= now_tick) {
+		wheel->tick = tick - 1;
+		if (!visit_slot(wheel, tick, now_ms, &budget)) {
+			arm(wheel, tick);
+			return;
+		}
+		wheel->tick = tick;
+	}
+	wheel->tick = now_tick > wheel->tick ? now_tick : wheel->tick;
+	wheel->armed = WHEEL_NEVER;
+	tick = next_occupied(wheel);
+	if (tick != WHEEL_NEVER)
+		arm(wheel, tick);
+}
+
+struct wheel *wheel_new(struct event_base *base, wheel_callback *on_due)
+{
+	struct wheel *wheel = calloc(1, sizeof *wheel);
+	if (wheel == NULL)
+		return NULL;
+	wheel->on_due = on_due;
+	wheel->tick = wheel_now_ms() / WHEEL_TICK_MS;
+	wheel->armed = WHEEL_NEVER;
+	wheel->timer = evtimer_new(base, on_timer, wheel);
+	if (wheel->timer == NULL) {
+		free(wheel);
+		return NULL;
+	}
+	return wheel;
+}
+
+void wheel_free(struct wheel *wheel)
+{
+	if (wheel == NULL)
+		return;
+	event_free(wheel->timer);
+	free(wheel);
+}
+
+/* The tick at which DEADLINE_MS has passed, as far as the wheel reaches. */
+static uint64_t reachable_tick(struct wheel *wheel, uint64_t deadline_ms)
+{
+	uint64_t now_tick = wheel_now_ms() / WHEEL_TICK_MS;
+	uint64_t tick = deadline_ms == WHEEL_NEVER ? WHEEL_NEVER : deadline_ms / WHEEL_TICK_MS + 1;
+
+	/* what lies before the tick it is armed for is empty: catch up, to reach as far as can be */
+	if (wheel->armed > wheel->tick + 1 && now_tick > wheel->tick)
+		wheel->tick = now_tick < wheel->armed ? now_tick : wheel->armed - 1;
+	if (tick <= wheel->tick)
+		return wheel->tick + 1;
+	return tick - wheel->tick < SLOTS ? tick : wheel->tick + SLOTS - 1;
+}
+
+void wheel_set(struct wheel *wheel, struct wheel_entry *entry, uint64_t deadline_ms)
+{
+	wheel_remove(entry);
+	uint64_t tick = reachable_tick(wheel, deadline_ms);
+	unsigned slot = tick % SLOTS;
+
+	entry->next = wheel->slots[slot];
+	entry->link = &wheel->slots[slot];
+	if (entry->next != NULL)
+		entry->next->link = &entry->next;
+	wheel->slots[slot] = entry;
+	wheel->occupied[slot / 64] |= UINT64_C(1) << (slot % 64);
+	if (tick < wheel->armed)
+		arm(wheel, tick);
+}
+
+void wheel_remove(struct wheel_entry *entry)
+{
+	if (entry->link == NULL)
+		return;
+	*entry->link = entry->next;
+	if (entry->next != NULL)
+		entry->next->link = entry->link;
+	entry->link = NULL;
+}
+
+void wheel_each(struct wheel *wheel, void (*visit)(struct wheel_entry *entry))
+{
+	for (int slot = 0; slot < SLOTS; slot++)
+		for (struct wheel_entry *entry = wheel->slots[slot], *next; entry != NULL; entry = next) {
+			next = entry->next;
+			visit(entry);
+		}
+}

@@ -1,0 +1,268 @@
+/* worker.c: a thread, its event_base, its mailbox. */
+#include "worker.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { WORKERS_AUTO_MAX = 8 };
+
+struct mailbox {
+	struct event *event;
+	int fd;
+	pthread_mutex_t lock;
+	struct mail *first, **last;
+};
+
+struct worker {
+	unsigned index;
+	pthread_t thread;
+	bool running;
+	struct event_base *base;
+	struct mailbox *mailbox;
+	struct mail stop;
+	uint64_t random;
+};
+
+static struct mail *mailbox_take(struct mailbox *mailbox)
+{
+	pthread_mutex_lock(&mailbox->lock);
+	struct mail *mail = mailbox->first;
+	if (mail != NULL) {
+		mailbox->first = mail->next;
+		if (mailbox->first == NULL)
+			mailbox->last = &mailbox->first;
+		atomic_store(&mail->queued, false);
+	}
+	pthread_mutex_unlock(&mailbox->lock);
+	return mail;
+}
+
+static void on_mail(evutil_socket_t fd, short what, void *argument)
+{
+	struct mailbox *mailbox = argument;
+	struct mail *mail;
+	eventfd_t count;
+
+	(void)what;
+	eventfd_read(fd, &count);
+	while ((mail = mailbox_take(mailbox)) != NULL)
+		mail->run(mail->argument);
+}
+
+struct mailbox *mailbox_new(struct event_base *base)
+{
+	struct mailbox *mailbox = calloc(1, sizeof *mailbox);
+	if (mailbox == NULL)
+		return NULL;
+	pthread_mutex_init(&mailbox->lock, NULL);
+	mailbox->last = &mailbox->first;
+	mailbox->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (mailbox->fd < 0)
+		goto fail;
+	mailbox->event = event_new(base, mailbox->fd, EV_READ | EV_PERSIST, on_mail, mailbox);
+	if (mailbox->event == NULL || event_add(mailbox->event, NULL) < 0)
+		goto fail;
+	return mailbox;
+fail:
+	mailbox_free(mailbox);
+	return NULL;
+}
+
+void mailbox_free(struct mailbox *mailbox)
+{
+	if (mailbox == NULL)
+		return;
+	if (mailbox->event != NULL)
+		event_free(mailbox->event);
+	if (mailbox->fd >= 0)
+		close(mailbox->fd);
+	pthread_mutex_destroy(&mailbox->lock);
+	free(mailbox);
+}
+
+void mailbox_post(struct mailbox *mailbox, struct mail *mail)
+{
+	pthread_mutex_lock(&mailbox->lock);
+	bool queue = !atomic_exchange(&mail->queued, true);
+	if (queue) {
+		mail->next = NULL;
+		*mailbox->last = mail;
+		mailbox->last = &mail->next;
+	}
+	pthread_mutex_unlock(&mailbox->lock);
+	if (queue)
+		eventfd_write(mailbox->fd, 1);
+}
+
+/* Timeouts here are coarse, and an event belongs to one thread: libevent needs neither exact timers nor locks. */
+static struct event_base *base_new(void)
+{
+	struct event_config *config = event_config_new();
+	if (config == NULL)
+		return NULL;
+	event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
+	struct event_base *base = event_base_new_with_config(config);
+	event_config_free(config);
+	return base;
+}
+
+static void on_stop(void *argument)
+{
+	struct worker *worker = argument;
+	event_base_loopbreak(worker->base);
+}
+
+struct worker *worker_new(unsigned index)
+{
+	struct worker *worker = calloc(1, sizeof *worker);
+	if (worker == NULL)
+		return NULL;
+	worker->index = index;
+	worker->stop.run = on_stop;
+	worker->stop.argument = worker;
+	if (getrandom(&worker->random, sizeof worker->random, GRND_NONBLOCK) < 0)
+		worker->random = (uint64_t)time(NULL) + index;
+	worker->base = base_new();
+	if (worker->base == NULL)
+		goto fail;
+	worker->mailbox = mailbox_new(worker->base);
+	if (worker->mailbox == NULL)
+		goto fail;
+	return worker;
+fail:
+	worker_free(worker);
+	return NULL;
+}
+
+static void *worker_run(void *argument)
+{
+	struct worker *worker = argument;
+	char name[16];
+	snprintf(name, sizeof name, "worker-%u", worker->index);
+	pthread_setname_np(pthread_self(), name);
+	event_base_dispatch(worker->base);
+	return NULL;
+}
+
+int worker_start(struct worker *worker)
+{
+	sigset_t all, before;
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &before);
+	int error = pthread_create(&worker->thread, NULL, worker_run, worker);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	worker->running = error == 0;
+	return error;
+}
+
+void worker_stop(struct worker *worker)
+{
+	if (!worker->running)
+		return;
+	worker_post(worker, &worker->stop);
+	pthread_join(worker->thread, NULL);
+	worker->running = false;
+}
+
+void worker_free(struct worker *worker)
+{
+	if (worker == NULL)
+		return;
+	mailbox_free(worker->mailbox);
+	if (worker->base != NULL)
+		event_base_free(worker->base);
+	free(worker);
+}
+
+uint64_t worker_random(struct worker *worker)
+{
+	/* SplitMix64 */
+	uint64_t value = worker->random += UINT64_C(0x9e3779b97f4a7c15);
+	value = (value ^ (value >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	value = (value ^ (value >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return value ^ (value >> 31);
+}
+
+unsigned worker_index(const struct worker *worker)
+{
+	return worker->index;
+}
+
+struct event_base *worker_base(const struct worker *worker)
+{
+	return worker->base;
+}
+
+void worker_post(struct worker *worker, struct mail *mail)
+{
+	mailbox_post(worker->mailbox, mail);
+}
+
+/* A cpu.max of cgroup v2: `QUOTA PERIOD`, QUOTA may be `max`. Returns the processors it grants; 0: no limit here. */
+static unsigned quota_read(const char *path)
+{
+	unsigned long quota, period;
+	FILE *file = fopen(path, "re");
+	if (file == NULL)
+		return 0;
+	int fields = fscanf(file, "%lu %lu", &quota, &period);
+	fclose(file);
+	if (fields != 2 || period == 0)
+		return 0;
+	return quota < period ? 1 : (unsigned)((quota + period - 1) / period);
+}
+
+/* The tightest quota between this process's cgroup and the root. 0: none. */
+static unsigned quota_processors(void)
+{
+	enum { ROOM_FOR_THE_REST = 64 };
+	char line[4096], path[4096 + ROOM_FOR_THE_REST];
+	unsigned tightest = 0;
+	FILE *file = fopen("/proc/self/cgroup", "re");
+	if (file == NULL)
+		return 0;
+	bool found = false;
+	while (!found && fgets(line, sizeof line, file) != NULL)
+		found = strncmp(line, "0::/", 4) == 0;
+	fclose(file);
+	if (!found)
+		return 0;
+
+	char *group = line + strlen("0::");
+	group[strcspn(group, "\n")] = '\0';
+	for (char *end = group + strlen(group); end != NULL; end = strrchr(group, '/')) {
+		*end = '\0';
+		snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", group);
+		unsigned processors = quota_read(path);
+		if (processors > 0 && (tightest == 0 || processors < tightest))
+			tightest = processors;
+	}
+	return tightest;
+}
+
+unsigned worker_count_auto(void)
+{
+	cpu_set_t set;
+	unsigned count = 1;
+	if (sched_getaffinity(0, sizeof set, &set) == 0)
+		count = (unsigned)CPU_COUNT(&set);
+	else
+		count = (unsigned)sysconf(_SC_NPROCESSORS_ONLN); /* more processors than a cpu_set_t holds */
+
+	unsigned quota = quota_processors();
+	if (quota > 0 && quota < count)
+		count = quota;
+	if (count > WORKERS_AUTO_MAX)
+		count = WORKERS_AUTO_MAX;
+	return count < 1 ? 1 : count;
+}

@@ -1,0 +1,56 @@
+/* worker.h: a thread, its event_base, its mailbox. */
+#ifndef SMALLSERVD_WORKER_H
+#define SMALLSERVD_WORKER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct event_base;
+
+/* A function and its argument, to be run by another thread. It belongs to whoever posts it and must stay until it has
+ * run; no memory is allocated on the way, so posting cannot fail. */
+struct mail {
+	void (*run)(void *argument);
+	void *argument;
+	struct mail *next;
+	atomic_bool queued;
+};
+
+/* Where an event loop gets its mail. */
+struct mailbox;
+
+/* A mailbox read by BASE's loop. NULL: errno says why. */
+struct mailbox *mailbox_new(struct event_base *base);
+void mailbox_free(struct mailbox *mailbox);
+
+/* Has MAIL run by MAILBOX's loop, soon and in order. Any thread. Mail that is still queued is not queued twice: what
+ * it was posted for will be seen by the run to come. */
+void mailbox_post(struct mailbox *mailbox, struct mail *mail);
+
+struct worker;
+
+/* A worker whose thread does not run yet, so its base may be filled. NULL: errno says why. */
+struct worker *worker_new(unsigned index);
+
+/* Starts the thread, with every signal blocked. Returns 0 or an errno. */
+int worker_start(struct worker *worker);
+
+/* Ends the loop after the mail that is queued, and waits for the thread. For the main thread. */
+void worker_stop(struct worker *worker);
+
+/* For a worker that was stopped or never started. What it serves must have been freed before. */
+void worker_free(struct worker *worker);
+
+/* A number that nothing secret may rest on. For the worker's own thread. */
+uint64_t worker_random(struct worker *worker);
+
+unsigned worker_index(const struct worker *worker);
+struct event_base *worker_base(const struct worker *worker);
+void worker_post(struct worker *worker, struct mail *mail);
+
+/* How many workers suit this process: the processors that it may use by its affinity and by the cgroup's quota, at
+ * least 1 and at most 8. */
+unsigned worker_count_auto(void);
+
+#endif

@@ -1,0 +1,259 @@
+/* check_metrics.c: no count is lost, and each is printed under its own name. */
+#include <stdbool.h>
+#include <string.h>
+
+#include "check_run.h"
+#include "check_threads.h"
+#include "metrics.h"
+#include "option.h"
+
+enum { WORKERS = 4, ROUNDS = 200000, SEQUENCES = 2000, TEXT_SIZE = 4096 };
+
+/* A fixed sequence: xorshift64*. */
+static uint64_t random_state = 88172645463325252;
+
+static uint64_t next_random(void)
+{
+	random_state ^= random_state >> 12;
+	random_state ^= random_state << 25;
+	random_state ^= random_state >> 27;
+	return random_state * UINT64_C(2685821657736338717);
+}
+
+START_TEST(a_series_is_found_again_by_its_name_and_transport)
+{
+	struct metrics *metrics = metrics_new(WORKERS);
+	struct metrics_block *tcp = metrics_blocks(metrics, "echo", TRANSPORT_TCP);
+	struct metrics_block *udp = metrics_blocks(metrics, "echo", TRANSPORT_UDP);
+	struct metrics_block *other = metrics_blocks(metrics, "lab-echo", TRANSPORT_TCP);
+	char name[] = "echo";
+
+	ck_assert_ptr_ne(tcp, udp);
+	ck_assert_ptr_ne(tcp, other);
+	metrics_add(tcp, METRIC_ACCEPTED, 5);
+	ck_assert_ptr_eq(metrics_blocks(metrics, name, TRANSPORT_TCP), tcp);
+	ck_assert_ptr_eq(metrics_blocks(metrics, name, TRANSPORT_UDP), udp);
+	ck_assert_uint_eq(metrics_blocks(metrics, name, TRANSPORT_TCP)->values[METRIC_ACCEPTED], 5);
+	metrics_free(metrics);
+}
+END_TEST
+
+START_TEST(the_name_of_a_series_is_kept_as_a_copy)
+{
+	struct metrics *metrics = metrics_new(1);
+	char name[] = "echo";
+	struct metrics_block *first = metrics_blocks(metrics, name, TRANSPORT_TCP);
+	memset(name, 'x', strlen(name));
+	ck_assert_ptr_eq(metrics_blocks(metrics, "echo", TRANSPORT_TCP), first);
+	metrics_free(metrics);
+}
+END_TEST
+
+START_TEST(blocks_start_at_zero_and_share_no_cache_line)
+{
+	struct metrics *metrics = metrics_new(WORKERS);
+	struct metrics_block *blocks = metrics_blocks(metrics, "echo", TRANSPORT_UDP);
+	for (int worker = 0; worker < WORKERS; worker++) {
+		ck_assert_uint_eq((uintptr_t)&blocks[worker] % 64, 0);
+		for (int i = 0; i < METRIC_COUNT; i++)
+			ck_assert_uint_eq(blocks[worker].values[i], 0);
+	}
+	metrics_free(metrics);
+}
+END_TEST
+
+START_TEST(a_sum_is_that_of_all_workers_and_of_no_other_series)
+{
+	struct metrics *metrics = metrics_new(WORKERS);
+	struct metrics_block *blocks = metrics_blocks(metrics, "echo", TRANSPORT_TCP);
+	struct metrics_block *others = metrics_blocks(metrics, "echo", TRANSPORT_UDP);
+	uint64_t expected[METRIC_COUNT] = {0};
+	struct metrics_sums sums;
+
+	for (int i = 0; i < SEQUENCES; i++) {
+		enum metric metric = next_random() % METRIC_COUNT;
+		uint64_t amount = next_random() % 100000;
+		metrics_add(&blocks[next_random() % WORKERS], metric, amount);
+		metrics_add(&others[next_random() % WORKERS], next_random() % METRIC_COUNT, 1);
+		expected[metric] += amount;
+	}
+	metrics_sum(metrics, blocks, &sums);
+	for (int i = 0; i < METRIC_COUNT; i++)
+		ck_assert_uint_eq(sums.values[i], expected[i]);
+	metrics_free(metrics);
+}
+END_TEST
+
+START_TEST(a_range_is_the_sum_of_its_ends_and_all_between)
+{
+	struct metrics_sums sums;
+	for (int i = 0; i < METRIC_COUNT; i++)
+		sums.values[i] = next_random() % 1000;
+	for (int first = 0; first < METRIC_COUNT; first++) {
+		uint64_t expected = 0;
+		for (int last = first; last < METRIC_COUNT; last++) {
+			expected += sums.values[last];
+			ck_assert_uint_eq(metrics_range(&sums, (enum metric)first, (enum metric)last), expected);
+		}
+	}
+}
+END_TEST
+
+/* --- several threads --- */
+
+static void *count_up(void *argument)
+{
+	for (int i = 0; i < ROUNDS; i++) {
+		metrics_add(argument, METRIC_RECEIVED_BYTES, 3);
+		metrics_add(argument, METRIC_ACCEPTED, 1);
+	}
+	return NULL;
+}
+
+START_TEST(counts_of_running_workers_are_read_without_a_loss)
+{
+	struct metrics *metrics = metrics_new(WORKERS);
+	struct metrics_block *blocks = metrics_blocks(metrics, "echo", TRANSPORT_TCP);
+	struct metrics_sums sums;
+	struct threads threads;
+	uint64_t before = 0;
+
+	threads_start(&threads, WORKERS, count_up, blocks, sizeof *blocks);
+	for (int i = 0; i < 10000; i++) {
+		metrics_sum(metrics, blocks, &sums);
+		ck_assert_uint_ge(sums.values[METRIC_ACCEPTED], before);
+		before = sums.values[METRIC_ACCEPTED];
+	}
+	threads_join(&threads);
+
+	metrics_sum(metrics, blocks, &sums);
+	ck_assert_uint_eq(sums.values[METRIC_ACCEPTED], (uint64_t)WORKERS * ROUNDS);
+	ck_assert_uint_eq(sums.values[METRIC_RECEIVED_BYTES], (uint64_t)WORKERS * ROUNDS * 3);
+	metrics_free(metrics);
+}
+END_TEST
+
+/* --- the rows and their print --- */
+
+static bool is_reason(int metric)
+{
+	return (metric >= METRIC_CLOSED_FIRST && metric <= METRIC_CLOSED_LAST) ||
+	       (metric >= METRIC_DROPPED_FIRST && metric <= METRIC_DROPPED_LAST);
+}
+
+START_TEST(every_counter_has_a_name_of_its_own)
+{
+	for (int i = 0; i < METRIC_COUNT; i++) {
+		const struct metrics_row *row = &metrics_rows[i];
+		ck_assert_ptr_nonnull(row->family);
+		ck_assert(row->transports != 0 && (row->transports & ~(unsigned)TRANSPORT_BOTH) == 0);
+		ck_assert_msg((row->reason != NULL) == is_reason(i), "metric %d", i);
+		for (int j = 0; j < i; j++) {
+			bool same = strcmp(row->family, metrics_rows[j].family) == 0 &&
+				    (row->reason == NULL || strcmp(row->reason, metrics_rows[j].reason) == 0);
+			ck_assert_msg(!same, "metrics %d and %d are called alike", i, j);
+		}
+	}
+}
+END_TEST
+
+static void expect_print(const struct metrics_sums *sums, unsigned transport, char *text)
+{
+	FILE *out = fmemopen(text, TEXT_SIZE, "w");
+	const char *space = "";
+	for (int i = 0; i < METRIC_COUNT; i++) {
+		const struct metrics_row *row = &metrics_rows[i];
+		if ((row->transports & transport) == 0)
+			continue;
+		if (row->reason != NULL && sums->values[i] == 0)
+			continue;
+		fprintf(out, "%s%s", space, row->family);
+		if (row->reason != NULL)
+			fprintf(out, "{%s}", row->reason);
+		fprintf(out, "=%llu", (unsigned long long)sums->values[i]);
+		space = " ";
+	}
+	fclose(out);
+}
+
+/* Half of them zero, the others of any length. */
+static void fill_random(struct metrics_sums *sums)
+{
+	for (int i = 0; i < METRIC_COUNT; i++) {
+		uint64_t value = next_random();
+		sums->values[i] = value % 2 == 0 ? 0 : next_random() >> (value >> 8) % 64;
+	}
+}
+
+START_TEST(print_writes_what_a_naive_model_writes)
+{
+	char expected[TEXT_SIZE], text[TEXT_SIZE];
+	struct metrics_sums sums;
+	for (int i = 0; i < SEQUENCES; i++) {
+		unsigned transport = i % 2 == 0 ? TRANSPORT_TCP : TRANSPORT_UDP;
+		fill_random(&sums);
+		expect_print(&sums, transport, expected);
+		metrics_print(&sums, transport, text, sizeof text);
+		ck_assert_str_eq(text, expected);
+	}
+}
+END_TEST
+
+START_TEST(print_of_nothing_has_no_reason)
+{
+	const struct metrics_sums sums = {0};
+	char text[TEXT_SIZE];
+	metrics_print(&sums, TRANSPORT_TCP, text, sizeof text);
+	ck_assert_str_eq(text, "received_bytes=0 sent_bytes=0 accepted=0");
+	metrics_print(&sums, TRANSPORT_UDP, text, sizeof text);
+	ck_assert_str_eq(text, "received_bytes=0 sent_bytes=0 datagrams_received=0 datagrams_sent=0");
+}
+END_TEST
+
+/* The text lies in a block of its own length, so that a sanitizer sees one byte too many. */
+START_TEST(print_stays_within_any_size)
+{
+	char expected[TEXT_SIZE];
+	struct metrics_sums sums;
+	fill_random(&sums);
+	expect_print(&sums, TRANSPORT_UDP, expected);
+	size_t whole = strlen(expected);
+	metrics_print(&sums, TRANSPORT_UDP, NULL, 0);
+	for (size_t size = 1; size <= whole + 2; size++) {
+		size_t length = size - 1 < whole ? size - 1 : whole;
+		char *text = malloc(size);
+		metrics_print(&sums, TRANSPORT_UDP, text, size);
+		ck_assert_uint_eq(strlen(text), length);
+		ck_assert_int_eq(strncmp(text, expected, length), 0);
+		free(text);
+	}
+}
+END_TEST
+
+static Suite *suite(void)
+{
+	Suite *suite = suite_create("metrics");
+	TCase *blocks = tcase_create("blocks");
+	tcase_set_timeout(blocks, 60);
+	tcase_add_test(blocks, a_series_is_found_again_by_its_name_and_transport);
+	tcase_add_test(blocks, the_name_of_a_series_is_kept_as_a_copy);
+	tcase_add_test(blocks, blocks_start_at_zero_and_share_no_cache_line);
+	tcase_add_test(blocks, a_sum_is_that_of_all_workers_and_of_no_other_series);
+	tcase_add_test(blocks, a_range_is_the_sum_of_its_ends_and_all_between);
+	tcase_add_test(blocks, counts_of_running_workers_are_read_without_a_loss);
+	suite_add_tcase(suite, blocks);
+
+	TCase *print = tcase_create("print");
+	tcase_set_timeout(print, 60);
+	tcase_add_test(print, every_counter_has_a_name_of_its_own);
+	tcase_add_test(print, print_writes_what_a_naive_model_writes);
+	tcase_add_test(print, print_of_nothing_has_no_reason);
+	tcase_add_test(print, print_stays_within_any_size);
+	suite_add_tcase(suite, print);
+	return suite;
+}
+
+int main(void)
+{
+	return check_run(suite());
+}

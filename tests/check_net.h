@@ -1,0 +1,344 @@
+/* check_net.h: clients, and workers that serve a configuration, for the tests of sockets. */
+#ifndef SMALLSERVD_CHECK_NET_H
+#define SMALLSERVD_CHECK_NET_H
+
+#include <arpa/inet.h>
+#include <check.h>
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <semaphore.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "log.h"
+#include "metrics.h"
+#include "runtime.h"
+#include "socket.h"
+#include "worker.h"
+
+enum {
+	NET_PATIENCE_MS = 20000, /* whatever has not come by then will not come */
+	NET_QUIET_MS = 50,       /* how long we watch that nothing comes: a slow machine cannot make that fail */
+	HOST_WORKERS_MAX = 4,
+};
+
+/* --- waiting --- */
+
+/* Whether FD is ready for EVENTS within MS. */
+static inline bool net_is_ready(int fd, short events, int ms)
+{
+	struct pollfd one = {.fd = fd, .events = events};
+	int count;
+	do
+		count = poll(&one, 1, ms);
+	while (count < 0 && errno == EINTR);
+	return count == 1;
+}
+
+static inline void net_wait(int fd, short events)
+{
+	ck_assert_msg(net_is_ready(fd, events, NET_PATIENCE_MS), "nothing came");
+}
+
+static inline void net_assert_quiet(int fd)
+{
+	ck_assert_msg(!net_is_ready(fd, POLLIN, NET_QUIET_MS), "something came");
+}
+
+/* How many waits of a millisecond are left; fails the test when none is. For what has no descriptor to poll. */
+static inline void net_rest(int *left)
+{
+	ck_assert_msg((*left)-- > 0, "it did not happen");
+	poll(NULL, 0, 1);
+}
+
+/* --- addresses --- */
+
+static inline struct socket_address net_address(const char *ip, uint16_t port)
+{
+	struct socket_address address;
+	struct in6_addr bytes;
+	int family = strchr(ip, ':') != NULL ? AF_INET6 : AF_INET;
+	ck_assert_int_eq(inet_pton(family, ip, &bytes), 1);
+	ck_assert(socket_address_set(&address, family, &bytes, "", port));
+	return address;
+}
+
+/* FD's own address. */
+static inline struct socket_address net_name(int fd)
+{
+	struct socket_address address = {.length = sizeof address.v6};
+	ck_assert_int_eq(getsockname(fd, &address.any, &address.length), 0);
+	return address;
+}
+
+/* What to ask for where a test has no wishes. */
+static inline struct socket_request net_request(int type, const char *ip, uint16_t port)
+{
+	return (struct socket_request){
+		.address = net_address(ip, port), .type = type, .dscp = -1, .backlog = 1024, .owner = (uid_t)-1};
+}
+
+static inline bool net_has(const char *ip)
+{
+	struct socket_address address = net_address(ip, 0);
+	int fd = socket(address.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool has = fd >= 0 && bind(fd, &address.any, address.length) == 0;
+	if (fd >= 0)
+		close(fd);
+	return has;
+}
+
+/* --- clients --- */
+
+static inline int net_connect(const struct socket_address *to)
+{
+	int fd = socket(to->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_msg(connect(fd, &to->any, to->length) == 0, "cannot connect: %s", strerror(errno));
+	return fd;
+}
+
+static inline void net_set_blocking(int fd, bool blocking)
+{
+	int flags = fcntl(fd, F_GETFL);
+	fcntl(fd, F_SETFL, blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK);
+}
+
+static inline void net_set(int fd, int level, int option, int value)
+{
+	ck_assert_int_eq(setsockopt(fd, level, option, &value, sizeof value), 0);
+}
+
+static inline int net_get(int fd, int level, int option)
+{
+	int value = 0;
+	socklen_t length = sizeof value;
+	ck_assert_int_eq(getsockopt(fd, level, option, &value, &length), 0);
+	return value;
+}
+
+static inline void net_send(int fd, const void *bytes, size_t length)
+{
+	ssize_t sent = send(fd, bytes, length, MSG_NOSIGNAL);
+	ck_assert_int_eq(sent, (ssize_t)length);
+}
+
+/* Receives LENGTH bytes, however they are cut. */
+static inline void net_receive(int fd, void *bytes, size_t length)
+{
+	for (size_t have = 0; have < length;) {
+		net_wait(fd, POLLIN);
+		ssize_t got = recv(fd, (char *)bytes + have, length - have, 0);
+		ck_assert_msg(got > 0, "%zu of %zu bytes came, then %s", have, length,
+			      got == 0 ? "the end" : strerror(errno));
+		have += (size_t)got;
+	}
+}
+
+/* Receives up to the stream's end, which must be orderly. Returns the count of bytes, at most SIZE. */
+static inline size_t net_receive_all(int fd, void *bytes, size_t size)
+{
+	for (size_t have = 0;;) {
+		net_wait(fd, POLLIN);
+		ssize_t got = recv(fd, (char *)bytes + have, size - have, 0);
+		ck_assert_msg(got >= 0, "after %zu bytes: %s", have, strerror(errno));
+		if (got == 0)
+			return have;
+		have += (size_t)got;
+		ck_assert_msg(have < size, "more than %zu bytes came", size);
+	}
+}
+
+static inline void net_assert_end(int fd)
+{
+	char byte;
+	net_wait(fd, POLLIN);
+	ssize_t got = recv(fd, &byte, 1, 0);
+	ck_assert_msg(got == 0, "no orderly end: %s", got > 0 ? "a byte" : strerror(errno));
+}
+
+static inline void net_assert_reset(int fd)
+{
+	char bytes[4096];
+	ssize_t got;
+	do {
+		net_wait(fd, POLLIN);
+		got = recv(fd, bytes, sizeof bytes, 0);
+	} while (got > 0);
+	ck_assert_msg(got < 0, "an orderly end instead of a reset");
+	ck_assert_int_eq(errno, ECONNRESET);
+}
+
+/* One byte there and back: FD is served. */
+static inline void net_assert_echo(int fd)
+{
+	char byte = 'e';
+	net_send(fd, &byte, 1);
+	byte = 0;
+	net_receive(fd, &byte, 1);
+	ck_assert_int_eq(byte, 'e');
+}
+
+/* Byte AT of stream NUMBER: streams differ, and a byte that is lost or doubled shifts all that follow. */
+static inline char net_byte(unsigned number, uint64_t at)
+{
+	return (char)(number * 37 + at * 7 + (at >> 8) * 13 + (at >> 16));
+}
+
+static inline void net_fill(char *bytes, size_t length, unsigned number, uint64_t from)
+{
+	for (size_t i = 0; i < length; i++)
+		bytes[i] = net_byte(number, from + i);
+}
+
+static inline void net_assert_bytes(const char *bytes, size_t length, unsigned number, uint64_t from)
+{
+	for (size_t i = 0; i < length; i++)
+		ck_assert_msg(bytes[i] == net_byte(number, from + i), "byte %llu of stream %u is wrong",
+			      (unsigned long long)(from + i), number);
+}
+
+/* --- a configuration and the workers that serve it --- */
+
+struct host {
+	struct config *config;
+	struct metrics *metrics;
+	struct limit_gate gate;
+	struct generation *generation;
+	struct worker *workers[HOST_WORKERS_MAX];
+	unsigned worker_count;
+	struct event_base *base; /* the main thread's */
+	struct mailbox *mailbox;
+};
+
+static inline struct config *host_read(const char *ini)
+{
+	struct config_report report = {0};
+	struct config *config = config_load_memory("test.conf", ini, strlen(ini), &report);
+	ck_assert_msg(config != NULL, "%s", report.count > 0 ? report.messages[0].text : "out of memory");
+	config_report_free(&report);
+	return config;
+}
+
+/* WORKERS that do not run yet. MAXIMUM: connections over all services. */
+static inline void host_init(struct host *host, const char *ini, unsigned workers, int64_t maximum)
+{
+	*host = (struct host){.config = host_read(ini), .worker_count = workers};
+	limit_gate_init(&host->gate, maximum);
+	host->metrics = metrics_new(workers);
+	host->generation = generation_new(host->config, host->metrics, &host->gate);
+	ck_assert_ptr_nonnull(host->generation);
+	for (unsigned i = 0; i < workers; i++)
+		ck_assert_ptr_nonnull(host->workers[i] = worker_new(i));
+	host->base = event_base_new();
+	host->mailbox = mailbox_new(host->base);
+	ck_assert_ptr_nonnull(host->mailbox);
+}
+
+static inline void host_start(struct host *host)
+{
+	for (unsigned i = 0; i < host->worker_count; i++)
+		ck_assert_int_eq(worker_start(host->workers[i]), 0);
+}
+
+static inline void host_stop(struct host *host)
+{
+	for (unsigned i = 0; i < host->worker_count; i++)
+		worker_stop(host->workers[i]);
+}
+
+static inline void host_free(struct host *host)
+{
+	for (unsigned i = 0; i < host->worker_count; i++)
+		worker_free(host->workers[i]);
+	mailbox_free(host->mailbox);
+	event_base_free(host->base);
+	generation_free(host->generation);
+	metrics_free(host->metrics);
+	config_unref(host->config);
+}
+
+/* Has the main thread's loop take its mail for MS. */
+static inline void host_take_mail(struct host *host, int ms)
+{
+	const struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+	event_base_loopexit(host->base, &limit);
+	event_base_loop(host->base, EVLOOP_ONCE);
+}
+
+static inline void host_count(void *argument)
+{
+	(*(unsigned *)argument)++;
+}
+
+/* Takes mail until COUNT of it has come. */
+static inline void host_await(struct host *host, const unsigned *came, unsigned count)
+{
+	for (int left = NET_PATIENCE_MS / 100; *came < count; left--) {
+		ck_assert_msg(left > 0, "%u of %u came", *came, count);
+		host_take_mail(host, 100);
+	}
+}
+
+struct host_turn {
+	struct mail mail;
+	struct worker *worker;
+	sem_t over;
+};
+
+static inline void host_on_turn_over(evutil_socket_t fd, short what, void *argument)
+{
+	(void)fd, (void)what;
+	sem_post(argument);
+}
+
+static inline void host_on_turn(void *argument)
+{
+	const struct timeval at_once = {0};
+	struct host_turn *turn = argument;
+	event_base_once(worker_base(turn->worker), -1, EV_TIMEOUT, host_on_turn_over, &turn->over, &at_once);
+}
+
+/* Returns when every worker has taken the mail posted so far, and seen the time as it is now. */
+static inline void host_settle(struct host *host)
+{
+	for (unsigned i = 0; i < host->worker_count; i++) {
+		struct host_turn turn = {.worker = host->workers[i]};
+		turn.mail = (struct mail){.run = host_on_turn, .argument = &turn};
+		sem_init(&turn.over, 0, 0);
+		worker_post(turn.worker, &turn.mail);
+		while (sem_wait(&turn.over) < 0)
+			;
+		sem_destroy(&turn.over);
+	}
+}
+
+static inline struct runtime *host_runtime(const struct host *host, unsigned service)
+{
+	return &host->generation->runtimes[service];
+}
+
+static inline uint64_t host_sum(const struct host *host, unsigned service, unsigned transport, enum metric metric)
+{
+	const struct runtime *runtime = host_runtime(host, service);
+	struct metrics_sums sums;
+	metrics_sum(host->metrics, transport == TRANSPORT_TCP ? runtime->tcp : runtime->udp, &sums);
+	return sums.values[metric];
+}
+
+/* Returns when METRIC of the first service is VALUE. */
+static inline void host_await_sum(const struct host *host, unsigned transport, enum metric metric, uint64_t value)
+{
+	for (int left = NET_PATIENCE_MS; host_sum(host, 0, transport, metric) != value;)
+		net_rest(&left);
+}
+
+#endif

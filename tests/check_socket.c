@@ -1,0 +1,637 @@
+/* check_socket.c: a port has one owner, whose sockets share it and are tuned as asked. */
+#include <dirent.h>
+#include <net/if.h>
+#include <netinet/tcp.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "check_net.h"
+#include "check_run.h"
+
+enum { GROUP = 3, BACKLOG = 128 };
+
+static const int types[] = {SOCK_STREAM, SOCK_DGRAM};
+static const char *const loopbacks[] = {"127.0.0.1", "::1"};
+static const char *const wildcards[] = {"0.0.0.0", "::"};
+
+/* The sockets of one test. */
+struct group {
+	struct socket_request request;
+	int fds[GROUP];
+	unsigned count;
+};
+
+static int group_try(struct group *group, struct socket_request request, unsigned count)
+{
+	group->request = request;
+	group->count = count;
+	return socket_open_group(&group->request, group->fds, count);
+}
+
+static void group_open(struct group *group, struct socket_request request, unsigned count)
+{
+	ck_assert_int_eq(group_try(group, request, count), 0);
+}
+
+static void group_close(const struct group *group)
+{
+	for (unsigned i = 0; i < group->count; i++)
+		close(group->fds[i]);
+}
+
+static uint16_t group_port(const struct group *group)
+{
+	return socket_address_port(&group->request.address);
+}
+
+static int accept_one(int fd)
+{
+	net_wait(fd, POLLIN);
+	int accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	ck_assert_int_ge(accepted, 0);
+	return accepted;
+}
+
+static int count_descriptors(void)
+{
+	int count = 0;
+	DIR *folder = opendir("/proc/self/fd");
+	ck_assert_ptr_nonnull(folder);
+	while (readdir(folder) != NULL)
+		count++;
+	closedir(folder);
+	return count;
+}
+
+/* --- addresses --- */
+
+static void assert_printed(const char *ip, const char *zone, uint16_t port, const char *expected)
+{
+	struct socket_address address = net_address(ip, port);
+	char text[SOCKET_TEXT_SIZE];
+	if (zone[0] != '\0')
+		address.v6.sin6_scope_id = (uint32_t)strtoul(zone, NULL, 10);
+	socket_address_print(&address, text);
+	ck_assert_str_eq(text, expected);
+	ck_assert_uint_eq(socket_address_port(&address), port);
+}
+
+START_TEST(an_address_is_printed_as_it_is_written)
+{
+	char zone[16], expected[64];
+	assert_printed("127.0.0.1", "", 7, "127.0.0.1:7");
+	assert_printed("255.255.255.255", "", 65535, "255.255.255.255:65535");
+	assert_printed("::1", "", 13, "[::1]:13");
+	assert_printed("::", "", 0, "[::]:0");
+	assert_printed("fe80::1", "4000000", 7, "[fe80::1%4000000]:7");
+	snprintf(zone, sizeof zone, "%u", if_nametoindex("lo"));
+	snprintf(expected, sizeof expected, "[fe80:1111:2222:3333:4444:5555:6666:7777%%lo]:65535");
+	assert_printed("fe80:1111:2222:3333:4444:5555:6666:7777", zone, 65535, expected);
+}
+END_TEST
+
+START_TEST(wildcards_are_told_from_addresses)
+{
+	static const char *const others[] = {"127.0.0.1", "0.0.0.1", "::1", "::ffff:0.0.0.0"};
+	for (size_t i = 0; i < 2; i++) {
+		struct socket_address address = net_address(wildcards[i], 7);
+		ck_assert(socket_address_is_wildcard(&address));
+	}
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+		struct socket_address address = net_address(others[i], 7);
+		ck_assert(!socket_address_is_wildcard(&address));
+	}
+}
+END_TEST
+
+START_TEST(one_ip_is_the_same_on_any_port_and_another_is_not)
+{
+	static const char *const ips[] = {"127.0.0.1", "127.0.0.2", "0.0.0.0", "::1", "::2", "::", "::ffff:127.0.0.1"};
+	enum { COUNT = sizeof ips / sizeof *ips };
+	for (size_t i = 0; i < COUNT; i++)
+		for (size_t j = 0; j < COUNT; j++) {
+			struct socket_address a = net_address(ips[i], 7), b = net_address(ips[j], 13);
+			ck_assert_msg(socket_address_same_ip(&a, &b) == (i == j), "%s and %s", ips[i], ips[j]);
+		}
+}
+END_TEST
+
+START_TEST(an_interface_is_found_by_its_name_or_number)
+{
+	unsigned lo = if_nametoindex("lo"), index = 99;
+	char number[16];
+	ck_assert(socket_find_interface("lo", &index));
+	ck_assert_uint_eq(index, lo);
+	snprintf(number, sizeof number, "%u", lo);
+	ck_assert(socket_find_interface(number, &index));
+	ck_assert_uint_eq(index, lo);
+	ck_assert(socket_find_interface("", &index));
+	ck_assert_uint_eq(index, 0);
+}
+END_TEST
+
+START_TEST(what_is_no_interface_is_not_found)
+{
+	static const char *const names[] = {"nosuch", "0", "lo1x", "1x", "-1", "4294967297", " 1", "3000000000"};
+	unsigned index;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		ck_assert_msg(!socket_find_interface(names[i], &index), "%s is found as %u", names[i], index);
+}
+END_TEST
+
+/* --- one owner a port --- */
+
+START_TEST(port_zero_is_the_kernels_pick_for_the_whole_group)
+{
+	for (int i = 0; i < 4; i++) {
+		struct group group;
+		if (!net_has(loopbacks[i / 2]))
+			continue;
+		group_open(&group, net_request(types[i % 2], loopbacks[i / 2], 0), GROUP);
+		ck_assert_uint_ne(group_port(&group), 0);
+		for (unsigned j = 0; j < GROUP; j++) {
+			struct socket_address name = net_name(group.fds[j]);
+			ck_assert_uint_eq(socket_address_port(&name), group_port(&group));
+			ck_assert(socket_address_same_ip(&name, &group.request.address));
+		}
+		group_close(&group);
+	}
+}
+END_TEST
+
+/* The second daemon is what this one is: same user, same options. */
+START_TEST(first_socket_is_bound_without_reuseport_so_a_second_daemon_gets_eaddrinuse)
+{
+	for (int i = 0; i < 4; i++) {
+		struct group ours, theirs;
+		const char *ip = loopbacks[i / 2], *wildcard = wildcards[i / 2];
+		int type = types[i % 2];
+		if (!net_has(ip))
+			continue;
+		group_open(&ours, net_request(type, ip, 0), GROUP);
+		ck_assert_int_eq(group_try(&theirs, net_request(type, ip, group_port(&ours)), GROUP), EADDRINUSE);
+		ck_assert_int_eq(group_try(&theirs, net_request(type, wildcard, group_port(&ours)), 1), EADDRINUSE);
+		group_close(&ours);
+	}
+}
+END_TEST
+
+/* Two daemons that are started at one moment: the first one's socket is bound, and has a moment to go until it listens. */
+START_TEST(a_tcp_port_goes_to_one_of_two_daemons_that_start_at_once)
+{
+	struct group ours;
+	struct socket_request request = net_request(SOCK_STREAM, "127.0.0.1", 0);
+	int theirs = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	net_set(theirs, SOL_SOCKET, SO_REUSEADDR, 1);
+	ck_assert_int_eq(bind(theirs, &request.address.any, request.address.length), 0);
+	ck_assert_int_eq(getsockname(theirs, &request.address.any, &request.address.length), 0);
+	group_open(&ours, request, GROUP);
+	ck_assert_int_eq(listen(theirs, BACKLOG), -1);
+	ck_assert_int_eq(errno, EADDRINUSE);
+	close(theirs);
+	group_close(&ours);
+}
+END_TEST
+
+START_TEST(a_port_is_ours_again_while_old_connections_linger)
+{
+	struct group group;
+	group_open(&group, net_request(SOCK_STREAM, "127.0.0.1", 0), 1);
+	int client = net_connect(&group.request.address), server = accept_one(group.fds[0]);
+	shutdown(server, SHUT_WR); /* who ends first keeps the port busy: FIN_WAIT, then TIME_WAIT */
+	net_assert_end(client);
+	close(client);
+	close(server);
+	group_close(&group);
+	group_open(&group, net_request(SOCK_STREAM, "127.0.0.1", group_port(&group)), GROUP);
+	group_close(&group);
+}
+END_TEST
+
+START_TEST(overlapping_sockets_of_ours_bind_when_they_are_told_to)
+{
+	for (int i = 0; i < 4; i++) {
+		struct group broad, narrow;
+		if (!net_has(loopbacks[i / 2]))
+			continue;
+		group_open(&broad, net_request(types[i % 2], wildcards[i / 2], 0), GROUP);
+		struct socket_request request = net_request(types[i % 2], loopbacks[i / 2], group_port(&broad));
+		ck_assert_int_eq(group_try(&narrow, request, 1), EADDRINUSE);
+		request.overlaps = true;
+		group_open(&narrow, request, GROUP);
+		group_close(&broad);
+		group_close(&narrow);
+	}
+}
+END_TEST
+
+START_TEST(ipv6_wildcard_leaves_the_port_to_ipv4)
+{
+	struct group v4, v6;
+	if (!net_has("::"))
+		return; /* no IPv6 here */
+	for (int i = 0; i < 2; i++) {
+		group_open(&v4, net_request(types[i], "0.0.0.0", 0), GROUP);
+		group_open(&v6, net_request(types[i], "::", group_port(&v4)), GROUP);
+		group_close(&v4);
+		group_close(&v6);
+	}
+}
+END_TEST
+
+static void make_datagram_pair(struct group *broad, struct group *narrow)
+{
+	group_open(broad, net_request(SOCK_DGRAM, "0.0.0.0", 0), 1);
+	struct socket_request request = net_request(SOCK_DGRAM, "127.0.0.1", group_port(broad));
+	request.overlaps = true;
+	group_open(narrow, request, 1);
+}
+
+START_TEST(a_specific_address_beats_the_wildcard)
+{
+	static const char *const ips[] = {"127.0.0.1", "127.0.0.2"};
+	struct group broad, narrow;
+	char byte;
+	make_datagram_pair(&broad, &narrow);
+	int client = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	for (int i = 0; i < 2; i++) {
+		struct socket_address to = net_address(ips[i], group_port(&broad));
+		ck_assert_int_eq(sendto(client, ips[i] + 8, 1, 0, &to.any, to.length), 1);
+		int winner = i == 0 ? narrow.fds[0] : broad.fds[0];
+		net_wait(winner, POLLIN);
+		ck_assert_int_eq(recv(winner, &byte, 1, 0), 1);
+	}
+	close(client);
+	group_close(&broad);
+	group_close(&narrow);
+}
+END_TEST
+
+START_TEST(every_socket_of_a_group_gets_clients)
+{
+	enum { CLIENTS = 96 };
+	struct group group;
+	int clients[CLIENTS], had[GROUP] = {0};
+	group_open(&group, net_request(SOCK_STREAM, "127.0.0.1", 0), GROUP);
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = net_connect(&group.request.address);
+	for (int i = 0; i < CLIENTS; i++) {
+		struct pollfd all[GROUP];
+		for (int j = 0; j < GROUP; j++)
+			all[j] = (struct pollfd){.fd = group.fds[j], .events = POLLIN};
+		ck_assert_int_gt(poll(all, GROUP, NET_PATIENCE_MS), 0);
+		int ready = 0;
+		while (all[ready].revents == 0)
+			ready++;
+		close(accept_one(group.fds[ready]));
+		had[ready]++;
+	}
+	for (int i = 0; i < GROUP; i++)
+		ck_assert_int_gt(had[i], 0);
+	for (int i = 0; i < CLIENTS; i++)
+		close(clients[i]);
+	group_close(&group);
+}
+END_TEST
+
+START_TEST(a_group_that_cannot_be_bound_leaves_no_socket_open)
+{
+	struct group ours, theirs;
+	group_open(&ours, net_request(SOCK_DGRAM, "127.0.0.1", 0), 1);
+	int before = count_descriptors();
+	ck_assert_int_eq(group_try(&theirs, net_request(SOCK_DGRAM, "127.0.0.1", group_port(&ours)), GROUP),
+			 EADDRINUSE);
+	ck_assert_int_eq(group_try(&theirs, net_request(SOCK_DGRAM, "192.0.2.1", 0), GROUP), EADDRNOTAVAIL);
+	ck_assert_int_eq(count_descriptors(), before);
+	group_close(&ours);
+}
+END_TEST
+
+/* Descriptors for all but the last. */
+START_TEST(a_group_that_is_cut_short_leaves_no_socket_open)
+{
+	struct group group;
+	struct rlimit limit, before;
+	int next = dup(STDERR_FILENO), count = count_descriptors();
+	close(next);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+	limit = (struct rlimit){.rlim_cur = (rlim_t)next + GROUP - 1, .rlim_max = before.rlim_max};
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	ck_assert_int_eq(group_try(&group, net_request(SOCK_STREAM, "127.0.0.1", 0), GROUP), EMFILE);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+	ck_assert_int_eq(count_descriptors(), count - 1);
+}
+END_TEST
+
+/* --- options --- */
+
+START_TEST(sockets_do_not_block_and_do_not_survive_an_exec)
+{
+	for (int i = 0; i < 2; i++) {
+		struct group group;
+		group_open(&group, net_request(types[i], "127.0.0.1", 0), 2);
+		for (int j = 0; j < 2; j++) {
+			ck_assert(fcntl(group.fds[j], F_GETFL) & O_NONBLOCK);
+			ck_assert(fcntl(group.fds[j], F_GETFD) & FD_CLOEXEC);
+		}
+		group_close(&group);
+	}
+}
+END_TEST
+
+START_TEST(accepted_connections_inherit_what_was_asked_for)
+{
+	struct group group;
+	struct socket_request request = net_request(SOCK_STREAM, "127.0.0.1", 0);
+	request.keepalive_s = 61;
+	request.dscp = 46;
+	request.send_buffer = 30000;
+	request.receive_buffer = 20000;
+	group_open(&group, request, 2);
+	for (unsigned i = 0; i < 2; i++)
+		ck_assert_int_eq(net_get(group.fds[i], IPPROTO_IP, IP_TOS), 46 << 2);
+	group_close(&group);
+
+	group_open(&group, request, 1);
+	int client = net_connect(&group.request.address), server = accept_one(group.fds[0]);
+	ck_assert_int_eq(net_get(server, IPPROTO_TCP, TCP_NODELAY), 1);
+	ck_assert_int_eq(net_get(server, SOL_SOCKET, SO_KEEPALIVE), 1);
+	ck_assert_int_eq(net_get(server, IPPROTO_TCP, TCP_KEEPIDLE), 61);
+	ck_assert_int_eq(net_get(server, IPPROTO_TCP, TCP_KEEPINTVL), 61);
+	ck_assert_int_eq(net_get(server, IPPROTO_IP, IP_TOS), 46 << 2);
+	ck_assert_int_eq(socket_buffer_size(server, SO_SNDBUF), 30000);
+	ck_assert_int_eq(socket_buffer_size(server, SO_RCVBUF), 20000);
+	close(client);
+	close(server);
+	group_close(&group);
+}
+END_TEST
+
+START_TEST(what_was_not_asked_for_is_left_to_the_kernel)
+{
+	struct group group;
+	group_open(&group, net_request(SOCK_STREAM, "127.0.0.1", 0), 1);
+	int plain = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(net_get(group.fds[0], SOL_SOCKET, SO_KEEPALIVE), 0);
+	ck_assert_int_eq(net_get(group.fds[0], IPPROTO_IP, IP_TOS), net_get(plain, IPPROTO_IP, IP_TOS));
+	ck_assert_int_eq(socket_buffer_size(group.fds[0], SO_SNDBUF), socket_buffer_size(plain, SO_SNDBUF));
+	ck_assert_int_eq(socket_buffer_size(group.fds[0], SO_RCVBUF), socket_buffer_size(plain, SO_RCVBUF));
+	close(plain);
+	group_close(&group);
+}
+END_TEST
+
+START_TEST(a_wildcard_datagram_socket_hears_which_address_was_asked)
+{
+	static const struct {
+		const char *ip;
+		int level, option, all, expected;
+	} rows[] = {
+		{"0.0.0.0", IPPROTO_IP, IP_PKTINFO, IP_MULTICAST_ALL, 1},
+		{"127.0.0.1", IPPROTO_IP, IP_PKTINFO, IP_MULTICAST_ALL, 0},
+		{"::", IPPROTO_IPV6, IPV6_RECVPKTINFO, IPV6_MULTICAST_ALL, 1},
+		{"::1", IPPROTO_IPV6, IPV6_RECVPKTINFO, IPV6_MULTICAST_ALL, 0},
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct group group;
+		if (!net_has(rows[i].ip))
+			continue;
+		group_open(&group, net_request(SOCK_DGRAM, rows[i].ip, 0), 1);
+		ck_assert_int_eq(net_get(group.fds[0], rows[i].level, rows[i].option), rows[i].expected);
+		ck_assert_int_eq(net_get(group.fds[0], rows[i].level, rows[i].all), 0);
+		group_close(&group);
+	}
+}
+END_TEST
+
+START_TEST(the_dscp_of_a_clients_syn_is_saved_and_can_be_sent_back)
+{
+	for (int i = 0; i < 2; i++) {
+		bool v4 = i == 0;
+		struct group group;
+		struct socket_request request = net_request(SOCK_STREAM, loopbacks[i], 0);
+		if (!net_has(loopbacks[i]))
+			continue;
+		request.wants_dscp = true;
+		group_open(&group, request, 1);
+		int client = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		ck_assert_int_eq(socket_set_dscp(client, v4 ? AF_INET : AF_INET6, 34), 0);
+		ck_assert_int_eq(connect(client, &group.request.address.any, group.request.address.length), 0);
+		int server = accept_one(group.fds[0]);
+		ck_assert_int_eq(socket_saved_dscp(server), 34);
+		ck_assert_int_eq(socket_set_dscp(server, v4 ? AF_INET : AF_INET6, 34), 0);
+		ck_assert_int_eq(net_get(server, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS), 34 << 2);
+		close(client);
+		close(server);
+		group_close(&group);
+	}
+}
+END_TEST
+
+START_TEST(no_dscp_is_told_where_none_was_saved)
+{
+	struct group group;
+	group_open(&group, net_request(SOCK_STREAM, "127.0.0.1", 0), 1);
+	int client = net_connect(&group.request.address), server = accept_one(group.fds[0]);
+	ck_assert_int_eq(socket_saved_dscp(server), -1);
+	ck_assert_int_eq(socket_saved_dscp(-1), -1);
+	close(client);
+	close(server);
+	group_close(&group);
+}
+END_TEST
+
+START_TEST(every_socket_of_a_group_belongs_to_its_owner)
+{
+	struct group group;
+	struct stat stat;
+	struct socket_request request = net_request(SOCK_DGRAM, "127.0.0.1", 0);
+	request.owner = geteuid() == 0 ? 65534 : geteuid(); /* only root can give away */
+	group_open(&group, request, GROUP);
+	for (int i = 0; i < GROUP; i++) {
+		ck_assert_int_eq(fstat(group.fds[i], &stat), 0);
+		ck_assert_uint_eq(stat.st_uid, request.owner);
+	}
+	group_close(&group);
+}
+END_TEST
+
+START_TEST(an_address_that_is_not_up_yet_is_bound_only_when_asked_for)
+{
+	struct group group;
+	struct socket_request request = net_request(SOCK_STREAM, "192.0.2.1", 0);
+	ck_assert_int_eq(group_try(&group, request, 1), EADDRNOTAVAIL);
+	request.free_bind = true;
+	ck_assert_int_eq(group_try(&group, request, 1), 0);
+	group_close(&group);
+}
+END_TEST
+
+static void send_to_group(const struct group *group, const char *ip)
+{
+	int lo = (int)if_nametoindex("lo");
+	struct ip_mreqn through = {.imr_ifindex = lo};
+	struct socket_address to = net_address(ip, group_port(group));
+	int client = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(setsockopt(client, IPPROTO_IP, IP_MULTICAST_IF, &through, sizeof through), 0);
+	ck_assert_int_eq(sendto(client, "m", 1, 0, &to.any, to.length), 1);
+	close(client);
+}
+
+START_TEST(the_member_that_joined_alone_hears_a_group)
+{
+	char byte;
+	struct group group;
+	struct socket_group wanted = {.address = net_address("239.255.77.7", 0), .interface = if_nametoindex("lo")};
+	struct socket_request request = net_request(SOCK_DGRAM, "0.0.0.0", 0);
+	request.shared = true;
+	group_open(&group, request, 2);
+	int error = socket_join(group.fds[0], &wanted);
+	ck_assert_msg(error == 0, "cannot join: %s", strerror(error));
+	send_to_group(&group, "239.255.77.7");
+	net_wait(group.fds[0], POLLIN);
+	ck_assert_int_eq(recv(group.fds[0], &byte, 1, 0), 1);
+	net_assert_quiet(group.fds[1]);
+	send_to_group(&group, "239.255.77.8");
+	net_assert_quiet(group.fds[0]);
+	group_close(&group);
+}
+END_TEST
+
+START_TEST(what_is_no_group_cannot_be_joined)
+{
+	struct group group;
+	struct socket_group wanted = {.address = net_address("127.0.0.1", 0), .interface = if_nametoindex("lo")};
+	group_open(&group, net_request(SOCK_DGRAM, "0.0.0.0", 0), 1);
+	ck_assert_int_ne(socket_join(group.fds[0], &wanted), 0);
+	group_close(&group);
+}
+END_TEST
+
+/* --- the end of a listener --- */
+
+/* A connect that is under way. */
+static int begin_connect(const struct socket_address *to)
+{
+	int fd = socket(to->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	ck_assert_int_lt(connect(fd, &to->any, to->length), 0);
+	ck_assert_int_eq(errno, EINPROGRESS);
+	return fd;
+}
+
+START_TEST(a_listener_that_refuses_new_ones_keeps_what_is_queued_and_ignores_new_syns)
+{
+	for (int i = 0; i < 2; i++) {
+		struct group group;
+		if (!net_has(loopbacks[i]))
+			continue;
+		group_open(&group, net_request(SOCK_STREAM, loopbacks[i], 0), 1);
+		int queued = net_connect(&group.request.address), open = net_connect(&group.request.address);
+		int first = accept_one(group.fds[0]);
+		ck_assert_int_eq(socket_refuse_new(group.fds[0]), 0);
+		int ignored = begin_connect(&group.request.address);
+		int second = accept_one(group.fds[0]);
+		net_send(queued, "q", 1);
+		net_send(open, "o", 1);
+		net_wait(first, POLLIN);
+		net_wait(second, POLLIN);
+		ck_assert_msg(!net_is_ready(ignored, POLLOUT | POLLERR, NET_QUIET_MS), "a new SYN was answered");
+		close(queued);
+		close(open);
+		close(first);
+		close(second);
+		close(ignored);
+		group_close(&group);
+	}
+}
+END_TEST
+
+/* With TCP_DEFER_ACCEPT a handshake lasts until the client sends: so it is under way for as long as we like. */
+START_TEST(handshakes_in_progress_are_still_accepted_while_new_syns_are_ignored)
+{
+	for (int i = 0; i < 2; i++) {
+		struct group group;
+		char byte = 0;
+		if (!net_has(loopbacks[i]))
+			continue;
+		group_open(&group, net_request(SOCK_STREAM, loopbacks[i], 0), 1);
+		net_set(group.fds[0], IPPROTO_TCP, TCP_DEFER_ACCEPT, 60);
+		int early = net_connect(&group.request.address);
+		ck_assert_int_lt(accept4(group.fds[0], NULL, NULL, SOCK_CLOEXEC), 0);
+		ck_assert_int_eq(errno, EAGAIN);
+		ck_assert_int_eq(socket_refuse_new(group.fds[0]), 0);
+		int late = begin_connect(&group.request.address);
+		net_send(early, "s", 1);
+		int server = accept_one(group.fds[0]);
+		net_receive(server, &byte, 1);
+		ck_assert_int_eq(byte, 's');
+		ck_assert_msg(!net_is_ready(late, POLLOUT | POLLERR, NET_QUIET_MS), "a new SYN was answered");
+		close(early);
+		close(late);
+		close(server);
+		group_close(&group);
+	}
+}
+END_TEST
+
+START_TEST(errors_come_back_as_an_errno)
+{
+	ck_assert_int_eq(socket_refuse_new(-1), EBADF);
+	ck_assert_int_eq(socket_set_dscp(-1, AF_INET, 1), EBADF);
+	ck_assert_int_eq(socket_buffer_size(-1, SO_RCVBUF), -1);
+}
+END_TEST
+
+static TCase *add_tcase(Suite *suite, const char *name)
+{
+	TCase *tcase = tcase_create(name);
+	tcase_set_timeout(tcase, 60);
+	suite_add_tcase(suite, tcase);
+	return tcase;
+}
+
+static Suite *suite(void)
+{
+	Suite *suite = suite_create("socket");
+	TCase *addresses = add_tcase(suite, "addresses");
+	tcase_add_test(addresses, an_address_is_printed_as_it_is_written);
+	tcase_add_test(addresses, wildcards_are_told_from_addresses);
+	tcase_add_test(addresses, one_ip_is_the_same_on_any_port_and_another_is_not);
+	tcase_add_test(addresses, an_interface_is_found_by_its_name_or_number);
+	tcase_add_test(addresses, what_is_no_interface_is_not_found);
+
+	TCase *ports = add_tcase(suite, "ports");
+	tcase_add_test(ports, port_zero_is_the_kernels_pick_for_the_whole_group);
+	tcase_add_test(ports, first_socket_is_bound_without_reuseport_so_a_second_daemon_gets_eaddrinuse);
+	tcase_add_test(ports, a_tcp_port_goes_to_one_of_two_daemons_that_start_at_once);
+	tcase_add_test(ports, a_port_is_ours_again_while_old_connections_linger);
+	tcase_add_test(ports, overlapping_sockets_of_ours_bind_when_they_are_told_to);
+	tcase_add_test(ports, ipv6_wildcard_leaves_the_port_to_ipv4);
+	tcase_add_test(ports, a_specific_address_beats_the_wildcard);
+	tcase_add_test(ports, every_socket_of_a_group_gets_clients);
+	tcase_add_test(ports, a_group_that_cannot_be_bound_leaves_no_socket_open);
+	tcase_add_test(ports, a_group_that_is_cut_short_leaves_no_socket_open);
+
+	TCase *options = add_tcase(suite, "options");
+	tcase_add_test(options, sockets_do_not_block_and_do_not_survive_an_exec);
+	tcase_add_test(options, accepted_connections_inherit_what_was_asked_for);
+	tcase_add_test(options, what_was_not_asked_for_is_left_to_the_kernel);
+	tcase_add_test(options, a_wildcard_datagram_socket_hears_which_address_was_asked);
+	tcase_add_test(options, the_dscp_of_a_clients_syn_is_saved_and_can_be_sent_back);
+	tcase_add_test(options, no_dscp_is_told_where_none_was_saved);
+	tcase_add_test(options, every_socket_of_a_group_belongs_to_its_owner);
+	tcase_add_test(options, an_address_that_is_not_up_yet_is_bound_only_when_asked_for);
+	tcase_add_test(options, the_member_that_joined_alone_hears_a_group);
+	tcase_add_test(options, what_is_no_group_cannot_be_joined);
+
+	TCase *end = add_tcase(suite, "end");
+	tcase_add_test(end, a_listener_that_refuses_new_ones_keeps_what_is_queued_and_ignores_new_syns);
+	tcase_add_test(end, handshakes_in_progress_are_still_accepted_while_new_syns_are_ignored);
+	tcase_add_test(end, errors_come_back_as_an_errno);
+	return suite;
+}
+
+int main(void)
+{
+	return check_run(suite());
+}

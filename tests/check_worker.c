@@ -1,0 +1,409 @@
+/* check_worker.c: mail is run once, in order, by the thread it was posted to, and none is lost. */
+#include <event2/event.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+
+#include "check_run.h"
+#include "check_threads.h"
+#include "worker.h"
+
+enum { POSTERS = 4, MAILS = 2000, ROUNDS = 20000, PATIENCE_S = 20 };
+
+/* Mail that counts its runs. */
+struct counted {
+	struct mail mail;
+	unsigned runs, number;
+	pthread_t thread;
+	sem_t ran;
+};
+
+static unsigned sequence; /* of one worker's thread */
+
+static void count_run(void *argument)
+{
+	struct counted *counted = argument;
+	counted->runs++;
+	counted->number = sequence++;
+	counted->thread = pthread_self();
+	sem_post(&counted->ran);
+}
+
+static void counted_init(struct counted *counted)
+{
+	*counted = (struct counted){.mail = {.run = count_run, .argument = counted}};
+	sem_init(&counted->ran, 0, 0);
+}
+
+static void await(sem_t *semaphore)
+{
+	struct timespec deadline;
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += PATIENCE_S;
+	ck_assert_msg(sem_timedwait(semaphore, &deadline) == 0, "nothing came");
+}
+
+static struct worker *worker;
+
+static void setup(void)
+{
+	worker = worker_new(3);
+	ck_assert_ptr_nonnull(worker);
+}
+
+static void teardown(void)
+{
+	worker_stop(worker);
+	worker_free(worker);
+}
+
+START_TEST(a_posted_mail_runs_once_on_the_workers_thread)
+{
+	struct counted counted;
+	counted_init(&counted);
+	ck_assert_int_eq(worker_start(worker), 0);
+	worker_post(worker, &counted.mail);
+	await(&counted.ran);
+	worker_stop(worker);
+	ck_assert_uint_eq(counted.runs, 1);
+	ck_assert(!pthread_equal(counted.thread, pthread_self()));
+}
+END_TEST
+
+START_TEST(mail_posted_before_the_start_is_run_after_it)
+{
+	struct counted counted;
+	counted_init(&counted);
+	worker_post(worker, &counted.mail);
+	ck_assert_uint_eq(counted.runs, 0);
+	ck_assert_int_eq(worker_start(worker), 0);
+	await(&counted.ran);
+	worker_stop(worker);
+	ck_assert_uint_eq(counted.runs, 1);
+}
+END_TEST
+
+START_TEST(mail_that_is_still_queued_is_not_queued_twice_and_can_be_posted_again_later)
+{
+	struct counted counted;
+	counted_init(&counted);
+	for (int i = 0; i < 5; i++)
+		worker_post(worker, &counted.mail);
+	ck_assert_int_eq(worker_start(worker), 0);
+	await(&counted.ran);
+	worker_post(worker, &counted.mail);
+	await(&counted.ran);
+	worker_stop(worker);
+	ck_assert_uint_eq(counted.runs, 2);
+}
+END_TEST
+
+START_TEST(mail_runs_in_the_order_it_was_posted_in)
+{
+	static struct counted list[MAILS];
+	ck_assert_int_eq(worker_start(worker), 0);
+	for (int i = 0; i < MAILS; i++) {
+		counted_init(&list[i]);
+		worker_post(worker, &list[i].mail);
+	}
+	worker_stop(worker);
+	for (unsigned i = 0; i < MAILS; i++) {
+		ck_assert_uint_eq(list[i].runs, 1);
+		ck_assert_uint_eq(list[i].number, i);
+	}
+}
+END_TEST
+
+START_TEST(a_stop_comes_after_the_mail_that_is_queued)
+{
+	struct counted first, second;
+	counted_init(&first);
+	counted_init(&second);
+	worker_post(worker, &first.mail);
+	worker_post(worker, &second.mail);
+	ck_assert_int_eq(worker_start(worker), 0);
+	worker_stop(worker);
+	ck_assert_uint_eq(first.runs, 1);
+	ck_assert_uint_eq(second.runs, 1);
+}
+END_TEST
+
+START_TEST(a_worker_that_never_ran_can_be_stopped_and_freed)
+{
+	worker_stop(worker);
+	worker_free(NULL);
+}
+END_TEST
+
+START_TEST(a_stopped_worker_can_be_started_again)
+{
+	struct counted counted;
+	counted_init(&counted);
+	for (unsigned i = 1; i <= 3; i++) {
+		ck_assert_int_eq(worker_start(worker), 0);
+		worker_post(worker, &counted.mail);
+		await(&counted.ran);
+		worker_stop(worker);
+		ck_assert_uint_eq(counted.runs, i);
+	}
+}
+END_TEST
+
+/* --- several threads --- */
+
+struct poster {
+	struct counted *list;
+};
+
+static void *post_own(void *argument)
+{
+	struct poster *poster = argument;
+	for (int i = 0; i < MAILS; i++)
+		worker_post(worker, &poster->list[i].mail);
+	return NULL;
+}
+
+START_TEST(mail_of_many_threads_runs_once_and_in_each_ones_order)
+{
+	static struct counted list[POSTERS][MAILS];
+	struct poster posters[POSTERS];
+	struct threads threads;
+
+	ck_assert_int_eq(worker_start(worker), 0);
+	for (int i = 0; i < POSTERS; i++) {
+		posters[i].list = list[i];
+		for (int j = 0; j < MAILS; j++)
+			counted_init(&list[i][j]);
+	}
+	threads_start(&threads, POSTERS, post_own, posters, sizeof *posters);
+	threads_join(&threads);
+	worker_stop(worker);
+
+	for (int i = 0; i < POSTERS; i++)
+		for (int j = 0; j < MAILS; j++) {
+			ck_assert_uint_eq(list[i][j].runs, 1);
+			ck_assert(j == 0 || list[i][j - 1].number < list[i][j].number);
+		}
+}
+END_TEST
+
+/* News that one mail, posted by all, is to carry: as tcp.c does when a place is free. */
+struct news {
+	struct mail mail;
+	_Atomic uint64_t written;
+	uint64_t read;
+};
+
+static void read_news(void *argument)
+{
+	struct news *news = argument;
+	news->read = atomic_load(&news->written);
+}
+
+static void *write_news(void *argument)
+{
+	struct news *news = *(struct news **)argument;
+	for (int i = 0; i < ROUNDS; i++) {
+		atomic_fetch_add(&news->written, 1);
+		worker_post(worker, &news->mail);
+	}
+	return NULL;
+}
+
+START_TEST(what_mail_was_posted_for_is_seen_by_the_run_to_come)
+{
+	struct news news = {.mail = {.run = read_news, .argument = &news}};
+	struct news *pointers[POSTERS];
+	struct threads threads;
+
+	ck_assert_int_eq(worker_start(worker), 0);
+	for (int i = 0; i < POSTERS; i++)
+		pointers[i] = &news;
+	threads_start(&threads, POSTERS, write_news, pointers, sizeof *pointers);
+	threads_join(&threads);
+	worker_stop(worker);
+	ck_assert_uint_eq(news.read, (uint64_t)POSTERS * ROUNDS);
+}
+END_TEST
+
+struct echoing {
+	struct mail mail;
+	unsigned left;
+	sem_t done;
+};
+
+static void post_again(void *argument)
+{
+	struct echoing *echoing = argument;
+	if (echoing->left-- > 0)
+		worker_post(worker, &echoing->mail);
+	else
+		sem_post(&echoing->done);
+}
+
+START_TEST(mail_can_be_posted_again_by_its_own_run)
+{
+	struct echoing echoing = {.mail = {.run = post_again, .argument = &echoing}, .left = 1000};
+	sem_init(&echoing.done, 0, 0);
+	ck_assert_int_eq(worker_start(worker), 0);
+	worker_post(worker, &echoing.mail);
+	await(&echoing.done);
+}
+END_TEST
+
+/* Two mailboxes that answer each other, as a worker and the main thread do. */
+struct ball {
+	struct mail there, back;
+	struct mailbox *main;
+	struct event_base *base;
+	unsigned returned;
+};
+
+static void hit_back(void *argument)
+{
+	struct ball *ball = argument;
+	mailbox_post(ball->main, &ball->back);
+}
+
+static void serve_again(void *argument)
+{
+	struct ball *ball = argument;
+	if (++ball->returned == ROUNDS / 10)
+		event_base_loopbreak(ball->base);
+	else
+		worker_post(worker, &ball->there);
+}
+
+START_TEST(two_loops_answer_each_other_without_a_loss)
+{
+	const struct timeval patience = {.tv_sec = PATIENCE_S};
+	struct ball ball = {.base = event_base_new()};
+	ball.there = (struct mail){.run = hit_back, .argument = &ball};
+	ball.back = (struct mail){.run = serve_again, .argument = &ball};
+	ball.main = mailbox_new(ball.base);
+
+	ck_assert_int_eq(worker_start(worker), 0);
+	worker_post(worker, &ball.there);
+	event_base_loopexit(ball.base, &patience);
+	event_base_dispatch(ball.base);
+	ck_assert_uint_eq(ball.returned, ROUNDS / 10);
+	worker_stop(worker);
+	mailbox_free(ball.main);
+	event_base_free(ball.base);
+}
+END_TEST
+
+/* --- the thread --- */
+
+struct portrait {
+	struct mail mail;
+	sigset_t blocked;
+	char name[16];
+	sem_t done;
+};
+
+static void draw(void *argument)
+{
+	struct portrait *portrait = argument;
+	pthread_sigmask(SIG_BLOCK, NULL, &portrait->blocked);
+	pthread_getname_np(pthread_self(), portrait->name, sizeof portrait->name);
+	sem_post(&portrait->done);
+}
+
+START_TEST(a_worker_leaves_signals_to_the_main_thread)
+{
+	static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE};
+	struct portrait portrait = {.mail = {.run = draw, .argument = &portrait}};
+	sigset_t own_before, own_after;
+
+	sem_init(&portrait.done, 0, 0);
+	pthread_sigmask(SIG_BLOCK, NULL, &own_before);
+	ck_assert_int_eq(worker_start(worker), 0);
+	pthread_sigmask(SIG_BLOCK, NULL, &own_after);
+	worker_post(worker, &portrait.mail);
+	await(&portrait.done);
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+		ck_assert_int_eq(sigismember(&portrait.blocked, numbers[i]), 1);
+		ck_assert_int_eq(sigismember(&own_after, numbers[i]), sigismember(&own_before, numbers[i]));
+	}
+}
+END_TEST
+
+START_TEST(a_worker_is_known_by_its_number)
+{
+	struct portrait portrait = {.mail = {.run = draw, .argument = &portrait}};
+	sem_init(&portrait.done, 0, 0);
+	ck_assert_uint_eq(worker_index(worker), 3);
+	ck_assert_int_eq(worker_start(worker), 0);
+	worker_post(worker, &portrait.mail);
+	await(&portrait.done);
+	ck_assert_str_eq(portrait.name, "worker-3");
+}
+END_TEST
+
+START_TEST(workers_draw_different_numbers)
+{
+	struct worker *other = worker_new(4);
+	for (int i = 0; i < 1000; i++)
+		ck_assert_uint_ne(worker_random(worker), worker_random(other));
+	worker_free(other);
+}
+END_TEST
+
+START_TEST(as_many_workers_as_processors_that_may_be_used_but_at_most_eight)
+{
+	cpu_set_t all, one;
+	ck_assert_int_eq(sched_getaffinity(0, sizeof all, &all), 0);
+	unsigned count = worker_count_auto();
+	ck_assert_uint_ge(count, 1);
+	ck_assert_uint_le(count, 8);
+	ck_assert_uint_le(count, (unsigned)CPU_COUNT(&all));
+
+	int first = 0;
+	while (!CPU_ISSET(first, &all))
+		first++;
+	CPU_ZERO(&one);
+	CPU_SET(first, &one);
+	ck_assert_int_eq(sched_setaffinity(0, sizeof one, &one), 0);
+	ck_assert_uint_eq(worker_count_auto(), 1);
+	sched_setaffinity(0, sizeof all, &all);
+}
+END_TEST
+
+static Suite *suite(void)
+{
+	Suite *suite = suite_create("worker");
+	TCase *mail = tcase_create("mail");
+	tcase_add_checked_fixture(mail, setup, teardown);
+	tcase_set_timeout(mail, 60);
+	tcase_add_test(mail, a_posted_mail_runs_once_on_the_workers_thread);
+	tcase_add_test(mail, mail_posted_before_the_start_is_run_after_it);
+	tcase_add_test(mail, mail_that_is_still_queued_is_not_queued_twice_and_can_be_posted_again_later);
+	tcase_add_test(mail, mail_runs_in_the_order_it_was_posted_in);
+	tcase_add_test(mail, a_stop_comes_after_the_mail_that_is_queued);
+	tcase_add_test(mail, mail_of_many_threads_runs_once_and_in_each_ones_order);
+	tcase_add_test(mail, what_mail_was_posted_for_is_seen_by_the_run_to_come);
+	tcase_add_test(mail, mail_can_be_posted_again_by_its_own_run);
+	tcase_add_test(mail, two_loops_answer_each_other_without_a_loss);
+	suite_add_tcase(suite, mail);
+
+	TCase *thread = tcase_create("thread");
+	tcase_add_checked_fixture(thread, setup, teardown);
+	tcase_set_timeout(thread, 60);
+	tcase_add_test(thread, a_worker_that_never_ran_can_be_stopped_and_freed);
+	tcase_add_test(thread, a_stopped_worker_can_be_started_again);
+	tcase_add_test(thread, a_worker_leaves_signals_to_the_main_thread);
+	tcase_add_test(thread, a_worker_is_known_by_its_number);
+	tcase_add_test(thread, workers_draw_different_numbers);
+	tcase_add_test(thread, as_many_workers_as_processors_that_may_be_used_but_at_most_eight);
+	suite_add_tcase(suite, thread);
+	return suite;
+}
+
+int main(void)
+{
+	return check_run(suite());
+}
