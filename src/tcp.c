@@ -1,0 +1,719 @@
+/* tcp.c: the life of a connection, from accept to close. */
+#include "tcp.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "socket.h"
+#include "wheel.h"
+
+/* One worker's share. */
+struct side {
+	struct tcp *tcp;
+	struct worker *worker;
+	struct wheel *wheel;
+	char *scratch; /* TCP_SCRATCH_SIZE bytes, used by one callback at a time */
+	size_t unsent; /* bytes that connections hold */
+	struct tcp_listener *listeners;
+	struct event *retry;     /* out of descriptors or memory: accept again */
+	struct mail resume, end; /* a place is free; end everything */
+	struct log_bound full_bound, accept_bound;
+};
+
+struct tcp {
+	struct limit_gate *daemon_gate;
+	atomic_bool draining;
+	struct mailbox *main;
+	struct mail *idle;
+	unsigned count;
+	struct side sides[];
+};
+
+struct tcp_listener {
+	struct tcp_listener *next, **link; /* of its side's listeners, while it serves */
+	struct side *side;
+	struct runtime *runtime;
+	struct event event;
+	int fd;
+	bool paused, stopping, stopped;
+	struct mail start, stop;
+	struct mailbox *main;
+	struct mail *done;
+};
+
+/* What a short send left over, in a block of its own, since few connections ever need one. */
+struct unsent {
+	struct event event; /* the socket is writable */
+	size_t from, to;    /* of bytes */
+	char bytes[];
+};
+
+enum {
+	INPUT_ENDED = 1, /* the client has shut down its sending side */
+	OUTPUT_DONE = 2, /* the service has said all: what is unsent is the rest */
+	LINGERING = 4,   /* all is sent and shut down: waiting for the client's end */
+};
+
+struct connection {
+	struct event event; /* the socket is readable */
+	struct wheel_entry deadline;
+	struct side *side;
+	struct runtime *runtime;
+	struct unsent *unsent; /* NULL: nothing waits to be sent */
+	uint64_t received, sent;
+	uint64_t began_ms, active_ms;
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} peer;
+	uint8_t flags;
+	uint8_t reason; /* enum metric: why it is being closed, once it is */
+	uint32_t linger_left;
+};
+
+/* The operations of a transport, as recv and send: bytes moved, 0 at the end of the stream, -1 with errno; EAGAIN asks
+ * to be called again when the socket is ready. */
+struct transport {
+	int (*handshake)(struct connection *connection); /* 0: done; -1 with errno */
+	ssize_t (*read)(struct connection *connection, char *bytes, size_t size);
+	ssize_t (*write)(struct connection *connection, const char *bytes, size_t length);
+	int (*shutdown)(struct connection *connection); /* of the sending side; 0, or -1 with errno */
+};
+
+static int connection_fd(const struct connection *connection)
+{
+	return event_get_fd(&connection->event);
+}
+
+static int plain_handshake(struct connection *connection)
+{
+	(void)connection;
+	return 0;
+}
+
+static ssize_t plain_read(struct connection *connection, char *bytes, size_t size)
+{
+	return recv(connection_fd(connection), bytes, size, 0);
+}
+
+static ssize_t plain_write(struct connection *connection, const char *bytes, size_t length)
+{
+	return send(connection_fd(connection), bytes, length, MSG_NOSIGNAL);
+}
+
+static int plain_shutdown(struct connection *connection)
+{
+	return shutdown(connection_fd(connection), SHUT_WR);
+}
+
+static const struct transport plain = {
+	.handshake = plain_handshake,
+	.read = plain_read,
+	.write = plain_write,
+	.shutdown = plain_shutdown,
+};
+
+static struct metrics_block *counters(const struct connection *connection)
+{
+	return &connection->runtime->tcp[worker_index(connection->side->worker)];
+}
+
+/* --- places: a connection holds one of its service and one of the daemon --- */
+
+static void leave_gate(struct tcp *tcp, struct limit_gate *gate)
+{
+	if (!limit_gate_leave(gate))
+		return;
+	for (unsigned i = 0; i < tcp->count; i++)
+		worker_post(tcp->sides[i].worker, &tcp->sides[i].resume);
+}
+
+static bool enter(struct tcp *tcp, struct runtime *runtime)
+{
+	if (!limit_gate_enter(&runtime->gate))
+		return false;
+	if (limit_gate_enter(runtime->daemon_gate))
+		return true;
+	leave_gate(tcp, &runtime->gate);
+	return false;
+}
+
+static void leave(struct tcp *tcp, struct runtime *runtime)
+{
+	leave_gate(tcp, &runtime->gate);
+	leave_gate(tcp, runtime->daemon_gate);
+	if (atomic_load(&tcp->draining) && atomic_load(&tcp->daemon_gate->taken) == 0)
+		mailbox_post(tcp->main, tcp->idle);
+}
+
+/* --- the end of a connection --- */
+
+static void log_connection(const struct connection *connection)
+{
+	const struct config_service *service = connection->runtime->config;
+	struct socket_address peer = {.v6 = connection->peer.v6};
+	char source[SOCKET_TEXT_SIZE];
+	socket_address_print(&peer, source);
+	struct log_context context = {.service = service->name, .transport = "tcp", .source = source};
+	log_write(LOG_NOTICE, &context, "%s: tcp %s closed: %s, %.3f s, %llu bytes received, %llu sent", service->name,
+		  source, metrics_rows[connection->reason].reason,
+		  (double)(wheel_now_ms() - connection->began_ms) / 1000, (unsigned long long)connection->received,
+		  (unsigned long long)connection->sent);
+}
+
+static void unsent_free(struct connection *connection)
+{
+	struct unsent *unsent = connection->unsent;
+	if (unsent == NULL)
+		return;
+	event_del(&unsent->event);
+	connection->side->unsent -= unsent->to - unsent->from;
+	free(unsent);
+	connection->unsent = NULL;
+}
+
+/* Frees CONNECTION: whoever calls it touches it no more. */
+static void end(struct connection *connection, enum metric reason)
+{
+	struct side *side = connection->side;
+	struct runtime *runtime = connection->runtime;
+	int fd = connection_fd(connection);
+
+	connection->reason = (uint8_t)reason;
+	metrics_add(counters(connection), reason, 1);
+	if (runtime->config->log_connections)
+		log_connection(connection);
+	unsent_free(connection);
+	event_del(&connection->event);
+	wheel_remove(&connection->deadline);
+	free(connection);
+	close(fd);
+	leave(side->tcp, runtime);
+}
+
+static bool holds_unsent(const struct connection *connection)
+{
+	return connection->unsent != NULL && connection->unsent->to > connection->unsent->from;
+}
+
+/* Ends with a reset where bytes are still unsent, so that a cut stream does not look like a whole one. */
+static void end_cutting(struct connection *connection, enum metric reason)
+{
+	struct linger reset = {.l_onoff = 1};
+	if (holds_unsent(connection))
+		setsockopt(connection_fd(connection), SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+	end(connection, reason);
+}
+
+static void end_failed(struct connection *connection)
+{
+	bool reset = errno == ECONNRESET || errno == EPIPE;
+	end(connection, reset ? METRIC_CLOSED_RESET : METRIC_CLOSED_ERROR);
+}
+
+/* Says that nothing follows, and closes only when the client has said so too: closing with unread input would send a
+ * reset, which destroys what the client has not read yet. */
+static void linger(struct connection *connection, const struct transport *transport, enum metric reason)
+{
+	if (connection->flags & INPUT_ENDED) {
+		end(connection, reason);
+		return;
+	}
+	if (transport->shutdown(connection) < 0) {
+		end_failed(connection);
+		return;
+	}
+	connection->flags |= LINGERING;
+	connection->reason = (uint8_t)reason;
+	connection->linger_left = TCP_LINGER_BYTES;
+	wheel_set(connection->side->wheel, &connection->deadline, wheel_now_ms() + TCP_LINGER_MS);
+	event_add(&connection->event, NULL);
+}
+
+/* --- sending --- */
+
+static void on_writable(evutil_socket_t fd, short what, void *argument);
+
+/* Waits until the socket takes more; LENGTH BYTES go first. False: out of memory. */
+static bool wait_writable(struct connection *connection, const char *bytes, size_t length)
+{
+	struct unsent *unsent = malloc(sizeof *unsent + length);
+	if (unsent == NULL)
+		return false;
+	unsent->from = 0;
+	unsent->to = length;
+	if (length > 0)
+		memcpy(unsent->bytes, bytes, length);
+	event_assign(&unsent->event, worker_base(connection->side->worker), connection_fd(connection),
+		     EV_WRITE | EV_PERSIST, on_writable, connection);
+	if (event_add(&unsent->event, NULL) < 0) {
+		free(unsent);
+		return false;
+	}
+	connection->unsent = unsent;
+	connection->side->unsent += length;
+	return true;
+}
+
+/* Sends as much of BYTES as the socket takes. Returns the count, or -1 when the connection has failed. */
+static ssize_t send_some(struct connection *connection, const char *bytes, size_t length)
+{
+	ssize_t sent = plain.write(connection, bytes, length);
+	if (sent < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -1;
+	connection->sent += (size_t)sent;
+	connection->active_ms = wheel_now_ms();
+	metrics_add(counters(connection), METRIC_SENT_BYTES, (uint64_t)sent);
+	return sent;
+}
+
+/* The service speaks: once, as one wake-up belongs to all connections. May end the connection. */
+static void speak(struct connection *connection)
+{
+	struct side *side = connection->side;
+	struct service_context context = {.settings = connection->runtime->settings,
+					  .random = worker_random(side->worker)};
+	clock_gettime(CLOCK_REALTIME, &context.now);
+
+	struct service_output output =
+		connection->runtime->service->tcp_output(&context, connection->sent, side->scratch, TCP_SCRATCH_SIZE);
+	ssize_t sent = send_some(connection, output.bytes, output.length);
+	if (sent < 0) {
+		end_failed(connection);
+		return;
+	}
+	const char *rest = output.bytes + sent;
+	size_t left = output.length - (size_t)sent;
+	bool done = output.done || output.length == 0;
+	if (left == 0 && done) {
+		unsent_free(connection);
+		linger(connection, &plain, METRIC_CLOSED_DONE);
+		return;
+	}
+	/* what lies outside of the scratch buffer stays where it is, and is asked for again */
+	if (rest < side->scratch || rest >= side->scratch + TCP_SCRATCH_SIZE)
+		left = 0;
+	else if (done)
+		connection->flags |= OUTPUT_DONE;
+	if (left == 0 && connection->unsent != NULL)
+		return;
+	unsent_free(connection);
+	if (!wait_writable(connection, rest, left))
+		end_cutting(connection, METRIC_CLOSED_NO_MEMORY);
+}
+
+/* All that was kept has been sent. May end the connection. */
+static void drained(struct connection *connection)
+{
+	if (connection->flags & OUTPUT_DONE) {
+		unsent_free(connection);
+		linger(connection, &plain, METRIC_CLOSED_DONE);
+	} else if (connection->runtime->service->tcp_output != NULL) {
+		speak(connection);
+	} else {
+		unsent_free(connection);
+		event_add(&connection->event, NULL); /* the client reads again, so it is read from again */
+	}
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *argument)
+{
+	struct connection *connection = argument;
+	struct unsent *unsent = connection->unsent;
+
+	(void)fd, (void)what;
+	if (unsent->to > unsent->from) {
+		ssize_t sent = send_some(connection, unsent->bytes + unsent->from, unsent->to - unsent->from);
+		if (sent < 0) {
+			end_failed(connection);
+			return;
+		}
+		unsent->from += (size_t)sent;
+		connection->side->unsent -= (size_t)sent;
+		if (unsent->from < unsent->to)
+			return;
+	}
+	drained(connection);
+}
+
+/* --- receiving --- */
+
+/* LENGTH bytes came in. May end the connection. */
+static void received(struct connection *connection, char *bytes, size_t length)
+{
+	const struct service *service = connection->runtime->service;
+
+	connection->received += length;
+	connection->active_ms = wheel_now_ms();
+	metrics_add(counters(connection), METRIC_RECEIVED_BYTES, length);
+	if (service->tcp_input == NULL)
+		return;
+	length = service->tcp_input(connection->runtime->settings, bytes, length);
+	if (length == 0)
+		return;
+
+	ssize_t sent = send_some(connection, bytes, length);
+	if (sent < 0) {
+		end_failed(connection);
+		return;
+	}
+	if ((size_t)sent == length)
+		return;
+	/* the client does not read: it is not read from until it does, so what it makes us hold is bounded */
+	if (wait_writable(connection, bytes + sent, length - (size_t)sent))
+		event_del(&connection->event);
+	else
+		end_cutting(connection, METRIC_CLOSED_NO_MEMORY);
+}
+
+/* The client has shut down its sending side. May end the connection. */
+static void input_ended(struct connection *connection)
+{
+	connection->flags |= INPUT_ENDED;
+	if (connection->flags & LINGERING)
+		end(connection, connection->reason);
+	else if (connection->unsent == NULL)
+		end(connection, METRIC_CLOSED_CLIENT);
+	else
+		event_del(&connection->event); /* it may read still: the rest is for it */
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *argument)
+{
+	struct connection *connection = argument;
+	struct side *side = connection->side;
+	size_t size = side->unsent > TCP_UNSENT_HIGH ? TCP_READ_SMALL : TCP_SCRATCH_SIZE;
+
+	(void)fd, (void)what;
+	ssize_t length = plain.read(connection, side->scratch, size);
+	if (length == 0) {
+		input_ended(connection);
+	} else if (length < 0) {
+		if (errno != EAGAIN && errno != EINTR)
+			end_failed(connection);
+	} else if (!(connection->flags & LINGERING)) {
+		received(connection, side->scratch, (size_t)length);
+	} else if (connection->linger_left > (size_t)length) {
+		connection->linger_left -= (uint32_t)length;
+	} else {
+		end(connection, connection->reason);
+	}
+}
+
+/* --- deadlines --- */
+
+static struct connection *connection_of(struct wheel_entry *entry)
+{
+	return (struct connection *)(void *)((char *)entry - offsetof(struct connection, deadline));
+}
+
+static uint64_t next_deadline(const struct connection *connection)
+{
+	const struct config_service *config = connection->runtime->config;
+	uint64_t deadline = WHEEL_NEVER;
+	if (config->idle_timeout_ms > 0)
+		deadline = connection->active_ms + (uint64_t)config->idle_timeout_ms;
+	if (config->lifetime_ms > 0 && connection->began_ms + (uint64_t)config->lifetime_ms < deadline)
+		deadline = connection->began_ms + (uint64_t)config->lifetime_ms;
+	return deadline;
+}
+
+static uint64_t on_deadline(struct wheel_entry *entry, uint64_t now_ms)
+{
+	struct connection *connection = connection_of(entry);
+	uint64_t lifetime_ms = (uint64_t)connection->runtime->config->lifetime_ms;
+	uint64_t deadline = next_deadline(connection);
+
+	if (connection->flags & LINGERING) {
+		end(connection, connection->reason);
+		return 0;
+	}
+	if (now_ms < deadline)
+		return deadline;
+	if (lifetime_ms == 0 || now_ms - connection->began_ms < lifetime_ms) {
+		end_cutting(connection, METRIC_CLOSED_IDLE_TIMEOUT);
+	} else if (holds_unsent(connection)) {
+		end_cutting(connection, METRIC_CLOSED_LIFETIME);
+	} else {
+		unsent_free(connection);
+		linger(connection, &plain, METRIC_CLOSED_LIFETIME);
+	}
+	return 0;
+}
+
+/* Ends as orderly as can be done at once: what the client sent is read away, lest it turn the end into a reset. */
+static void end_now(struct wheel_entry *entry)
+{
+	struct connection *connection = connection_of(entry);
+	char *scratch = connection->side->scratch;
+	if (!holds_unsent(connection))
+		for (int i = 0; i < 2 && plain.read(connection, scratch, TCP_SCRATCH_SIZE) > 0; i++)
+			;
+	end_cutting(connection, connection->flags & LINGERING ? connection->reason : METRIC_CLOSED_STOP);
+}
+
+/* --- accepting --- */
+
+static void begin(struct side *side, struct runtime *runtime, int fd, const struct sockaddr_in6 *peer)
+{
+	struct connection *connection = calloc(1, sizeof *connection);
+	metrics_add(&runtime->tcp[worker_index(side->worker)], METRIC_ACCEPTED, 1);
+	if (connection == NULL) {
+		metrics_add(&runtime->tcp[worker_index(side->worker)], METRIC_CLOSED_NO_MEMORY, 1);
+		close(fd);
+		leave(side->tcp, runtime);
+		return;
+	}
+	connection->side = side;
+	connection->runtime = runtime;
+	connection->peer.v6 = *peer;
+	connection->began_ms = connection->active_ms = wheel_now_ms();
+	event_assign(&connection->event, worker_base(side->worker), fd, EV_READ | EV_PERSIST, on_readable, connection);
+	wheel_set(side->wheel, &connection->deadline, next_deadline(connection));
+	if (runtime->config->dscp == DSCP_COPY) {
+		int dscp = socket_saved_dscp(fd);
+		if (dscp >= 0)
+			socket_set_dscp(fd, connection->peer.any.sa_family, dscp);
+	}
+	if (event_add(&connection->event, NULL) < 0)
+		end(connection, METRIC_CLOSED_NO_MEMORY);
+	else if (runtime->service->tcp_output != NULL)
+		speak(connection);
+}
+
+static void stopped(struct tcp_listener *listener)
+{
+	if (listener->stopped)
+		return;
+	listener->stopped = true;
+	event_del(&listener->event);
+	*listener->link = listener->next;
+	if (listener->next != NULL)
+		listener->next->link = listener->link;
+	mailbox_post(listener->main, listener->done);
+}
+
+static void pause_full(struct tcp_listener *listener)
+{
+	struct side *side = listener->side;
+	const struct config_service *service = listener->runtime->config;
+	listener->paused = true;
+	event_del(&listener->event);
+	if (!log_allows(&side->full_bound, wheel_now_ms(), "max_connections"))
+		return;
+	struct log_context context = {.service = service->name, .transport = "tcp"};
+	bool own = atomic_load(&listener->runtime->gate.taken) >= atomic_load(&listener->runtime->gate.maximum);
+	int64_t maximum = own ? listener->runtime->gate.maximum : listener->runtime->daemon_gate->maximum;
+	log_write(LOG_WARNING, &context, "%s: accepting pauses: max_connections = %lld of the %s is reached",
+		  service->name, (long long)maximum, own ? "service" : "daemon");
+}
+
+/* Out of descriptors or memory: rest, or libevent spins on what cannot be accepted. */
+static void pause_failed(struct tcp_listener *listener)
+{
+	const struct timeval rest = {.tv_usec = TCP_RETRY_MS * 1000};
+	struct side *side = listener->side;
+	int error = errno;
+	listener->paused = true;
+	event_del(&listener->event);
+	event_add(side->retry, &rest);
+	if (!log_allows(&side->accept_bound, wheel_now_ms(), "accept"))
+		return;
+	struct log_context context = {.service = listener->runtime->config->name, .transport = "tcp"};
+	log_write(LOG_WARNING, &context, "%s: accepting pauses: %s", context.service, strerror(error));
+}
+
+/* Whether accept failed for the one connection alone (accept(2): network errors of the new socket are passed on). */
+static bool failed_alone(int error)
+{
+	return error == ECONNABORTED || error == EINTR || error == EPROTO || error == ENETDOWN ||
+	       error == ENOPROTOOPT || error == EHOSTDOWN || error == ENONET || error == EHOSTUNREACH ||
+	       error == EOPNOTSUPP || error == ENETUNREACH || error == EPERM;
+}
+
+static void on_acceptable(evutil_socket_t fd, short what, void *argument)
+{
+	struct tcp_listener *listener = argument;
+	struct side *side = listener->side;
+
+	(void)what;
+	for (int i = 0; i < TCP_ACCEPTS_A_WAKEUP; i++) {
+		struct sockaddr_in6 peer = {0};
+		socklen_t length = sizeof peer;
+		if (!enter(side->tcp, listener->runtime)) {
+			pause_full(listener);
+			return;
+		}
+		int accepted = accept4(fd, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (accepted >= 0) {
+			begin(side, listener->runtime, accepted, &peer);
+			continue;
+		}
+		int error = errno;
+		leave(side->tcp, listener->runtime);
+		errno = error;
+		if (failed_alone(error))
+			continue;
+		if (error != EAGAIN)
+			pause_failed(listener);
+		else if (listener->stopping)
+			stopped(listener);
+		return;
+	}
+	if (listener->stopping) /* the queue may be empty by now, and then no event would say so */
+		event_active(&listener->event, EV_READ, 0);
+}
+
+static void resume(void *argument)
+{
+	struct side *side = argument;
+	for (struct tcp_listener *listener = side->listeners; listener != NULL; listener = listener->next) {
+		if (!listener->paused)
+			continue;
+		listener->paused = false;
+		event_add(&listener->event, NULL);
+		if (listener->stopping)
+			event_active(&listener->event, EV_READ, 0);
+	}
+}
+
+static void on_retry(evutil_socket_t fd, short what, void *argument)
+{
+	(void)fd, (void)what;
+	resume(argument);
+}
+
+static void start(void *argument)
+{
+	struct tcp_listener *listener = argument;
+	struct side *side = listener->side;
+	listener->next = side->listeners;
+	listener->link = &side->listeners;
+	if (listener->next != NULL)
+		listener->next->link = &listener->next;
+	side->listeners = listener;
+	event_assign(&listener->event, worker_base(side->worker), listener->fd, EV_READ | EV_PERSIST, on_acceptable,
+		     listener);
+	if (event_add(&listener->event, NULL) < 0)
+		log_error("%s: cannot watch a listener: out of memory", listener->runtime->config->name);
+}
+
+static void stop(void *argument)
+{
+	struct tcp_listener *listener = argument;
+	listener->stopping = true;
+	if (!listener->paused)
+		on_acceptable(listener->fd, EV_READ, listener);
+}
+
+static void end_all(void *argument)
+{
+	struct side *side = argument;
+	for (struct tcp_listener *listener = side->listeners, *next; listener != NULL; listener = next) {
+		next = listener->next;
+		if (listener->stopping)
+			stopped(listener);
+	}
+	wheel_each(side->wheel, end_now);
+}
+
+/* --- what the main thread does --- */
+
+static bool side_init(struct side *side, struct tcp *tcp, struct worker *worker)
+{
+	side->tcp = tcp;
+	side->worker = worker;
+	side->resume = (struct mail){.run = resume, .argument = side};
+	side->end = (struct mail){.run = end_all, .argument = side};
+	side->wheel = wheel_new(worker_base(worker), on_deadline);
+	side->scratch = malloc(TCP_SCRATCH_SIZE);
+	side->retry = evtimer_new(worker_base(worker), on_retry, side);
+	return side->wheel != NULL && side->scratch != NULL && side->retry != NULL;
+}
+
+struct tcp *tcp_new(struct worker *const *workers, unsigned count, struct limit_gate *daemon_gate)
+{
+	struct tcp *tcp = calloc(1, sizeof *tcp + count * sizeof *tcp->sides);
+	if (tcp == NULL)
+		return NULL;
+	tcp->daemon_gate = daemon_gate;
+	tcp->count = count;
+	for (unsigned i = 0; i < count; i++)
+		if (!side_init(&tcp->sides[i], tcp, workers[i])) {
+			tcp_free(tcp);
+			return NULL;
+		}
+	return tcp;
+}
+
+void tcp_free(struct tcp *tcp)
+{
+	if (tcp == NULL)
+		return;
+	atomic_store(&tcp->draining, false);
+	for (unsigned i = 0; i < tcp->count; i++) {
+		struct side *side = &tcp->sides[i];
+		if (side->wheel != NULL)
+			wheel_each(side->wheel, end_now);
+		wheel_free(side->wheel);
+		free(side->scratch);
+		if (side->retry != NULL)
+			event_free(side->retry);
+	}
+	free(tcp);
+}
+
+struct tcp_listener *tcp_listener_new(struct tcp *tcp, unsigned worker, int fd, struct runtime *runtime)
+{
+	struct tcp_listener *listener = calloc(1, sizeof *listener);
+	if (listener == NULL)
+		return NULL;
+	listener->side = &tcp->sides[worker];
+	listener->runtime = runtime;
+	listener->fd = fd;
+	listener->start = (struct mail){.run = start, .argument = listener};
+	listener->stop = (struct mail){.run = stop, .argument = listener};
+	return listener;
+}
+
+void tcp_listener_start(struct tcp_listener *listener)
+{
+	worker_post(listener->side->worker, &listener->start);
+}
+
+void tcp_listener_stop(struct tcp_listener *listener, struct mailbox *main, struct mail *done)
+{
+	listener->main = main;
+	listener->done = done;
+	worker_post(listener->side->worker, &listener->stop);
+}
+
+void tcp_listener_free(struct tcp_listener *listener)
+{
+	if (listener != NULL && event_initialized(&listener->event))
+		event_del(&listener->event);
+	free(listener);
+}
+
+void tcp_drain(struct tcp *tcp, struct mailbox *main, struct mail *idle)
+{
+	tcp->main = main;
+	tcp->idle = idle;
+	atomic_store(&tcp->draining, true);
+	if (atomic_load(&tcp->daemon_gate->taken) == 0)
+		mailbox_post(main, idle);
+}
+
+void tcp_end_all(struct tcp *tcp)
+{
+	for (unsigned i = 0; i < tcp->count; i++)
+		worker_post(tcp->sides[i].worker, &tcp->sides[i].end);
+}

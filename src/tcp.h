@@ -1,0 +1,52 @@
+/* tcp.h: the life of a connection, from accept to close. */
+#ifndef SMALLSERVD_TCP_H
+#define SMALLSERVD_TCP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime.h"
+#include "worker.h"
+
+/* What bounds a connection. A worker adds TCP_SCRATCH_SIZE once. */
+enum {
+	TCP_SCRATCH_SIZE = 256 * 1024,      /* one receive, and so the most that a connection has unsent */
+	TCP_UNSENT_HIGH = 64 * 1024 * 1024, /* of a worker: above it receives shrink to TCP_READ_SMALL */
+	TCP_READ_SMALL = 4 * 1024,
+	TCP_LINGER_MS = 2000,         /* a service that spoke last waits so long for the client's end */
+	TCP_LINGER_BYTES = 64 * 1024, /* and throws away so much of its input */
+	TCP_ACCEPTS_A_WAKEUP = 64,
+	TCP_RETRY_MS = 100, /* how long accepting rests when descriptors or memory ran out */
+};
+
+/* TCP on all workers. */
+struct tcp;
+
+/* Prepares COUNT workers that do not run yet; they share DAEMON_GATE. NULL when out of memory. */
+struct tcp *tcp_new(struct worker *const *workers, unsigned count, struct limit_gate *daemon_gate);
+
+/* The workers have been stopped: closes what is open still. NULL is fine. */
+void tcp_free(struct tcp *tcp);
+
+/* A listening socket served by one worker. */
+struct tcp_listener;
+
+/* FD stays the caller's, and open until the listener has stopped. NULL when out of memory. */
+struct tcp_listener *tcp_listener_new(struct tcp *tcp, unsigned worker, int fd, struct runtime *runtime);
+
+/* Starts accepting. Main thread. */
+void tcp_listener_start(struct tcp_listener *listener);
+
+/* Accepts what the kernel has queued, as far as limits let it, then stops and posts DONE to MAIN. Main thread, once. */
+void tcp_listener_stop(struct tcp_listener *listener, struct mailbox *main, struct mail *done);
+
+/* It has stopped, or its worker has. */
+void tcp_listener_free(struct tcp_listener *listener);
+
+/* From now on posts IDLE to MAIN each time the last open connection has ended. Main thread, once. */
+void tcp_drain(struct tcp *tcp, struct mailbox *main, struct mail *idle);
+
+/* Ends every connection and stops every stopping listener now. Main thread. */
+void tcp_end_all(struct tcp *tcp);
+
+#endif

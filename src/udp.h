@@ -1,0 +1,40 @@
+/* udp.h: the life of a batch of datagrams. */
+#ifndef SMALLSERVD_UDP_H
+#define SMALLSERVD_UDP_H
+
+#include "runtime.h"
+#include "socket.h"
+#include "worker.h"
+
+/* What bounds a worker's turn at one socket, and the memory of its datagrams. */
+enum {
+	UDP_BATCH = 32,
+	UDP_DATAGRAM_SIZE = 64 * 1024, /* room for the longest, so that none is ever cut */
+};
+
+/* UDP on all workers. */
+struct udp;
+
+/* Prepares COUNT workers that do not run yet. NULL when out of memory. */
+struct udp *udp_new(struct worker *const *workers, unsigned count);
+
+/* The workers have been stopped. NULL is fine. */
+void udp_free(struct udp *udp);
+
+/* A datagram socket served by one worker. */
+struct udp_socket;
+
+/* FD, bound to ADDRESS, stays the caller's, and open until the socket has stopped. NULL when out of memory. */
+struct udp_socket *udp_socket_new(struct udp *udp, unsigned worker, int fd, const struct socket_address *address,
+				  struct runtime *runtime);
+
+/* Starts serving. Main thread. */
+void udp_socket_start(struct udp_socket *socket);
+
+/* Answers what the kernel has queued, then stops and posts DONE to MAIN. Main thread, once. */
+void udp_socket_stop(struct udp_socket *socket, struct mailbox *main, struct mail *done);
+
+/* It has stopped, or its worker has. NULL is fine. */
+void udp_socket_free(struct udp_socket *socket);
+
+#endif

@@ -1,0 +1,1298 @@
+/* check_tcp.c: the life of a connection, as its client and the counters see it. */
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <sys/resource.h>
+
+#include "check_clock.h"
+#include "check_net.h"
+#include "check_run.h"
+#include "check_stderr.h"
+#include "tcp.h"
+
+enum {
+	WORKERS = 2,
+	ENDPOINTS_MAX = 4,
+	CLIENTS_MAX = 256,
+	UNLIMITED = 1 << 30,
+	MINUTE_MS = 60 * 1000,
+	SMALL_BUFFER = 16 * 1024,
+	STREAM_MAX = 64 * 1024 * 1024, /* far more than all buffers on the way can hold */
+};
+
+/* --- system calls in a test's hand: accept4 fails as often as is said, and workers find their sockets full --- */
+
+static _Atomic int accept_fault, accept_faults_left, accept_calls, last_accepted;
+
+int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)
+{
+	atomic_fetch_add(&accept_calls, 1);
+	if (atomic_load(&accept_faults_left) > 0) {
+		atomic_fetch_sub(&accept_faults_left, 1);
+		errno = atomic_load(&accept_fault);
+		return -1;
+	}
+	int accepted = (int)syscall(SYS_accept4, fd, address, length, flags);
+	if (accepted >= 0)
+		atomic_store(&last_accepted, accepted);
+	return accepted;
+}
+
+static atomic_bool full;
+static pthread_t test_thread; /* its clients are not concerned */
+
+ssize_t send(int fd, const void *bytes, size_t length, int flags)
+{
+	if (atomic_load(&full) && !pthread_equal(pthread_self(), test_thread)) {
+		errno = EAGAIN;
+		return -1;
+	}
+	return syscall(SYS_sendto, fd, bytes, length, flags, NULL, 0);
+}
+
+/* --- the server of one test --- */
+
+struct endpoint {
+	struct socket_address address;
+	int fds[WORKERS];
+	struct tcp_listener *listeners[WORKERS];
+	struct mail stopped[WORKERS];
+};
+
+static struct host host;
+static struct tcp *tcp;
+static struct endpoint endpoints[ENDPOINTS_MAX];
+static unsigned endpoint_count, stopped, idle;
+static struct mail idle_mail;
+static int send_buffer, receive_buffer; /* of accepted connections; 0: the kernel's */
+
+/* Every endpoint of the configuration that can be had here, a listener a worker. */
+static void open_endpoint(const struct config_endpoint *wanted)
+{
+	struct endpoint *endpoint = &endpoints[endpoint_count];
+	char ip[INET6_ADDRSTRLEN];
+	inet_ntop(wanted->address.family, &wanted->address.ip, ip, sizeof ip);
+	struct socket_request request = net_request(SOCK_STREAM, ip, wanted->port);
+	if (!net_has(ip))
+		return;
+	request.send_buffer = send_buffer;
+	request.receive_buffer = receive_buffer;
+	request.wants_dscp = wanted->service->dscp == DSCP_COPY;
+	ck_assert_int_eq(socket_open_group(&request, endpoint->fds, host.worker_count), 0);
+	endpoint->address = request.address;
+	for (unsigned i = 0; i < host.worker_count; i++) {
+		endpoint->listeners[i] = tcp_listener_new(tcp, i, endpoint->fds[i],
+							  generation_runtime(host.generation, wanted->service));
+		endpoint->stopped[i] = (struct mail){.run = host_count, .argument = &stopped};
+	}
+	endpoint_count++;
+}
+
+static void each_listener(void (*act)(struct endpoint *endpoint, unsigned worker))
+{
+	for (unsigned i = 0; i < endpoint_count; i++)
+		for (unsigned j = 0; j < host.worker_count; j++)
+			act(&endpoints[i], j);
+}
+
+static void start_one(struct endpoint *endpoint, unsigned worker)
+{
+	tcp_listener_start(endpoint->listeners[worker]);
+}
+
+static void stop_one(struct endpoint *endpoint, unsigned worker)
+{
+	tcp_listener_stop(endpoint->listeners[worker], host.mailbox, &endpoint->stopped[worker]);
+}
+
+static void free_one(struct endpoint *endpoint, unsigned worker)
+{
+	tcp_listener_free(endpoint->listeners[worker]);
+	close(endpoint->fds[worker]);
+}
+
+/* Sockets listen, so clients can connect, but nothing runs yet. */
+static void prepare(const char *ini, unsigned workers, int64_t maximum)
+{
+	test_thread = pthread_self();
+	log_open(LOG_TO_STDERR, LOG_CRIT, LOG_DAEMON);
+	host_init(&host, ini, workers, maximum);
+	tcp = tcp_new(host.workers, workers, &host.gate);
+	ck_assert_ptr_nonnull(tcp);
+	idle_mail = (struct mail){.run = host_count, .argument = &idle};
+	for (size_t i = 0; i < host.config->endpoint_count; i++)
+		open_endpoint(&host.config->endpoints[i]);
+}
+
+static void serve(const char *ini, unsigned workers)
+{
+	prepare(ini, workers, UNLIMITED);
+	each_listener(start_one);
+	host_start(&host);
+}
+
+/* In the order of server_free. */
+static void finish(void)
+{
+	host_stop(&host);
+	tcp_free(tcp);
+	each_listener(free_one);
+	host_free(&host);
+	log_close();
+}
+
+static int connect_to(unsigned endpoint)
+{
+	return net_connect(&endpoints[endpoint].address);
+}
+
+static void connect_many(int *clients, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		clients[i] = connect_to(0);
+}
+
+static void close_all(const int *clients, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		close(clients[i]);
+}
+
+static uint64_t sum(enum metric metric)
+{
+	return host_sum(&host, 0, TRANSPORT_TCP, metric);
+}
+
+static void await_sum(enum metric metric, uint64_t value)
+{
+	host_await_sum(&host, TRANSPORT_TCP, metric, value);
+}
+
+static uint64_t count_closed(void)
+{
+	uint64_t count = 0;
+	for (int i = METRIC_CLOSED_FIRST; i <= METRIC_CLOSED_LAST; i++)
+		count += sum((enum metric)i);
+	return count;
+}
+
+/* Moves the clock on, once the workers have come to rest, and returns when they have seen it. */
+static void pass(int64_t ms)
+{
+	host_settle(&host);
+	atomic_fetch_add(&clock_ahead_ms, ms);
+	host_settle(&host);
+}
+
+#define ECHO    "[echo]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n"
+#define DAYTIME "[daytime]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n"
+#define CHARGEN "[chargen]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n"
+#define DISCARD "[discard]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n"
+
+/* --- echo --- */
+
+/* One client of many that talk at the same time. */
+struct talk {
+	int fd;
+	unsigned number;
+	uint64_t length, sent, received;
+	bool ended;
+};
+
+static uint64_t random_state = 88172645463325252;
+
+static uint64_t next_random(uint64_t below)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return random_state % below;
+}
+
+/* Sends a piece of any size; the last one ends the client's side. */
+static void talk_send(struct talk *talk)
+{
+	static char bytes[70000];
+	uint64_t left = talk->length - talk->sent;
+	size_t length = 1 + next_random(next_random(3) == 0 ? 10 : sizeof bytes);
+	if (length > left)
+		length = left;
+	net_fill(bytes, length, talk->number, talk->sent);
+	ssize_t sent = send(talk->fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	ck_assert_msg(sent > 0 || errno == EAGAIN, "send: %s", strerror(errno));
+	talk->sent += sent > 0 ? (uint64_t)sent : 0;
+	if (talk->sent == talk->length)
+		shutdown(talk->fd, SHUT_WR);
+}
+
+static void talk_receive(struct talk *talk)
+{
+	static char bytes[70000];
+	ssize_t length = recv(talk->fd, bytes, 1 + next_random(sizeof bytes), MSG_DONTWAIT);
+	if (length < 0 && errno == EAGAIN)
+		return;
+	ck_assert_msg(length >= 0, "client %u: after %llu bytes: %s", talk->number, (unsigned long long)talk->received,
+		      strerror(errno));
+	net_assert_bytes(bytes, (size_t)length, talk->number, talk->received);
+	talk->received += (uint64_t)length;
+	talk->ended = length == 0;
+}
+
+/* Sends LENGTH bytes each and expects them back, then the end. */
+static void talk_all(struct talk *talks, unsigned count)
+{
+	struct pollfd polls[CLIENTS_MAX];
+	for (unsigned ended = 0; ended < count;) {
+		for (unsigned i = 0; i < count; i++) {
+			short wants = talks[i].sent < talks[i].length ? POLLIN | POLLOUT : POLLIN;
+			polls[i] = (struct pollfd){.fd = talks[i].ended ? -1 : talks[i].fd, .events = wants};
+		}
+		ck_assert_msg(poll(polls, count, NET_PATIENCE_MS) > 0, "nothing came");
+		ended = 0;
+		for (unsigned i = 0; i < count; i++) {
+			if (polls[i].revents & POLLOUT && talks[i].sent < talks[i].length)
+				talk_send(&talks[i]);
+			if (polls[i].revents & (POLLIN | POLLHUP | POLLERR))
+				talk_receive(&talks[i]);
+			ended += talks[i].ended;
+		}
+	}
+	for (unsigned i = 0; i < count; i++)
+		ck_assert_uint_eq(talks[i].received, talks[i].length);
+}
+
+static void talk_to(unsigned endpoint, unsigned count, uint64_t length)
+{
+	static struct talk talks[CLIENTS_MAX];
+	for (unsigned i = 0; i < count; i++)
+		talks[i] = (struct talk){.fd = connect_to(endpoint), .number = i, .length = length};
+	talk_all(talks, count);
+	for (unsigned i = 0; i < count; i++)
+		close(talks[i].fd);
+}
+
+START_TEST(echo_returns_every_byte_in_order_however_it_was_cut)
+{
+	enum { LENGTH = 3 * 1024 * 1024 };
+	serve(ECHO, 1);
+	talk_to(0, 1, LENGTH);
+	await_sum(METRIC_CLOSED_CLIENT, 1);
+	ck_assert_uint_eq(sum(METRIC_RECEIVED_BYTES), LENGTH);
+	ck_assert_uint_eq(sum(METRIC_SENT_BYTES), LENGTH);
+	ck_assert_uint_eq(sum(METRIC_ACCEPTED), 1);
+	finish();
+}
+END_TEST
+
+START_TEST(echo_returns_single_bytes_as_they_come)
+{
+	serve(ECHO, 1);
+	int client = connect_to(0);
+	for (int i = 0; i < 100; i++)
+		net_assert_echo(client);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(echo_serves_both_families)
+{
+	serve("[echo]\nprotocol = tcp\naddress = 127.0.0.1, ::1\nport = 0\n", WORKERS);
+	for (unsigned i = 0; i < endpoint_count; i++)
+		talk_to(i, 4, 100000);
+	finish();
+}
+END_TEST
+
+START_TEST(sixty_four_clients_each_get_their_own_bytes)
+{
+	enum { CLIENTS = 64, LENGTH = 100000 };
+	serve(ECHO, WORKERS);
+	talk_to(0, CLIENTS, LENGTH);
+	await_sum(METRIC_CLOSED_CLIENT, CLIENTS);
+	ck_assert_uint_eq(sum(METRIC_ACCEPTED), CLIENTS);
+	ck_assert_uint_eq(sum(METRIC_SENT_BYTES), (uint64_t)CLIENTS * LENGTH);
+	ck_assert_int_eq(host.gate.taken, 0);
+	finish();
+}
+END_TEST
+
+START_TEST(a_half_close_gets_the_rest_and_then_the_end)
+{
+	static char bytes[20000];
+	serve(ECHO, 1);
+	int client = connect_to(0);
+	net_fill(bytes, sizeof bytes, 1, 0);
+	net_send(client, bytes, sizeof bytes);
+	shutdown(client, SHUT_WR);
+	memset(bytes, 0, sizeof bytes);
+	net_receive(client, bytes, sizeof bytes);
+	net_assert_bytes(bytes, sizeof bytes, 1, 0);
+	net_assert_end(client);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(a_client_that_says_nothing_and_ends_is_ended)
+{
+	serve(ECHO, 1);
+	int client = connect_to(0);
+	shutdown(client, SHUT_WR);
+	net_assert_end(client);
+	await_sum(METRIC_CLOSED_CLIENT, 1);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(a_client_that_resets_is_counted_as_such)
+{
+	const struct linger reset = {.l_onoff = 1};
+	serve(ECHO, 1);
+	int client = connect_to(0);
+	net_assert_echo(client);
+	ck_assert_int_eq(setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
+	close(client);
+	await_sum(METRIC_CLOSED_RESET, 1);
+	ck_assert_uint_eq(count_closed(), 1);
+	finish();
+}
+END_TEST
+
+/* --- clients that do not read --- */
+
+static int connect_with_small_buffer(void)
+{
+	const struct socket_address *to = &endpoints[0].address;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	net_set(fd, SOL_SOCKET, SO_RCVBUF, SMALL_BUFFER);
+	net_set(fd, SOL_SOCKET, SO_SNDBUF, SMALL_BUFFER);
+	ck_assert_int_eq(connect(fd, &to->any, to->length), 0);
+	return fd;
+}
+
+/* Sends until nobody takes more. Returns the count of bytes. */
+static uint64_t flood(int fd, unsigned number)
+{
+	static char bytes[64 * 1024];
+	uint64_t sent = 0;
+	while (sent < STREAM_MAX && net_is_ready(fd, POLLOUT, NET_QUIET_MS)) {
+		net_fill(bytes, sizeof bytes, number, sent);
+		ssize_t length = send(fd, bytes, sizeof bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ck_assert_msg(length > 0 || errno == EAGAIN, "send: %s", strerror(errno));
+		sent += length > 0 ? (uint64_t)length : 0;
+	}
+	return sent;
+}
+
+/* Reads stream NUMBER from its start to its end. */
+static void assert_stream(int fd, unsigned number, uint64_t length)
+{
+	static char bytes[64 * 1024];
+	for (uint64_t at = 0; at < length;) {
+		size_t part = length - at < sizeof bytes ? (size_t)(length - at) : sizeof bytes;
+		net_receive(fd, bytes, part);
+		net_assert_bytes(bytes, part, number, at);
+		at += part;
+	}
+	net_assert_end(fd);
+}
+
+START_TEST(a_short_send_stops_reading_until_the_client_reads)
+{
+	send_buffer = SMALL_BUFFER;
+	serve(ECHO, 1);
+	int client = connect_with_small_buffer();
+	uint64_t sent = flood(client, 1);
+	ck_assert_msg(sent < STREAM_MAX, "a client that does not read is read from without end");
+	shutdown(client, SHUT_WR);
+	assert_stream(client, 1, sent);
+	close(client);
+	await_sum(METRIC_CLOSED_CLIENT, 1);
+	finish();
+}
+END_TEST
+
+/* What was received and not sent is what the server holds. */
+START_TEST(slow_readers_make_the_server_hold_a_scratch_buffer_each_at_most)
+{
+	enum { SLOW = 24 };
+	int clients[SLOW];
+	uint64_t sent[SLOW], most = 0;
+
+	send_buffer = SMALL_BUFFER;
+	serve(ECHO, WORKERS);
+	for (unsigned i = 0; i < SLOW; i++) {
+		clients[i] = connect_with_small_buffer();
+		sent[i] = flood(clients[i], i);
+		ck_assert_uint_lt(sent[i], STREAM_MAX);
+		host_settle(&host);
+		uint64_t held = sum(METRIC_RECEIVED_BYTES) - sum(METRIC_SENT_BYTES);
+		ck_assert_uint_le(held, (uint64_t)(i + 1) * TCP_SCRATCH_SIZE);
+		most = held > most ? held : most;
+	}
+	ck_assert_uint_gt(most, 0);
+	talk_to(0, 4, 10000); /* others do not suffer */
+	for (unsigned i = 0; i < SLOW; i++) {
+		shutdown(clients[i], SHUT_WR);
+		assert_stream(clients[i], i, sent[i]);
+	}
+	close_all(clients, SLOW);
+	finish();
+}
+END_TEST
+
+/* Sends a scratch buffer's worth, which the worker takes in and cannot send back. Returns what it took. */
+static uint64_t burden(int client)
+{
+	static char bytes[TCP_SCRATCH_SIZE];
+	uint64_t before = sum(METRIC_RECEIVED_BYTES);
+	net_send(client, bytes, sizeof bytes);
+	for (int left = NET_PATIENCE_MS; sum(METRIC_RECEIVED_BYTES) == before;)
+		net_rest(&left);
+	return sum(METRIC_RECEIVED_BYTES) - before;
+}
+
+START_TEST(a_worker_that_holds_much_reads_little)
+{
+	enum { DESCRIPTORS = 4096, MOST = DESCRIPTORS / 4 };
+	static int clients[MOST];
+	struct rlimit limit;
+	unsigned count = 0;
+
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = limit.rlim_max < DESCRIPTORS ? limit.rlim_max : DESCRIPTORS;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	receive_buffer = 4 * TCP_SCRATCH_SIZE;
+	serve(ECHO, 1);
+	atomic_store(&full, true);
+	while (sum(METRIC_RECEIVED_BYTES) <= TCP_UNSENT_HIGH) {
+		ck_assert_uint_lt(count, MOST - 1);
+		clients[count] = connect_to(0);
+		ck_assert_uint_le(burden(clients[count++]), TCP_SCRATCH_SIZE);
+	}
+	for (int i = 0; i < 5; i++) {
+		clients[count] = connect_to(0);
+		ck_assert_uint_le(burden(clients[count++]), TCP_READ_SMALL);
+	}
+	ck_assert_uint_eq(sum(METRIC_SENT_BYTES), 0);
+	close_all(clients, count);
+	finish();
+}
+END_TEST
+
+START_TEST(a_client_that_never_reads_and_leaves_costs_nothing_more)
+{
+	send_buffer = SMALL_BUFFER;
+	serve(ECHO, 1);
+	int client = connect_with_small_buffer();
+	flood(client, 1);
+	close(client);
+	await_sum(METRIC_CLOSED_RESET, 1);
+	ck_assert_int_eq(host.gate.taken, 0);
+	finish();
+}
+END_TEST
+
+/* --- services that speak first --- */
+
+static void assert_daytime(int client)
+{
+	char line[256];
+	size_t length = net_receive_all(client, line, sizeof line);
+	ck_assert_uint_gt(length, 10);
+	ck_assert_int_eq(memcmp(line + length - 2, "\r\n", 2), 0);
+}
+
+START_TEST(daytime_says_one_line_and_ends)
+{
+	serve(DAYTIME, 1);
+	int client = connect_to(0);
+	assert_daytime(client);
+	close(client);
+	await_sum(METRIC_CLOSED_DONE, 1);
+	ck_assert_uint_eq(count_closed(), 1);
+	finish();
+}
+END_TEST
+
+/* All of it lies in the socket before the daemon even accepts: a plain close would send a reset. */
+START_TEST(daytime_reply_survives_unread_input)
+{
+	enum { CLIENTS = 20 };
+	static char junk[48 * 1024];
+	int clients[CLIENTS];
+	prepare(DAYTIME, 1, UNLIMITED);
+	connect_many(clients, CLIENTS);
+	for (int i = 0; i < CLIENTS; i++) {
+		net_send(clients[i], junk, sizeof junk);
+		shutdown(clients[i], SHUT_WR);
+	}
+	each_listener(start_one);
+	host_start(&host);
+	for (int i = 0; i < CLIENTS; i++)
+		assert_daytime(clients[i]);
+	await_sum(METRIC_CLOSED_DONE, CLIENTS);
+	ck_assert_uint_eq(sum(METRIC_CLOSED_RESET), 0);
+	close_all(clients, CLIENTS);
+	finish();
+}
+END_TEST
+
+START_TEST(daytime_reply_survives_input_that_comes_after_it)
+{
+	static char junk[16 * 1024];
+	serve(DAYTIME, 1);
+	int client = connect_to(0);
+	net_wait(client, POLLIN);
+	net_send(client, junk, sizeof junk);
+	assert_daytime(client);
+	close(client);
+	await_sum(METRIC_CLOSED_DONE, 1);
+	finish();
+}
+END_TEST
+
+START_TEST(who_does_not_end_after_the_reply_is_ended_after_the_linger_time)
+{
+	serve(DAYTIME, 1);
+	int client = connect_to(0);
+	assert_daytime(client);
+	pass(TCP_LINGER_MS - 200);
+	ck_assert_uint_eq(count_closed(), 0);
+	pass(400);
+	ck_assert_uint_eq(sum(METRIC_CLOSED_DONE), 1);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(who_sends_on_and_on_after_the_reply_is_ended)
+{
+	static char junk[4096];
+	uint64_t sent = 0;
+	serve(DAYTIME, 1);
+	int client = connect_to(0);
+	assert_daytime(client);
+	while (sent < STREAM_MAX && send(client, junk, sizeof junk, MSG_NOSIGNAL) > 0)
+		sent += sizeof junk;
+	ck_assert_uint_lt(sent, STREAM_MAX);
+	ck_assert_uint_ge(sent, TCP_LINGER_BYTES);
+	await_sum(METRIC_CLOSED_DONE, 1);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(discard_takes_all_and_answers_nothing)
+{
+	enum { LENGTH = 1024 * 1024 };
+	static char junk[LENGTH];
+	serve(DISCARD, 1);
+	int client = connect_to(0);
+	net_send(client, junk, LENGTH);
+	await_sum(METRIC_RECEIVED_BYTES, LENGTH);
+	net_assert_quiet(client);
+	shutdown(client, SHUT_WR);
+	net_assert_end(client);
+	ck_assert_uint_eq(sum(METRIC_SENT_BYTES), 0);
+	close(client);
+	finish();
+}
+END_TEST
+
+/* RFC 864 as it says it: line L has 72 characters of the ring, from its character L on. */
+static char chargen_byte(uint64_t at)
+{
+	uint64_t line = at / 74 % 95, column = at % 74;
+	if (column >= 72)
+		return column == 72 ? '\r' : '\n';
+	return (char)(' ' + (line + column) % 95);
+}
+
+static void assert_chargen(int client, uint64_t from, uint64_t length)
+{
+	static char bytes[64 * 1024];
+	for (uint64_t at = from; at < from + length;) {
+		size_t part = 1 + next_random(sizeof bytes);
+		net_receive(client, bytes, part);
+		for (size_t i = 0; i < part; i++)
+			ck_assert_msg(bytes[i] == chargen_byte(at + i), "byte %llu is wrong",
+				      (unsigned long long)(at + i));
+		at += part;
+	}
+}
+
+START_TEST(chargen_goes_on_without_a_seam_whatever_the_client_sends)
+{
+	static char junk[30000];
+	serve(CHARGEN, 1);
+	int client = connect_to(0);
+	net_send(client, junk, sizeof junk);
+	assert_chargen(client, 0, 8 * 1024 * 1024);
+	close(client);
+	await_sum(METRIC_CLOSED_RESET, 1);
+	finish();
+}
+END_TEST
+
+START_TEST(chargen_goes_on_after_a_half_close)
+{
+	serve(CHARGEN, 1);
+	int client = connect_to(0);
+	shutdown(client, SHUT_WR);
+	assert_chargen(client, 0, 4 * 1024 * 1024);
+	close(client);
+	await_sum(METRIC_CLOSED_RESET, 1);
+	finish();
+}
+END_TEST
+
+START_TEST(chargen_waits_for_a_slow_reader)
+{
+	send_buffer = SMALL_BUFFER;
+	serve(CHARGEN, 1);
+	int slow = connect_with_small_buffer();
+	net_wait(slow, POLLIN);
+	int other = connect_to(0);
+	assert_chargen(other, 0, 1024 * 1024);
+	assert_chargen(slow, 0, 1024 * 1024);
+	close(slow);
+	close(other);
+	await_sum(METRIC_CLOSED_RESET, 2);
+	finish();
+}
+END_TEST
+
+/* --- deadlines, by a clock in our hand --- */
+
+#define IDLE ECHO "idle_timeout = 10m\n"
+
+START_TEST(a_silent_connection_ends_after_the_idle_timeout_and_not_before)
+{
+	serve(IDLE, 1);
+	int client = connect_to(0);
+	net_assert_echo(client);
+	pass(10 * MINUTE_MS - 1000);
+	ck_assert_uint_eq(count_closed(), 0);
+	pass(2000);
+	ck_assert_uint_eq(sum(METRIC_CLOSED_IDLE_TIMEOUT), 1);
+	net_assert_end(client);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(every_byte_starts_the_idle_timeout_again)
+{
+	serve(IDLE, 1);
+	int client = connect_to(0);
+	for (int i = 0; i < 5; i++) {
+		net_assert_echo(client);
+		pass(10 * MINUTE_MS - 1000);
+		ck_assert_uint_eq(count_closed(), 0);
+	}
+	pass(2000);
+	ck_assert_uint_eq(sum(METRIC_CLOSED_IDLE_TIMEOUT), 1);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(without_an_idle_timeout_a_silent_connection_stays)
+{
+	serve(ECHO "idle_timeout = off\n", 1);
+	int client = connect_to(0);
+	net_assert_echo(client);
+	for (int day = 0; day < 3; day++)
+		pass(24 * 60 * MINUTE_MS);
+	ck_assert_uint_eq(count_closed(), 0);
+	net_assert_echo(client);
+	close(client);
+	finish();
+}
+END_TEST
+
+/* A client that reads no more has not got all: an orderly end would hide that. */
+START_TEST(a_stream_that_is_cut_ends_in_a_reset)
+{
+	send_buffer = SMALL_BUFFER;
+	serve(IDLE, 1);
+	int client = connect_with_small_buffer();
+	flood(client, 1);
+	host_settle(&host);
+	ck_assert_uint_gt(sum(METRIC_RECEIVED_BYTES), sum(METRIC_SENT_BYTES));
+	pass(11 * MINUTE_MS);
+	ck_assert_uint_eq(sum(METRIC_CLOSED_IDLE_TIMEOUT), 1);
+	net_assert_reset(client);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(a_busy_connection_ends_in_order_at_its_lifetime)
+{
+	serve(ECHO "lifetime = 10m\n", 1);
+	int client = connect_to(0);
+	for (int i = 0; i < 9; i++) {
+		net_assert_echo(client);
+		pass(MINUTE_MS);
+	}
+	pass(MINUTE_MS - 1000);
+	net_assert_echo(client);
+	ck_assert_uint_eq(count_closed(), 0);
+	pass(2000);
+	net_send(client, "too late", 8);
+	net_assert_end(client);
+	close(client);
+	await_sum(METRIC_CLOSED_LIFETIME, 1);
+	ck_assert_uint_eq(count_closed(), 1);
+	finish();
+}
+END_TEST
+
+START_TEST(a_lifetime_ends_a_stream_without_end)
+{
+	serve(CHARGEN "lifetime = 10m\n", 1);
+	int client = connect_to(0);
+	assert_chargen(client, 0, 100000);
+	pass(10 * MINUTE_MS + 1000);
+	char byte;
+	while (recv(client, &byte, 1, 0) > 0)
+		;
+	close(client);
+	await_sum(METRIC_CLOSED_LIFETIME, 1);
+	finish();
+}
+END_TEST
+
+START_TEST(many_connections_end_each_at_its_own_time)
+{
+	enum { CLIENTS = 60 };
+	int clients[CLIENTS];
+	serve(IDLE, WORKERS);
+	for (unsigned i = 0; i < CLIENTS; i++) {
+		clients[i] = connect_to(0);
+		net_assert_echo(clients[i]);
+		pass(10000);
+	}
+	ck_assert_uint_eq(count_closed(), 0);
+	/* the first has been silent for 10 minutes, each next one for 10 seconds less */
+	for (unsigned i = 0; i < CLIENTS; i++) {
+		pass(5000);
+		ck_assert_uint_eq(sum(METRIC_CLOSED_IDLE_TIMEOUT), i + 1);
+		pass(5000);
+	}
+	close_all(clients, CLIENTS);
+	finish();
+}
+END_TEST
+
+/* --- limits --- */
+
+/* Which of CLIENTS have had their byte back, which they have all sent. */
+static unsigned count_served(const int *clients, unsigned count, bool *served)
+{
+	char byte;
+	unsigned sum_served = 0;
+	for (unsigned i = 0; i < count; i++) {
+		served[i] |= clients[i] >= 0 && recv(clients[i], &byte, 1, MSG_DONTWAIT) == 1;
+		sum_served += served[i];
+	}
+	return sum_served;
+}
+
+static void await_served(const int *clients, unsigned count, bool *served, unsigned expected)
+{
+	for (int left = NET_PATIENCE_MS; count_served(clients, count, served) < expected;)
+		net_rest(&left);
+}
+
+/* Opens COUNT clients at a service that has MAXIMUM places, and watches them take turns. */
+static void take_turns(const int *clients, unsigned count, unsigned maximum)
+{
+	bool served[CLIENTS_MAX] = {false};
+	int open[CLIENTS_MAX];
+	memcpy(open, clients, count * sizeof *open);
+	for (unsigned i = 0; i < count; i++)
+		net_send(open[i], "b", 1);
+	for (unsigned left = 0; left < count; left++) {
+		unsigned expected = left + maximum < count ? left + maximum : count;
+		await_served(open, count, served, expected);
+		host_settle(&host);
+		ck_assert_uint_eq(count_served(open, count, served), expected);
+		ck_assert_int_le(host_runtime(&host, 0)->gate.taken, maximum);
+		ck_assert_uint_eq(sum(METRIC_ACCEPTED), expected);
+		unsigned leaver = 0;
+		while (open[leaver] < 0 || !served[leaver])
+			leaver++;
+		close(open[leaver]);
+		open[leaver] = -1;
+	}
+	await_sum(METRIC_CLOSED_CLIENT, count);
+}
+
+START_TEST(max_connections_is_exact_across_workers_and_the_rest_wait_their_turn)
+{
+	enum { CLIENTS = 60, MAXIMUM = 7 };
+	int clients[CLIENTS];
+	serve(ECHO "max_connections = 7\n", WORKERS);
+	connect_many(clients, CLIENTS);
+	take_turns(clients, CLIENTS, MAXIMUM);
+	finish();
+}
+END_TEST
+
+START_TEST(the_daemons_limit_is_exact_across_workers)
+{
+	enum { CLIENTS = 40, MAXIMUM = 3 };
+	int clients[CLIENTS];
+	prepare(ECHO, WORKERS, MAXIMUM);
+	each_listener(start_one);
+	host_start(&host);
+	connect_many(clients, CLIENTS);
+	take_turns(clients, CLIENTS, MAXIMUM);
+	ck_assert_int_eq(host.gate.taken, 0);
+	finish();
+}
+END_TEST
+
+START_TEST(a_place_of_one_service_is_waited_for_by_another)
+{
+	prepare("[a]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n"
+		"[b]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n",
+		WORKERS, 1);
+	each_listener(start_one);
+	host_start(&host);
+	int first = connect_to(0);
+	net_assert_echo(first);
+	int second = connect_to(1);
+	net_send(second, "b", 1);
+	net_assert_quiet(second);
+	close(first);
+	char byte;
+	net_receive(second, &byte, 1);
+	close(second);
+	finish();
+}
+END_TEST
+
+START_TEST(a_full_service_does_not_stop_another)
+{
+	prepare("[a]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\nmax_connections = 1\n"
+		"[b]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n",
+		1, UNLIMITED);
+	each_listener(start_one);
+	host_start(&host);
+	int first = connect_to(0), second = connect_to(0), other = connect_to(1);
+	net_assert_echo(first);
+	net_send(second, "b", 1);
+	net_assert_echo(other);
+	net_assert_quiet(second);
+	close(first);
+	char byte;
+	net_receive(second, &byte, 1);
+	close(second);
+	close(other);
+	finish();
+}
+END_TEST
+
+/* --- accept that fails --- */
+
+START_TEST(out_of_descriptors_accepting_rests_and_then_goes_on)
+{
+	enum { FAULTS = 5 };
+	serve(ECHO, 1);
+	host_settle(&host);
+	atomic_store(&accept_fault, EMFILE);
+	atomic_store(&accept_faults_left, FAULTS);
+	int client = connect_to(0);
+	net_send(client, "b", 1);
+	for (int i = 0; i < FAULTS; i++) {
+		for (int left = NET_PATIENCE_MS; atomic_load(&accept_faults_left) > FAULTS - 1 - i;)
+			net_rest(&left);
+		host_settle(&host);
+		ck_assert_int_eq(atomic_load(&accept_faults_left), FAULTS - 1 - i); /* it does not spin */
+		pass(TCP_RETRY_MS);
+	}
+	char byte;
+	net_receive(client, &byte, 1);
+	ck_assert_int_eq(host.gate.taken, 1);
+	close(client);
+	finish();
+}
+END_TEST
+
+/* accept(2): errors of the new connection alone come out of accept too. */
+START_TEST(a_connection_that_fails_before_it_is_accepted_holds_up_no_other)
+{
+	static const int errors[] = {ECONNABORTED, EPROTO, ENETDOWN, EHOSTUNREACH, ENETUNREACH, EINTR, EPERM};
+	serve(ECHO, 1);
+	for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+		host_settle(&host);
+		atomic_store(&accept_fault, errors[i]);
+		atomic_store(&accept_faults_left, 3);
+		int client = connect_to(0);
+		net_assert_echo(client);
+		ck_assert_int_eq(atomic_load(&accept_faults_left), 0);
+		close(client);
+	}
+	await_sum(METRIC_CLOSED_CLIENT, sizeof errors / sizeof *errors);
+	for (int left = NET_PATIENCE_MS; host.gate.taken != 0;)
+		net_rest(&left);
+	finish();
+}
+END_TEST
+
+START_TEST(a_quiet_listener_costs_no_call)
+{
+	serve(ECHO, WORKERS);
+	int client = connect_to(0);
+	net_assert_echo(client);
+	host_settle(&host);
+	int before = atomic_load(&accept_calls);
+	for (int i = 0; i < 100; i++)
+		net_assert_echo(client);
+	pass(MINUTE_MS);
+	ck_assert_int_eq(atomic_load(&accept_calls), before);
+	close(client);
+	finish();
+}
+END_TEST
+
+/* --- stopping --- */
+
+static const unsigned queue_lengths[] = {
+	0,  1, 10, TCP_ACCEPTS_A_WAKEUP - 1, TCP_ACCEPTS_A_WAKEUP, TCP_ACCEPTS_A_WAKEUP + 1, 2 * TCP_ACCEPTS_A_WAKEUP,
+	200};
+
+/* Start and stop are taken in one go, so that all of the queue is left to the stop. */
+START_TEST(a_stop_serves_the_queue_and_tells_when_it_is_empty)
+{
+	int clients[CLIENTS_MAX];
+	unsigned count = queue_lengths[_i];
+	prepare(ECHO, 1, UNLIMITED);
+	connect_many(clients, count);
+	each_listener(start_one);
+	each_listener(stop_one);
+	host_start(&host);
+	for (unsigned i = 0; i < count; i++)
+		net_assert_echo(clients[i]);
+	host_await(&host, &stopped, 1);
+	ck_assert_uint_eq(sum(METRIC_ACCEPTED), count);
+	for (unsigned i = 0; i < count; i++)
+		net_assert_echo(clients[i]); /* they are served on */
+	close_all(clients, count);
+	host_take_mail(&host, NET_QUIET_MS);
+	ck_assert_uint_eq(stopped, 1);
+	finish();
+}
+END_TEST
+
+START_TEST(a_stopped_listener_accepts_no_more)
+{
+	serve(ECHO, WORKERS);
+	int client = connect_to(0);
+	net_assert_echo(client);
+	each_listener(stop_one);
+	host_await(&host, &stopped, WORKERS);
+	int late = connect_to(0); /* the socket is open still, so the kernel shakes hands */
+	net_send(late, "b", 1);
+	net_assert_quiet(late);
+	ck_assert_uint_eq(sum(METRIC_ACCEPTED), 1);
+	net_assert_echo(client);
+	close(client);
+	close(late);
+	finish();
+}
+END_TEST
+
+/* The stop comes while all places are taken: the queue is served as they get free. */
+START_TEST(a_stop_waits_for_places_and_serves_the_queue)
+{
+	enum { CLIENTS = 20, MAXIMUM = 3 };
+	int clients[CLIENTS];
+	prepare(ECHO "max_connections = 3\n", 1, UNLIMITED);
+	connect_many(clients, CLIENTS);
+	each_listener(start_one);
+	each_listener(stop_one);
+	host_start(&host);
+	await_sum(METRIC_ACCEPTED, MAXIMUM);
+	host_take_mail(&host, NET_QUIET_MS);
+	ck_assert_uint_eq(stopped, 0);
+	take_turns(clients, CLIENTS, MAXIMUM);
+	host_await(&host, &stopped, 1);
+	finish();
+}
+END_TEST
+
+/* Nobody is queued: what wakes the listener is the free place alone. */
+START_TEST(a_stop_of_a_full_service_is_over_when_a_place_gets_free)
+{
+	serve(ECHO "max_connections = 1\n", 1);
+	int client = connect_to(0);
+	net_assert_echo(client);
+	host_settle(&host);
+	each_listener(stop_one);
+	host_settle(&host);
+	close(client);
+	host_await(&host, &stopped, 1);
+	finish();
+}
+END_TEST
+
+START_TEST(a_stop_while_accepting_rests_serves_the_queue_after_it)
+{
+	prepare(ECHO, 1, UNLIMITED);
+	int client = connect_to(0);
+	atomic_store(&accept_fault, ENFILE);
+	atomic_store(&accept_faults_left, 2);
+	each_listener(start_one);
+	each_listener(stop_one);
+	host_start(&host);
+	for (int left = NET_PATIENCE_MS; atomic_load(&accept_faults_left) > 0; pass(TCP_RETRY_MS))
+		net_rest(&left);
+	pass(TCP_RETRY_MS);
+	net_assert_echo(client);
+	host_await(&host, &stopped, 1);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(drain_tells_at_once_where_nobody_is_connected)
+{
+	serve(ECHO, WORKERS);
+	tcp_drain(tcp, host.mailbox, &idle_mail);
+	host_await(&host, &idle, 1);
+	finish();
+}
+END_TEST
+
+START_TEST(drain_tells_when_the_last_connection_has_ended)
+{
+	enum { CLIENTS = 10 };
+	int clients[CLIENTS];
+	serve(ECHO, WORKERS);
+	connect_many(clients, CLIENTS);
+	for (int i = 0; i < CLIENTS; i++)
+		net_assert_echo(clients[i]);
+	tcp_drain(tcp, host.mailbox, &idle_mail);
+	for (int i = 0; i < CLIENTS; i++) {
+		host_take_mail(&host, 5);
+		ck_assert_uint_eq(idle, 0);
+		net_assert_echo(clients[i]);
+		close(clients[i]);
+	}
+	host_await(&host, &idle, 1);
+	finish();
+}
+END_TEST
+
+START_TEST(end_all_ends_every_connection_in_order)
+{
+	enum { CLIENTS = 30 };
+	int clients[CLIENTS];
+	serve(ECHO, WORKERS);
+	connect_many(clients, CLIENTS);
+	for (int i = 0; i < CLIENTS; i++)
+		net_assert_echo(clients[i]);
+	tcp_drain(tcp, host.mailbox, &idle_mail);
+	tcp_end_all(tcp);
+	for (int i = 0; i < CLIENTS; i++)
+		net_assert_end(clients[i]);
+	host_await(&host, &idle, 1);
+	ck_assert_uint_eq(sum(METRIC_CLOSED_STOP), CLIENTS);
+	ck_assert_int_eq(host.gate.taken, 0);
+	close_all(clients, CLIENTS);
+	finish();
+}
+END_TEST
+
+/* The input that nobody reads any more must not turn the end into a reset that destroys what was sent. */
+START_TEST(end_all_does_not_destroy_what_was_sent)
+{
+	enum { LENGTH = 10000 };
+	static char bytes[LENGTH];
+	serve(CHARGEN, 1);
+	int client = connect_to(0);
+	net_send(client, bytes, LENGTH);
+	assert_chargen(client, 0, 1000);
+	tcp_end_all(tcp);
+	await_sum(METRIC_CLOSED_STOP, 1);
+	char byte;
+	ssize_t got;
+	do {
+		net_wait(client, POLLIN);
+		got = recv(client, &byte, 1, 0);
+	} while (got == 1);
+	ck_assert_msg(got == 0, "no orderly end: %s", strerror(errno));
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(end_all_stops_a_listener_that_waits_for_places)
+{
+	int clients[2];
+	prepare(ECHO "max_connections = 1\n", 1, UNLIMITED);
+	connect_many(clients, 2);
+	each_listener(start_one);
+	each_listener(stop_one);
+	host_start(&host);
+	net_assert_echo(clients[0]);
+	tcp_end_all(tcp);
+	host_await(&host, &stopped, 1);
+	net_assert_end(clients[0]);
+	ck_assert_uint_eq(sum(METRIC_ACCEPTED), 1);
+	close_all(clients, 2);
+	finish();
+}
+END_TEST
+
+START_TEST(freeing_closes_what_is_open_still)
+{
+	enum { CLIENTS = 10 };
+	int clients[CLIENTS];
+	send_buffer = SMALL_BUFFER;
+	serve(ECHO, WORKERS);
+	connect_many(clients, CLIENTS);
+	for (int i = 0; i < CLIENTS; i++)
+		net_assert_echo(clients[i]);
+	int stuck = connect_with_small_buffer();
+	flood(stuck, 1);
+	finish();
+	for (int i = 0; i < CLIENTS; i++)
+		net_assert_end(clients[i]);
+	net_assert_reset(stuck);
+	close_all(clients, CLIENTS);
+	close(stuck);
+}
+END_TEST
+
+START_TEST(what_never_ran_can_be_freed)
+{
+	prepare(ECHO, WORKERS, UNLIMITED);
+	tcp_listener_free(NULL);
+	tcp_free(NULL);
+	each_listener(start_one);
+	finish();
+}
+END_TEST
+
+/* --- what is told --- */
+
+START_TEST(log_connections_tells_of_a_connection_at_its_end)
+{
+	char expected[128];
+	serve(ECHO "log_connections = yes\n", 1);
+	log_open(LOG_TO_STDERR, LOG_NOTICE, LOG_DAEMON);
+	int client = connect_to(0);
+	struct socket_address name = net_name(client);
+	net_assert_echo(client);
+	net_assert_echo(client);
+	close(client);
+	await_sum(METRIC_CLOSED_CLIENT, 1);
+	host_settle(&host);
+	stderr_begin();
+	log_flush();
+	const char *line = stderr_end();
+	snprintf(expected, sizeof expected, "echo: tcp 127.0.0.1:%u closed: client, ", socket_address_port(&name));
+	ck_assert_msg(strncmp(line, expected, strlen(expected)) == 0, "%s", line);
+	ck_assert_ptr_nonnull(strstr(line, " s, 2 bytes received, 2 sent\n"));
+	finish();
+}
+END_TEST
+
+START_TEST(replies_have_the_dscp_of_the_clients_syn)
+{
+	serve(ECHO "dscp = copy\n", 1);
+	int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(socket_set_dscp(client, AF_INET, 34), 0);
+	ck_assert_int_eq(connect(client, &endpoints[0].address.any, endpoints[0].address.length), 0);
+	net_assert_echo(client);
+	ck_assert_int_eq(net_get(atomic_load(&last_accepted), IPPROTO_IP, IP_TOS), 34 << 2);
+	close(client);
+	finish();
+}
+END_TEST
+
+static TCase *add_tcase(Suite *suite, const char *name)
+{
+	TCase *tcase = tcase_create(name);
+	tcase_set_timeout(tcase, 120);
+	suite_add_tcase(suite, tcase);
+	return tcase;
+}
+
+static Suite *suite(void)
+{
+	Suite *suite = suite_create("tcp");
+	TCase *echo = add_tcase(suite, "echo");
+	tcase_add_test(echo, echo_returns_every_byte_in_order_however_it_was_cut);
+	tcase_add_test(echo, echo_returns_single_bytes_as_they_come);
+	tcase_add_test(echo, echo_serves_both_families);
+	tcase_add_test(echo, sixty_four_clients_each_get_their_own_bytes);
+	tcase_add_test(echo, a_half_close_gets_the_rest_and_then_the_end);
+	tcase_add_test(echo, a_client_that_says_nothing_and_ends_is_ended);
+	tcase_add_test(echo, a_client_that_resets_is_counted_as_such);
+	tcase_add_test(echo, a_short_send_stops_reading_until_the_client_reads);
+	tcase_add_test(echo, slow_readers_make_the_server_hold_a_scratch_buffer_each_at_most);
+	tcase_add_test(echo, a_worker_that_holds_much_reads_little);
+	tcase_add_test(echo, a_client_that_never_reads_and_leaves_costs_nothing_more);
+
+	TCase *speakers = add_tcase(suite, "speakers");
+	tcase_add_test(speakers, daytime_says_one_line_and_ends);
+	tcase_add_test(speakers, daytime_reply_survives_unread_input);
+	tcase_add_test(speakers, daytime_reply_survives_input_that_comes_after_it);
+	tcase_add_test(speakers, who_does_not_end_after_the_reply_is_ended_after_the_linger_time);
+	tcase_add_test(speakers, who_sends_on_and_on_after_the_reply_is_ended);
+	tcase_add_test(speakers, discard_takes_all_and_answers_nothing);
+	tcase_add_test(speakers, chargen_goes_on_without_a_seam_whatever_the_client_sends);
+	tcase_add_test(speakers, chargen_goes_on_after_a_half_close);
+	tcase_add_test(speakers, chargen_waits_for_a_slow_reader);
+
+	TCase *deadlines = add_tcase(suite, "deadlines");
+	tcase_add_test(deadlines, a_silent_connection_ends_after_the_idle_timeout_and_not_before);
+	tcase_add_test(deadlines, every_byte_starts_the_idle_timeout_again);
+	tcase_add_test(deadlines, without_an_idle_timeout_a_silent_connection_stays);
+	tcase_add_test(deadlines, a_stream_that_is_cut_ends_in_a_reset);
+	tcase_add_test(deadlines, a_busy_connection_ends_in_order_at_its_lifetime);
+	tcase_add_test(deadlines, a_lifetime_ends_a_stream_without_end);
+	tcase_add_test(deadlines, many_connections_end_each_at_its_own_time);
+
+	TCase *limits = add_tcase(suite, "limits");
+	tcase_add_test(limits, max_connections_is_exact_across_workers_and_the_rest_wait_their_turn);
+	tcase_add_test(limits, the_daemons_limit_is_exact_across_workers);
+	tcase_add_test(limits, a_place_of_one_service_is_waited_for_by_another);
+	tcase_add_test(limits, a_full_service_does_not_stop_another);
+	tcase_add_test(limits, out_of_descriptors_accepting_rests_and_then_goes_on);
+	tcase_add_test(limits, a_connection_that_fails_before_it_is_accepted_holds_up_no_other);
+	tcase_add_test(limits, a_quiet_listener_costs_no_call);
+
+	TCase *stopping = add_tcase(suite, "stopping");
+	tcase_add_loop_test(stopping, a_stop_serves_the_queue_and_tells_when_it_is_empty, 0,
+			    sizeof queue_lengths / sizeof *queue_lengths);
+	tcase_add_test(stopping, a_stopped_listener_accepts_no_more);
+	tcase_add_test(stopping, a_stop_waits_for_places_and_serves_the_queue);
+	tcase_add_test(stopping, a_stop_of_a_full_service_is_over_when_a_place_gets_free);
+	tcase_add_test(stopping, a_stop_while_accepting_rests_serves_the_queue_after_it);
+	tcase_add_test(stopping, drain_tells_at_once_where_nobody_is_connected);
+	tcase_add_test(stopping, drain_tells_when_the_last_connection_has_ended);
+	tcase_add_test(stopping, end_all_ends_every_connection_in_order);
+	tcase_add_test(stopping, end_all_does_not_destroy_what_was_sent);
+	tcase_add_test(stopping, end_all_stops_a_listener_that_waits_for_places);
+	tcase_add_test(stopping, freeing_closes_what_is_open_still);
+	tcase_add_test(stopping, what_never_ran_can_be_freed);
+
+	TCase *telling = add_tcase(suite, "telling");
+	tcase_add_test(telling, log_connections_tells_of_a_connection_at_its_end);
+	tcase_add_test(telling, replies_have_the_dscp_of_the_clients_syn);
+	return suite;
+}
+
+int main(void)
+{
+	return check_run(suite());
+}

@@ -1,0 +1,966 @@
+/* check_udp.c: each datagram gets its one answer, from where it was asked, or is counted as dropped. */
+#include <net/if.h>
+#include <netinet/ip.h>
+#include <netinet/udp.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "check_net.h"
+#include "check_run.h"
+#include "udp.h"
+
+enum {
+	WORKERS = 2,
+	ENDPOINTS_MAX = 4,
+	UNLIMITED = 1 << 30,
+	BUFFER = 1024 * 1024,
+	LONGEST_V4 = 65507,
+	LONGEST_V6 = 65527,
+	MANY = 500,
+};
+
+/* --- the server of one test --- */
+
+struct endpoint {
+	struct socket_address address;
+	int fds[WORKERS];
+	struct udp_socket *sockets[WORKERS];
+	struct mail stopped[WORKERS];
+};
+
+static struct host host;
+static struct udp *udp;
+static struct endpoint endpoints[ENDPOINTS_MAX];
+static unsigned endpoint_count, stopped;
+
+static void open_endpoint(const struct config_endpoint *wanted)
+{
+	struct endpoint *endpoint = &endpoints[endpoint_count];
+	char ip[INET6_ADDRSTRLEN];
+	inet_ntop(wanted->address.family, &wanted->address.ip, ip, sizeof ip);
+	struct socket_request request = net_request(SOCK_DGRAM, ip, wanted->port);
+	if (!net_has(ip))
+		return;
+	request.receive_buffer = BUFFER;
+	request.wants_dscp = wanted->service->dscp == DSCP_COPY;
+	request.shared = wanted->service->multicast_groups.count > 0;
+	ck_assert_int_eq(socket_open_group(&request, endpoint->fds, host.worker_count), 0);
+	endpoint->address = request.address;
+	for (unsigned i = 0; i < host.worker_count; i++) {
+		endpoint->sockets[i] = udp_socket_new(udp, i, endpoint->fds[i], &endpoint->address,
+						      generation_runtime(host.generation, wanted->service));
+		endpoint->stopped[i] = (struct mail){.run = host_count, .argument = &stopped};
+	}
+	endpoint_count++;
+}
+
+static void each_socket(void (*act)(struct endpoint *endpoint, unsigned worker))
+{
+	for (unsigned i = 0; i < endpoint_count; i++)
+		for (unsigned j = 0; j < host.worker_count; j++)
+			act(&endpoints[i], j);
+}
+
+static void start_one(struct endpoint *endpoint, unsigned worker)
+{
+	udp_socket_start(endpoint->sockets[worker]);
+}
+
+static void stop_one(struct endpoint *endpoint, unsigned worker)
+{
+	udp_socket_stop(endpoint->sockets[worker], host.mailbox, &endpoint->stopped[worker]);
+}
+
+static void free_one(struct endpoint *endpoint, unsigned worker)
+{
+	udp_socket_free(endpoint->sockets[worker]);
+	close(endpoint->fds[worker]);
+}
+
+/* Sockets are bound, so clients can send, but nothing runs yet. */
+static void prepare(const char *ini, unsigned workers)
+{
+	log_open(LOG_TO_STDERR, LOG_CRIT, LOG_DAEMON);
+	host_init(&host, ini, workers, UNLIMITED);
+	udp = udp_new(host.workers, workers);
+	ck_assert_ptr_nonnull(udp);
+	for (size_t i = 0; i < host.config->endpoint_count; i++)
+		open_endpoint(&host.config->endpoints[i]);
+}
+
+static void serve(const char *ini, unsigned workers)
+{
+	prepare(ini, workers);
+	each_socket(start_one);
+	host_start(&host);
+}
+
+/* In the order of server_free. */
+static void finish(void)
+{
+	host_stop(&host);
+	each_socket(free_one);
+	udp_free(udp);
+	host_free(&host);
+	log_close();
+}
+
+static uint64_t sum(enum metric metric)
+{
+	return host_sum(&host, 0, TRANSPORT_UDP, metric);
+}
+
+static void await_sum(enum metric metric, uint64_t value)
+{
+	host_await_sum(&host, TRANSPORT_UDP, metric, value);
+}
+
+static uint64_t count_dropped(void)
+{
+	uint64_t count = 0;
+	for (int i = METRIC_DROPPED_FIRST; i <= METRIC_DROPPED_LAST; i++)
+		count += sum((enum metric)i);
+	return count;
+}
+
+#define ECHO      "[echo]\nprotocol = udp\nport = 0\naddress = "
+#define ECHO_HERE ECHO "127.0.0.1\n"
+
+/* --- clients --- */
+
+static int open_client(const char *ip)
+{
+	struct socket_address address = net_address(ip, 0);
+	int fd = socket(address.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(bind(fd, &address.any, address.length), 0);
+	net_set(fd, SOL_SOCKET, SO_RCVBUF, BUFFER);
+	return fd;
+}
+
+static uint16_t client_port(int fd)
+{
+	struct socket_address name = net_name(fd);
+	return socket_address_port(&name);
+}
+
+static void ask(int fd, const struct socket_address *to, const void *bytes, size_t length)
+{
+	ssize_t sent = sendto(fd, bytes, length, 0, &to->any, to->length);
+	ck_assert_msg(sent == (ssize_t)length, "cannot send %zu bytes: %s", length, strerror(errno));
+}
+
+/* Receives one answer. Returns its length. */
+static size_t hear(int fd, char *bytes, size_t size, struct socket_address *from)
+{
+	struct socket_address nobody;
+	from = from != NULL ? from : &nobody;
+	from->length = sizeof from->v6;
+	net_wait(fd, POLLIN);
+	ssize_t length = recvfrom(fd, bytes, size, 0, &from->any, &from->length);
+	ck_assert_msg(length >= 0, "receive: %s", strerror(errno));
+	return (size_t)length;
+}
+
+static void assert_echo(int fd, const struct socket_address *to, size_t length)
+{
+	static char bytes[LONGEST_V6 + 1];
+	unsigned number = (unsigned)length % 251;
+	struct socket_address from;
+	net_fill(bytes, length, number, 0);
+	ask(fd, to, bytes, length);
+	memset(bytes, 0, sizeof bytes);
+	ck_assert_uint_eq(hear(fd, bytes, sizeof bytes, &from), length);
+	net_assert_bytes(bytes, length, number, 0);
+	ck_assert(socket_address_same_ip(&from, to));
+	ck_assert_uint_eq(socket_address_port(&from), socket_address_port(to));
+}
+
+/* Datagrams that carry their number, to be told apart. */
+static void ask_numbers(int fd, const struct socket_address *to, uint32_t from, uint32_t count)
+{
+	for (uint32_t i = from; i < from + count; i++)
+		ask(fd, to, &i, sizeof i);
+}
+
+static void hear_numbers(int fd, uint32_t from, uint32_t count)
+{
+	for (uint32_t i = from; i < from + count; i++) {
+		uint32_t number;
+		ck_assert_uint_eq(hear(fd, (char *)&number, sizeof number, NULL), sizeof number);
+		ck_assert_uint_eq(number, i);
+	}
+}
+
+/* --- sending in a test's hand: the workers' sockets are full, or refuse one destination --- */
+
+static _Atomic int full, refused_port, full_calls;
+
+static bool is_refused(const struct msghdr *message)
+{
+	const struct sockaddr_in *to = message->msg_name;
+	return to != NULL && atomic_load(&refused_port) != 0 && ntohs(to->sin_port) == atomic_load(&refused_port);
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	if (atomic_load(&full)) {
+		atomic_fetch_add(&full_calls, 1);
+		errno = EAGAIN;
+		return -1;
+	}
+	if (is_refused(message)) {
+		errno = EPERM;
+		return -1;
+	}
+	return syscall(SYS_sendmsg, fd, message, flags);
+}
+
+/* As the kernel's: the error of one message is told when it is the first. */
+int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
+{
+	for (unsigned i = 0; i < count; i++) {
+		ssize_t sent = sendmsg(fd, &messages[i].msg_hdr, flags);
+		if (sent < 0)
+			return i > 0 ? (int)i : -1;
+		messages[i].msg_len = (unsigned)sent;
+	}
+	return (int)count;
+}
+
+/* --- answers --- */
+
+static const size_t lengths[] = {0, 1, 2, 511, 512, 1472, 1473, 9000, 32768, LONGEST_V4 - 1, LONGEST_V4};
+
+START_TEST(echo_answers_a_datagram_of_any_length_with_the_same)
+{
+	serve(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+		assert_echo(client, &endpoints[0].address, lengths[i]);
+		bytes += lengths[i];
+	}
+	await_sum(METRIC_DATAGRAMS_SENT, sizeof lengths / sizeof *lengths);
+	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), sizeof lengths / sizeof *lengths);
+	await_sum(METRIC_SENT_BYTES, bytes);
+	ck_assert_uint_eq(sum(METRIC_RECEIVED_BYTES), bytes);
+	ck_assert_uint_eq(count_dropped(), 0);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(ipv6_carries_twenty_bytes_more)
+{
+	serve(ECHO "::1\n", 1);
+	if (endpoint_count > 0) {
+		int client = open_client("::1");
+		net_set(client, SOL_SOCKET, SO_SNDBUF, BUFFER);
+		assert_echo(client, &endpoints[0].address, 0);
+		assert_echo(client, &endpoints[0].address, LONGEST_V6);
+		close(client);
+	}
+	finish();
+}
+END_TEST
+
+START_TEST(every_reply_leaves_from_the_address_that_was_asked)
+{
+	static const char *const asked[] = {"127.0.0.1", "127.0.0.2", "127.1.2.3", "::1"};
+	serve(ECHO "0.0.0.0, ::\n", 1);
+	for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+		const struct endpoint *endpoint = &endpoints[strchr(asked[i], ':') != NULL];
+		if (endpoint == &endpoints[endpoint_count])
+			break; /* no IPv6 here */
+		struct socket_address to = net_address(asked[i], socket_address_port(&endpoint->address));
+		int client = open_client(to.any.sa_family == AF_INET ? "127.0.0.1" : "::1");
+		for (int j = 0; j < 3; j++)
+			assert_echo(client, &to, (size_t)j);
+		close(client);
+	}
+	finish();
+}
+END_TEST
+
+/* Many destinations within one batch: each answer must keep its own. */
+START_TEST(a_batch_to_many_addresses_is_answered_from_each)
+{
+	enum { ADDRESSES = 200 };
+	bool heard[ADDRESSES] = {false};
+	prepare(ECHO "0.0.0.0\n", 1);
+	int client = open_client("127.0.0.1");
+	for (uint32_t i = 0; i < ADDRESSES; i++) {
+		struct socket_address to = net_address("127.0.0.1", socket_address_port(&endpoints[0].address));
+		to.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK + i);
+		ask(client, &to, &i, sizeof i);
+	}
+	each_socket(start_one);
+	host_start(&host);
+	for (int i = 0; i < ADDRESSES; i++) {
+		uint32_t number;
+		struct socket_address from;
+		ck_assert_uint_eq(hear(client, (char *)&number, sizeof number, &from), sizeof number);
+		ck_assert_uint_eq(ntohl(from.v4.sin_addr.s_addr), INADDR_LOOPBACK + number);
+		ck_assert(!heard[number]);
+		heard[number] = true;
+	}
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(a_batch_of_500_gets_500_answers_in_order)
+{
+	prepare(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	ask_numbers(client, &endpoints[0].address, 0, MANY);
+	each_socket(start_one);
+	host_start(&host);
+	hear_numbers(client, 0, MANY);
+	await_sum(METRIC_DATAGRAMS_SENT, MANY);
+	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), MANY);
+	net_assert_quiet(client);
+	close(client);
+	finish();
+}
+END_TEST
+
+/* Receiving goes one by one while there is one at a time, and in batches when there are more. */
+START_TEST(single_datagrams_and_bursts_in_turn_are_all_answered_in_order)
+{
+	uint32_t next = 0;
+	serve(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	for (uint32_t round = 0; round < 300; round++) {
+		uint32_t count = round % 30 == 7 ? 100 : round % 30 == 20 ? UDP_BATCH : round % 7 == 0 ? 3 : 1;
+		ask_numbers(client, &endpoints[0].address, next, count);
+		hear_numbers(client, next, count);
+		next += count;
+	}
+	await_sum(METRIC_DATAGRAMS_SENT, next);
+	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), next);
+	close(client);
+	finish();
+}
+END_TEST
+
+/* Long and short ones take turns in the same buffers. */
+START_TEST(a_batch_of_every_length_is_answered_with_the_same_lengths)
+{
+	enum { COUNT = 60 };
+	static char bytes[LONGEST_V4 + 1];
+	prepare(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	for (unsigned i = 0; i < COUNT; i++) {
+		size_t length = i % 5 == 0 ? 4000 + i : i % 3;
+		net_fill(bytes, length, i, 0);
+		ask(client, &endpoints[0].address, bytes, length);
+	}
+	each_socket(start_one);
+	host_start(&host);
+	for (unsigned i = 0; i < COUNT; i++) {
+		size_t length = i % 5 == 0 ? 4000 + i : i % 3;
+		ck_assert_uint_eq(hear(client, bytes, sizeof bytes, NULL), length);
+		net_assert_bytes(bytes, length, i, 0);
+	}
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(workers_share_the_clients_and_each_gets_one_answer)
+{
+	enum { CLIENTS = 64 };
+	int clients[CLIENTS];
+	serve(ECHO_HERE, WORKERS);
+	for (int i = 0; i < CLIENTS; i++) {
+		clients[i] = open_client("127.0.0.1");
+		ask_numbers(clients[i], &endpoints[0].address, 0, 5);
+	}
+	for (int i = 0; i < CLIENTS; i++)
+		hear_numbers(clients[i], 0, 5);
+	await_sum(METRIC_DATAGRAMS_SENT, 5 * CLIENTS);
+	for (int i = 0; i < CLIENTS; i++) {
+		ck_assert_int_lt(recv(clients[i], &(char){0}, 1, MSG_DONTWAIT), 0);
+		close(clients[i]);
+	}
+	for (unsigned i = 0; i < WORKERS; i++)
+		ck_assert_uint_gt(host_runtime(&host, 0)->udp[i].values[METRIC_DATAGRAMS_SENT], 0);
+	finish();
+}
+END_TEST
+
+START_TEST(services_of_one_worker_do_not_disturb_each_other)
+{
+	char line[128];
+	serve("[echo]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n"
+	      "[time]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n",
+	      1);
+	int client = open_client("127.0.0.1");
+	for (int i = 0; i < 50; i++) {
+		assert_echo(client, &endpoints[0].address, 100);
+		ask(client, &endpoints[1].address, "junk", 4);
+		ck_assert_uint_eq(hear(client, line, sizeof line, NULL), 4);
+	}
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(daytime_answers_any_datagram_with_one_line)
+{
+	char line[256];
+	serve("[daytime]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n", 1);
+	int client = open_client("127.0.0.1");
+	for (size_t length = 0; length < sizeof line; length += 100) {
+		ask(client, &endpoints[0].address, line, length);
+		size_t answered = hear(client, line, sizeof line, NULL);
+		ck_assert_uint_gt(answered, 10);
+		ck_assert_int_eq(memcmp(line + answered - 2, "\r\n", 2), 0);
+	}
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(chargen_never_answers_with_more_than_it_was_asked_with)
+{
+	static const size_t asked[] = {0, 1, 72, 511, 512, 513, 5000};
+	char bytes[5000];
+	serve("[chargen]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n", 1);
+	int client = open_client("127.0.0.1");
+	for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+		ask(client, &endpoints[0].address, bytes, asked[i]);
+		ck_assert_uint_eq(hear(client, bytes, sizeof bytes, NULL), asked[i] < 512 ? asked[i] : 512);
+	}
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(discard_counts_and_does_not_answer)
+{
+	serve("[discard]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n", 1);
+	int client = open_client("127.0.0.1");
+	ask_numbers(client, &endpoints[0].address, 0, 40);
+	await_sum(METRIC_DATAGRAMS_RECEIVED, 40);
+	ck_assert_uint_eq(sum(METRIC_RECEIVED_BYTES), 40 * sizeof(uint32_t));
+	net_assert_quiet(client);
+	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_SENT), 0);
+	ck_assert_uint_eq(count_dropped(), 0);
+	close(client);
+	finish();
+}
+END_TEST
+
+/* The next datagram's class as the client receives it. */
+static int hear_class(int fd)
+{
+	_Alignas(struct cmsghdr) char control[128];
+	char byte;
+	struct iovec part = {.iov_base = &byte, .iov_len = 1};
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	net_wait(fd, POLLIN);
+	ck_assert_int_eq(recvmsg(fd, &message, 0), 1);
+	for (struct cmsghdr *told = CMSG_FIRSTHDR(&message); told != NULL; told = CMSG_NXTHDR(&message, told)) {
+		if (told->cmsg_type == IP_TOS && told->cmsg_level == IPPROTO_IP)
+			return *CMSG_DATA(told);
+		if (told->cmsg_type == IPV6_TCLASS && told->cmsg_level == IPPROTO_IPV6)
+			return *(const int *)(const void *)CMSG_DATA(told);
+	}
+	return -1;
+}
+
+START_TEST(a_reply_copies_the_dscp_of_its_request_and_not_its_ecn)
+{
+	static const int classes[] = {46 << 2, (10 << 2) + 2, 0, (63 << 2) + 3};
+	serve(ECHO "127.0.0.1, 0.0.0.0, ::\ndscp = copy\n", 1);
+	for (unsigned i = 0; i < endpoint_count; i++) {
+		bool v4 = endpoints[i].address.any.sa_family == AF_INET;
+		const char *ip = v4 ? "127.0.0.1" : "::1";
+		struct socket_address to = net_address(ip, socket_address_port(&endpoints[i].address));
+		int client = open_client(ip), level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
+		net_set(client, level, v4 ? IP_RECVTOS : IPV6_RECVTCLASS, 1);
+		for (size_t j = 0; j < sizeof classes / sizeof *classes; j++) {
+			net_set(client, level, v4 ? IP_TOS : IPV6_TCLASS, classes[j]);
+			ask(client, &to, "c", 1);
+			ck_assert_int_eq(hear_class(client), classes[j] & ~3);
+		}
+		close(client);
+	}
+	finish();
+}
+END_TEST
+
+/* --- what is dropped --- */
+
+START_TEST(a_datagram_too_long_is_dropped_and_counted_and_never_cut)
+{
+	char bytes[2000];
+	serve(ECHO "127.0.0.1\nmax_datagram = 100\n", 1);
+	int client = open_client("127.0.0.1");
+	ask(client, &endpoints[0].address, bytes, 101);
+	ask(client, &endpoints[0].address, bytes, sizeof bytes);
+	assert_echo(client, &endpoints[0].address, 100);
+	await_sum(METRIC_DROPPED_TOO_LONG, 2);
+	await_sum(METRIC_DATAGRAMS_SENT, 1);
+	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), 3);
+	ck_assert_uint_eq(count_dropped(), 2);
+	close(client);
+	finish();
+}
+END_TEST
+
+struct packet {
+	struct iphdr ip;
+	struct udphdr udp;
+	char bytes[4];
+};
+
+/* Sends a datagram FROM anywhere. False: we may not. */
+static bool forge(const struct socket_address *from, const struct socket_address *to)
+{
+	struct packet packet = {
+		.ip = {.version = 4,
+		       .ihl = 5,
+		       .ttl = 64,
+		       .protocol = IPPROTO_UDP,
+		       .tot_len = htons(sizeof packet),
+		       .saddr = from->v4.sin_addr.s_addr,
+		       .daddr = to->v4.sin_addr.s_addr},
+		.udp = {.source = from->v4.sin_port,
+			.dest = to->v4.sin_port,
+			.len = htons(sizeof packet - sizeof packet.ip)},
+		.bytes = "hey",
+	};
+	int fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+	if (fd < 0)
+		return false;
+	ssize_t sent = sendto(fd, &packet, sizeof packet, 0, &to->any, to->length);
+	ck_assert_msg(sent == (ssize_t)sizeof packet, "cannot send: %s", strerror(errno));
+	close(fd);
+	return true;
+}
+
+/* The same for IPv6, from an address of ours. */
+static bool forge_v6(const struct socket_address *from, const struct socket_address *to)
+{
+	struct packet packet = {
+		.udp = {.source = from->v6.sin6_port,
+			.dest = to->v6.sin6_port,
+			.len = htons(sizeof packet - sizeof packet.ip)},
+		.bytes = "hey",
+	};
+	struct socket_address source = *from, destination = *to;
+	int fd = socket(AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_UDP);
+	if (fd < 0)
+		return false;
+	source.v6.sin6_port = destination.v6.sin6_port = 0;
+	net_set(fd, IPPROTO_IPV6, IPV6_CHECKSUM, offsetof(struct udphdr, check));
+	ck_assert_int_eq(bind(fd, &source.any, source.length), 0);
+	ssize_t sent =
+		sendto(fd, &packet.udp, sizeof packet - sizeof packet.ip, 0, &destination.any, destination.length);
+	ck_assert_msg(sent > 0, "cannot send: %s", strerror(errno));
+	close(fd);
+	return true;
+}
+
+/* Only who may open raw sockets can forge: without that there is nothing to see. */
+static void assert_forged_is_dropped(const char *source, uint16_t port, enum metric reason)
+{
+	serve(ECHO "127.0.0.1, ::1\n", 1);
+	bool v4 = strchr(source, ':') == NULL;
+	if (v4 || endpoint_count > 1) {
+		const struct socket_address *to = &endpoints[!v4].address;
+		struct socket_address from = net_address(source, port == 1 ? socket_address_port(to) : port);
+		if (v4 ? forge(&from, to) : forge_v6(&from, to)) {
+			await_sum(reason, 1);
+			host_settle(&host);
+			ck_assert_uint_eq(sum(METRIC_DATAGRAMS_SENT), 0);
+			ck_assert_uint_eq(count_dropped(), 1);
+		}
+	}
+	finish();
+}
+
+START_TEST(a_datagram_from_port_zero_is_dropped)
+{
+	assert_forged_is_dropped("127.0.0.1", 0, METRIC_DROPPED_PORT_ZERO);
+}
+END_TEST
+
+START_TEST(a_datagram_over_ipv6_from_port_zero_is_dropped)
+{
+	assert_forged_is_dropped("::1", 0, METRIC_DROPPED_PORT_ZERO);
+}
+END_TEST
+
+START_TEST(a_datagram_from_our_own_endpoint_is_dropped)
+{
+	assert_forged_is_dropped("127.0.0.1", 1, METRIC_DROPPED_OWN_ENDPOINT);
+}
+END_TEST
+
+START_TEST(a_datagram_over_ipv6_from_our_own_endpoint_is_dropped)
+{
+	assert_forged_is_dropped("::1", 1, METRIC_DROPPED_OWN_ENDPOINT);
+}
+END_TEST
+
+START_TEST(a_datagram_from_a_multicast_group_is_dropped)
+{
+	assert_forged_is_dropped("239.1.2.3", 5000, METRIC_DROPPED_SOURCE_MULTICAST);
+}
+END_TEST
+
+START_TEST(a_datagram_from_the_broadcast_address_is_dropped)
+{
+	assert_forged_is_dropped("255.255.255.255", 5000, METRIC_DROPPED_SOURCE_BROADCAST);
+}
+END_TEST
+
+START_TEST(a_datagram_from_our_port_on_another_host_is_answered)
+{
+	serve(ECHO_HERE, 1);
+	struct socket_address other = net_address("127.0.0.2", socket_address_port(&endpoints[0].address));
+	int client = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(bind(client, &other.any, other.length), 0);
+	assert_echo(client, &endpoints[0].address, 10);
+	close(client);
+	finish();
+}
+END_TEST
+
+/* Both addresses are the wildcard's: an answer would be a request again, and so on for ever. */
+START_TEST(a_wildcard_does_not_talk_to_itself_under_two_addresses)
+{
+	serve(ECHO "0.0.0.0\n", 1);
+	uint16_t port = socket_address_port(&endpoints[0].address);
+	struct socket_address one = net_address("127.0.0.1", port), other = net_address("127.0.0.2", port);
+	if (forge(&other, &one)) {
+		for (int left = NET_PATIENCE_MS; sum(METRIC_DATAGRAMS_RECEIVED) < 1;)
+			net_rest(&left);
+		poll(NULL, 0, NET_QUIET_MS);
+		ck_assert_uint_le(sum(METRIC_DATAGRAMS_RECEIVED), 1);
+	}
+	finish();
+}
+END_TEST
+
+START_TEST(a_datagram_to_a_broadcast_address_is_dropped)
+{
+	serve(ECHO "0.0.0.0\n", 1);
+	uint16_t port = socket_address_port(&endpoints[0].address);
+	struct socket_address all = net_address("127.255.255.255", port), one = net_address("127.0.0.1", port);
+	int client = open_client("127.0.0.1");
+	net_set(client, SOL_SOCKET, SO_BROADCAST, 1);
+	ask(client, &all, "all", 3);
+	assert_echo(client, &one, 1);
+	await_sum(METRIC_DATAGRAMS_SENT, 1);
+	ck_assert_uint_eq(sum(METRIC_DROPPED_TO_BROADCAST), 1);
+	ck_assert_uint_eq(count_dropped(), 1);
+	close(client);
+	finish();
+}
+END_TEST
+
+static void ask_group(int fd, const char *ip)
+{
+	struct ip_mreqn through = {.imr_ifindex = (int)if_nametoindex("lo")};
+	struct socket_address to = net_address(ip, socket_address_port(&endpoints[0].address));
+	ck_assert_int_eq(setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &through, sizeof through), 0);
+	ask(fd, &to, "all", 3);
+}
+
+static void join(const char *ip)
+{
+	struct socket_group group = {.address = net_address(ip, 0), .interface = if_nametoindex("lo")};
+	ck_assert_int_eq(socket_join(endpoints[0].fds[0], &group), 0);
+}
+
+START_TEST(a_listed_group_is_answered_from_an_address_and_another_is_not)
+{
+	char bytes[16];
+	struct socket_address from;
+	serve(ECHO "0.0.0.0\nmulticast_groups = 239.255.77.9\n", 1);
+	join("239.255.77.9");
+	join("239.255.77.10"); /* as another program might on the same host: it is not listed */
+	int client = open_client("127.0.0.1");
+	ask_group(client, "239.255.77.10");
+	ask_group(client, "239.255.77.9");
+	ck_assert_uint_eq(hear(client, bytes, sizeof bytes, &from), 3);
+	ck_assert_uint_eq(ntohl(from.v4.sin_addr.s_addr), INADDR_LOOPBACK);
+	await_sum(METRIC_DATAGRAMS_SENT, 1);
+	ck_assert_uint_eq(sum(METRIC_DROPPED_TO_MULTICAST), 1);
+	ck_assert_uint_eq(count_dropped(), 1);
+	close(client);
+	finish();
+}
+END_TEST
+
+/* --- sending that fails --- */
+
+START_TEST(a_reply_that_fails_is_skipped_and_the_rest_of_its_batch_is_sent)
+{
+	enum { COUNT = 60 };
+	uint32_t refused = 0;
+	prepare(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1"), unlucky = open_client("127.0.0.1");
+	atomic_store(&refused_port, client_port(unlucky));
+	for (uint32_t i = 0; i < COUNT; i++) {
+		ask_numbers(client, &endpoints[0].address, i, 1);
+		uint32_t more = i % 7 == 0 ? 1 + i % 3 : 0;
+		ask_numbers(unlucky, &endpoints[0].address, i, more);
+		refused += more;
+	}
+	each_socket(start_one);
+	host_start(&host);
+	hear_numbers(client, 0, COUNT);
+	await_sum(METRIC_DATAGRAMS_SENT, COUNT);
+	await_sum(METRIC_DROPPED_SEND_FAILED, refused);
+	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), COUNT + refused);
+	net_assert_quiet(unlucky);
+	close(client);
+	close(unlucky);
+	finish();
+}
+END_TEST
+
+/* The socket takes nothing for a while. */
+static void fill_up(int client, uint32_t count)
+{
+	atomic_store(&full, 1);
+	ask_numbers(client, &endpoints[0].address, 0, count);
+	for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) == 0;)
+		net_rest(&left);
+}
+
+START_TEST(replies_that_a_full_socket_does_not_take_are_sent_later_in_order)
+{
+	serve(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	fill_up(client, 300);
+	net_assert_quiet(client);
+	atomic_store(&full, 0);
+	hear_numbers(client, 0, 300);
+	await_sum(METRIC_DATAGRAMS_SENT, 300);
+	ck_assert_uint_eq(count_dropped(), 0);
+	assert_echo(client, &endpoints[0].address, 10);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(while_replies_wait_no_more_datagrams_are_taken_in)
+{
+	prepare(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	atomic_store(&full, 1);
+	ask_numbers(client, &endpoints[0].address, 0, 300);
+	each_socket(start_one);
+	host_start(&host);
+	for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) < 20;)
+		net_rest(&left);
+	ck_assert_uint_le(sum(METRIC_DATAGRAMS_RECEIVED), UDP_BATCH);
+	atomic_store(&full, 0);
+	hear_numbers(client, 0, 300);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(kept_replies_leave_from_the_address_that_was_asked)
+{
+	serve(ECHO "0.0.0.0\n", 1);
+	int client = open_client("127.0.0.1");
+	struct socket_address to = net_address("127.0.0.2", socket_address_port(&endpoints[0].address)), from;
+	char byte;
+	atomic_store(&full, 1);
+	ask(client, &to, "k", 1);
+	for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) == 0;)
+		net_rest(&left);
+	atomic_store(&full, 0);
+	hear(client, &byte, 1, &from);
+	ck_assert(socket_address_same_ip(&from, &to));
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(a_kept_reply_that_fails_holds_up_no_other)
+{
+	serve(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1"), unlucky = open_client("127.0.0.1");
+	atomic_store(&full, 1);
+	ask_numbers(unlucky, &endpoints[0].address, 0, 1);
+	fill_up(client, 50);
+	atomic_store(&refused_port, client_port(unlucky));
+	atomic_store(&full, 0);
+	hear_numbers(client, 0, 50);
+	await_sum(METRIC_DROPPED_SEND_FAILED, 1);
+	close(client);
+	close(unlucky);
+	finish();
+}
+END_TEST
+
+/* --- stopping --- */
+
+static const uint32_t queue_lengths[] = {0, 1, 2, UDP_BATCH - 1, UDP_BATCH, UDP_BATCH + 1, 2 * UDP_BATCH, MANY};
+
+/* Start and stop are taken in one go, so that all of the queue is left to the stop. */
+START_TEST(a_stop_serves_what_is_queued_and_then_tells)
+{
+	uint32_t count = queue_lengths[_i];
+	prepare(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	ask_numbers(client, &endpoints[0].address, 0, count);
+	each_socket(start_one);
+	each_socket(stop_one);
+	host_start(&host);
+	host_await(&host, &stopped, 1);
+	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_SENT), count);
+	hear_numbers(client, 0, count);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(a_stopped_socket_takes_in_no_more)
+{
+	serve(ECHO_HERE, WORKERS);
+	int client = open_client("127.0.0.1");
+	assert_echo(client, &endpoints[0].address, 10);
+	each_socket(stop_one);
+	host_await(&host, &stopped, WORKERS);
+	ask_numbers(client, &endpoints[0].address, 0, 3);
+	net_assert_quiet(client);
+	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), 1);
+	host_take_mail(&host, NET_QUIET_MS);
+	ck_assert_uint_eq(stopped, WORKERS);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(a_stop_waits_for_replies_that_a_full_socket_did_not_take)
+{
+	serve(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	fill_up(client, 200);
+	each_socket(stop_one);
+	host_take_mail(&host, NET_QUIET_MS);
+	ck_assert_uint_eq(stopped, 0);
+	atomic_store(&full, 0);
+	host_await(&host, &stopped, 1);
+	hear_numbers(client, 0, 200);
+	host_take_mail(&host, NET_QUIET_MS);
+	ck_assert_uint_eq(stopped, 1);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(a_stop_that_fills_the_socket_itself_still_serves_all)
+{
+	prepare(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	atomic_store(&full, 1);
+	ask_numbers(client, &endpoints[0].address, 0, 200);
+	each_socket(start_one);
+	each_socket(stop_one);
+	host_start(&host);
+	for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) < 3;)
+		net_rest(&left);
+	atomic_store(&full, 0);
+	host_await(&host, &stopped, 1);
+	hear_numbers(client, 0, 200);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(what_is_kept_still_can_be_freed)
+{
+	serve(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	fill_up(client, 100);
+	finish();
+	atomic_store(&full, 0);
+	net_assert_quiet(client);
+	close(client);
+}
+END_TEST
+
+START_TEST(what_never_ran_can_be_freed)
+{
+	prepare(ECHO_HERE, WORKERS);
+	udp_socket_free(NULL);
+	udp_free(NULL);
+	each_socket(start_one);
+	finish();
+}
+END_TEST
+
+static TCase *add_tcase(Suite *suite, const char *name)
+{
+	TCase *tcase = tcase_create(name);
+	tcase_set_timeout(tcase, 60);
+	suite_add_tcase(suite, tcase);
+	return tcase;
+}
+
+static Suite *suite(void)
+{
+	Suite *suite = suite_create("udp");
+	TCase *answers = add_tcase(suite, "answers");
+	tcase_add_test(answers, echo_answers_a_datagram_of_any_length_with_the_same);
+	tcase_add_test(answers, ipv6_carries_twenty_bytes_more);
+	tcase_add_test(answers, every_reply_leaves_from_the_address_that_was_asked);
+	tcase_add_test(answers, a_batch_to_many_addresses_is_answered_from_each);
+	tcase_add_test(answers, a_batch_of_500_gets_500_answers_in_order);
+	tcase_add_test(answers, single_datagrams_and_bursts_in_turn_are_all_answered_in_order);
+	tcase_add_test(answers, a_batch_of_every_length_is_answered_with_the_same_lengths);
+	tcase_add_test(answers, workers_share_the_clients_and_each_gets_one_answer);
+	tcase_add_test(answers, services_of_one_worker_do_not_disturb_each_other);
+	tcase_add_test(answers, daytime_answers_any_datagram_with_one_line);
+	tcase_add_test(answers, chargen_never_answers_with_more_than_it_was_asked_with);
+	tcase_add_test(answers, discard_counts_and_does_not_answer);
+	tcase_add_test(answers, a_reply_copies_the_dscp_of_its_request_and_not_its_ecn);
+
+	TCase *drops = add_tcase(suite, "drops");
+	tcase_add_test(drops, a_datagram_too_long_is_dropped_and_counted_and_never_cut);
+	tcase_add_test(drops, a_datagram_from_port_zero_is_dropped);
+	tcase_add_test(drops, a_datagram_over_ipv6_from_port_zero_is_dropped);
+	tcase_add_test(drops, a_datagram_from_our_own_endpoint_is_dropped);
+	tcase_add_test(drops, a_datagram_over_ipv6_from_our_own_endpoint_is_dropped);
+	tcase_add_test(drops, a_datagram_from_a_multicast_group_is_dropped);
+	tcase_add_test(drops, a_datagram_from_the_broadcast_address_is_dropped);
+	tcase_add_test(drops, a_datagram_from_our_port_on_another_host_is_answered);
+	tcase_add_test(drops, a_wildcard_does_not_talk_to_itself_under_two_addresses);
+	tcase_add_test(drops, a_datagram_to_a_broadcast_address_is_dropped);
+	tcase_add_test(drops, a_listed_group_is_answered_from_an_address_and_another_is_not);
+
+	TCase *failures = add_tcase(suite, "failures");
+	tcase_add_test(failures, a_reply_that_fails_is_skipped_and_the_rest_of_its_batch_is_sent);
+	tcase_add_test(failures, replies_that_a_full_socket_does_not_take_are_sent_later_in_order);
+	tcase_add_test(failures, while_replies_wait_no_more_datagrams_are_taken_in);
+	tcase_add_test(failures, kept_replies_leave_from_the_address_that_was_asked);
+	tcase_add_test(failures, a_kept_reply_that_fails_holds_up_no_other);
+
+	TCase *stopping = add_tcase(suite, "stopping");
+	tcase_add_loop_test(stopping, a_stop_serves_what_is_queued_and_then_tells, 0,
+			    sizeof queue_lengths / sizeof *queue_lengths);
+	tcase_add_test(stopping, a_stopped_socket_takes_in_no_more);
+	tcase_add_test(stopping, a_stop_waits_for_replies_that_a_full_socket_did_not_take);
+	tcase_add_test(stopping, a_stop_that_fills_the_socket_itself_still_serves_all);
+	tcase_add_test(stopping, what_is_kept_still_can_be_freed);
+	tcase_add_test(stopping, what_never_ran_can_be_freed);
+	return suite;
+}
+
+int main(void)
+{
+	return check_run(suite());
+}
