@@ -1,0 +1,12 @@
+"""Bytes as text that a shell can compare."""
+
+import client
+
+
+def visible(file):
+    """Prints FILE with \\r, \\n and whatever else does not print escaped."""
+    with open(file, "rb") as stream:
+        print(repr(stream.read())[2:-1])
+
+
+client.run(visible)

@@ -1,0 +1,103 @@
+"""What the helpers of the system tests share: sockets with a deadline, exchanges, and the choice of a command."""
+
+import os
+import socket
+import sys
+import time
+
+DEADLINE = float(os.environ.get("DEADLINE", 30))
+
+
+def family_of(host):
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def tcp(host, port, receive_buffer=None):
+    """A connection to HOST and PORT whose every operation has a deadline."""
+    client = socket.socket(family_of(host), socket.SOCK_STREAM)
+    if receive_buffer is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    client.settimeout(DEADLINE)
+    client.connect((host, int(port)))
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return client
+
+
+def udp(host, port, bind=None):
+    """A connected UDP socket: a reply from another address or port than the one asked does not get in."""
+    client = socket.socket(family_of(host), socket.SOCK_DGRAM)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+    client.settimeout(DEADLINE)
+    if bind is not None:
+        client.bind((bind, 0))
+    client.connect((host, int(port)))
+    return client
+
+
+def receive(client, count):
+    """COUNT bytes, or fewer when the peer ends first."""
+    parts = []
+    while count > 0:
+        part = client.recv(min(count, 1 << 20))
+        if not part:
+            break
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def receive_all(client):
+    return receive(client, 1 << 40)
+
+
+def ask(client, request, size=65536):
+    """The datagram that answers the datagram REQUEST."""
+    client.send(request)
+    return client.recv(size)
+
+
+def echoes(client, text):
+    """Whether TEXT comes back."""
+    client.sendall(text)
+    return receive(client, len(text)) == text
+
+
+def silent(client, seconds=0.3):
+    """Whether nothing comes, the end of the connection included, for SECONDS."""
+    client.settimeout(seconds)
+    try:
+        client.recv(1)
+        return False
+    except socket.timeout:
+        return True
+    finally:
+        client.settimeout(DEADLINE)
+
+
+def wait_until(holds, what):
+    ends = time.monotonic() + DEADLINE
+    while not holds():
+        assert time.monotonic() < ends, f"not within {DEADLINE:.0f} s: {what}"
+        time.sleep(0.02)
+
+
+def cpu_seconds(pid):
+    """The CPU time of process PID so far."""
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def pss_kib(pid):
+    """The memory of process PID, shared pages in proportion."""
+    with open(f"/proc/{pid}/smaps_rollup") as rollup:
+        for line in rollup:
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    raise AssertionError("no Pss in smaps_rollup")
+
+
+def run(*commands):
+    """Calls the one of COMMANDS, functions, that the first argument names, with the other arguments as text."""
+    table = {command.__name__: command for command in commands}
+    table[sys.argv[1]](*sys.argv[2:])

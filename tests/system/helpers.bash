@@ -1,0 +1,301 @@
+# helpers.bash: what every system test needs: daemons that are started, watched and ended, networks, clients.
+# shellcheck shell=bash
+
+bats_require_minimum_version 1.5.0
+
+: "${SMALLSERVD:=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)/smallservd}"
+: "${TESTS_SRCDIR:=$(cd "$BATS_TEST_DIRNAME/.." && pwd)}"
+export PYTHONDONTWRITEBYTECODE=1
+
+if [[ ! -x $SMALLSERVD ]]; then
+	echo "no daemon: $SMALLSERVD (build it, or set SMALLSERVD)" >&2
+	exit 1
+fi
+
+# Whether the daemon was built with a sanitizer, which makes it slow and large.
+sanitized() {
+	grep -qaE '__(asan|tsan|msan|lsan)_init' "$SMALLSERVD"
+}
+
+# Seconds within which what is promised has to happen: an end for tests that would hang, no measure of speed.
+DEADLINE=30
+if sanitized; then
+	DEADLINE=150
+fi
+export DEADLINE
+
+setup() {
+	STARTED=() # daemons, by PID
+	HELD=()    # other processes of this test
+	NETWORK=() # what puts a command into this test's own network
+	RUNNER=()  # what runs the daemon: a program that runs another, and its arguments
+	cd "$BATS_TEST_TMPDIR" || return
+}
+
+# Ends what the test started. A daemon that is still there has to end well, also under a sanitizer.
+teardown() {
+	local pid status=0
+	for pid in "${STARTED[@]}"; do
+		end_daemon "$pid" || status=1
+	done
+	for pid in "${HELD[@]}"; do
+		kill -TERM "$pid" 2>/dev/null || true
+		wait "$pid" 2>/dev/null || true
+	done
+	if grep -lE 'Sanitizer|runtime error:' log.* 2>/dev/null; then
+		status=1
+	fi
+	if [[ $status != 0 || (-z ${BATS_TEST_COMPLETED:-} && -z ${BATS_TEST_SKIPPED:-}) ]]; then
+		head -n 200 conf.* log.* 2>/dev/null || true
+	fi
+	return "$status"
+}
+
+end_daemon() {
+	local pid=$1 began=$SECONDS told_again=
+	running "$pid" || return 0
+	kill -CONT "$pid"
+	kill -TERM "$pid"
+	while running "$pid"; do
+		if [[ -z $told_again ]] && ((SECONDS > began + 2)); then
+			kill -TERM "$pid" 2>/dev/null || true
+			told_again=yes
+		fi
+		if ((SECONDS > began + DEADLINE)); then
+			kill -KILL "$pid" 2>/dev/null || true
+			echo "teardown: the daemon $pid did not stop within $DEADLINE s"
+			return 1
+		fi
+		sleep 0.02
+	done
+	wait "$pid" || {
+		echo "teardown: the daemon $pid ended with status $?"
+		return 1
+	}
+}
+
+fail() {
+	printf '%s\n' "$*"
+	return 1
+}
+
+is_root() {
+	[[ $(id -u) == 0 ]]
+}
+
+need_root() {
+	is_root || skip "needs root"
+}
+
+# What the host or the build has not got is a reason to skip, not to fail.
+need_programs() {
+	local program
+	for program; do
+		command -v "$program" >/dev/null || skip "needs $program"
+	done
+}
+
+has_ipv6() {
+	[[ -e /proc/net/if_inet6 ]] && grep -q '^0\{31\}1 ' /proc/net/if_inet6
+}
+
+need_ipv6() {
+	has_ipv6 || skip "this host has no ::1"
+}
+
+running() {
+	local stat
+	{ read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
+	stat=${stat##*) }
+	[[ $stat != [ZX]* ]]
+}
+
+# Runs COMMAND again and again until it succeeds; false at the deadline.
+wait_until() {
+	local ends=$((SECONDS + DEADLINE))
+	until "$@"; do
+		((SECONDS < ends)) || return 1
+		sleep 0.02
+	done
+}
+
+# Writes the configuration on standard input to FILE. Root is only kept when it is written, so it is written here
+# unless the test chose a user.
+write_config() {
+	local text
+	text=$(cat)
+	if is_root && ! grep -qE '^user = ' <<<"$text"; then
+		if grep -qF '[daemon]' <<<"$text"; then
+			text=${text/'[daemon]'/$'[daemon]\nuser = root'}
+		else
+			text=$'[daemon]\nuser = root\n\n'$text
+		fi
+	fi
+	printf '%s\n' "$text" >"$1"
+}
+
+# Runs a daemon with the configuration on standard input, and ARGUMENTS besides, but does not wait for it. Sets PID,
+# LOG and CONF.
+launch_daemon() {
+	local number=${#STARTED[@]}
+	CONF=$BATS_TEST_TMPDIR/conf.$number
+	LOG=$BATS_TEST_TMPDIR/log.$number
+	write_config "$CONF"
+	: >>"$LOG"
+	"${NETWORK[@]}" "${RUNNER[@]}" "$SMALLSERVD" -c "$CONF" "$@" \
+		</dev/null >>"$LOG" 2>&1 3>&- 4>&- &
+	PID=$!
+	STARTED+=("$PID")
+}
+
+# The same, until it is ready.
+start_daemon() {
+	launch_daemon "$@"
+	wait_for_log '(^|[ >=])ready: '
+}
+
+# Waits for a line that matches the extended regular expression PATTERN in LOG.
+wait_for_log() {
+	local ends=$((SECONDS + DEADLINE))
+	until grep -qaE -e "$1" "$LOG"; do
+		if ! running "$PID"; then
+			grep -qaE -e "$1" "$LOG" && return
+			fail "the daemon ended before it logged: $1"
+			return
+		fi
+		((SECONDS < ends)) || {
+			fail "not logged within $DEADLINE s: $1"
+			return
+		}
+		sleep 0.02
+	done
+}
+
+log_matches() {
+	grep -qaE -e "$1" "$LOG"
+}
+
+# Waits until the daemon has ended by itself; its exit status is in STATUS.
+wait_for_end() {
+	wait_until ended "$PID" || {
+		fail "the daemon goes on"
+		return
+	}
+	STATUS=0
+	wait "$PID" || STATUS=$?
+}
+
+ended() {
+	! running "$1"
+}
+
+# Ends the daemon in the orderly way and holds it to its exit status.
+stop_daemon() {
+	kill -TERM "$PID"
+	wait_for_end
+	[[ $STATUS == 0 ]] || fail "exit status $STATUS after TERM"
+}
+
+# The port of service NAME on PROTOCOL, and on ADDRESS (IPv6 in brackets) where it has several.
+port_of() {
+	local name=$1 protocol=$2 address=${3:-} line
+	while read -r line; do
+		if [[ $line =~ (^|[ >=])"$name: listening on $protocol "(.+):([0-9]+)$ ]] &&
+			[[ -z $address || ${BASH_REMATCH[2]} == "$address" ]]; then
+			echo "${BASH_REMATCH[3]}"
+			return
+		fi
+	done <"$LOG"
+	fail "no port of $name $protocol $address in the log" >&2
+}
+
+# The first of COUNT ports in a row that are free for TCP and UDP, outside what the kernel hands out.
+free_port() {
+	python ports.py "${1:-1}"
+}
+
+# CPU time of a daemon so far, in ticks of 10 ms.
+cpu_ticks() {
+	local stat fields
+	read -r stat <"/proc/$1/stat"
+	read -ra fields <<<"${stat##*) }"
+	echo $((fields[11] + fields[12]))
+}
+
+# The daemon must use next to nothing in a second of doing nothing.
+assert_idle() {
+	local before after
+	before=$(cpu_ticks "$PID")
+	sleep 1
+	after=$(cpu_ticks "$PID")
+	((after - before < 10)) || fail "the daemon spins: $((after - before)) ticks of CPU time in a second"
+}
+
+# A network of this test alone, with loopback up: commands prefixed by "${NETWORK[@]}", daemons and clients run in it.
+# It ends with its holder.
+make_network() {
+	need_root
+	need_programs unshare nsenter ip
+	unshare --net true 2>/dev/null || skip "cannot make a network of its own here"
+	unshare --net sleep infinity </dev/null >/dev/null 2>&1 3>&- 4>&- &
+	local holder=$!
+	HELD+=("$holder")
+	wait_until in_sleep "$holder"
+	NETWORK=(nsenter --target "$holder" --net)
+	"${NETWORK[@]}" ip link set lo up
+}
+
+in_sleep() {
+	[[ $(cat "/proc/$1/comm" 2>/dev/null) == sleep ]]
+}
+
+# An interface `net0` in that network: 10.9.0.1/24, 10.9.0.2/24, fd00:9::1/64, fd00:9::2/64, and multicast.
+make_interface() {
+	"${NETWORK[@]}" ip link add net0 type veth peer name net1 2>/dev/null || skip "the kernel has no veth"
+	local address
+	for address in 10.9.0.1/24 10.9.0.2/24; do
+		"${NETWORK[@]}" ip address add "$address" broadcast + dev net0
+	done
+	for address in fd00:9::1/64 fd00:9::2/64; do
+		"${NETWORK[@]}" ip address add "$address" dev net0 nodad 2>/dev/null || true
+	done
+	"${NETWORK[@]}" ip link set net1 up
+	"${NETWORK[@]}" ip link set net0 up
+	"${NETWORK[@]}" ip route add 224.0.0.0/4 dev net0
+}
+
+# netcat with a deadline.
+netcat() {
+	"${NETWORK[@]}" timeout "$DEADLINE" nc "$@"
+}
+
+# A Python helper of these tests with a deadline, as `python echo.py split ...`.
+python() {
+	"${NETWORK[@]}" timeout $((DEADLINE * 4)) python3 "$BATS_TEST_DIRNAME/$1" "${@:2}"
+}
+
+# The same in the background, with standard output in FILE; its PID is in HELPER.
+python_background() {
+	: >"$1"
+	"${NETWORK[@]}" timeout $((DEADLINE * 4)) python3 "$BATS_TEST_DIRNAME/$2" "${@:3}" \
+		</dev/null >"$1" 2>&1 3>&- 4>&- &
+	HELPER=$!
+	HELD+=("$HELPER")
+}
+
+wait_for_line() {
+	wait_until grep -qsxE -e "$2" "$1" || {
+		cat "$1"
+		fail "$1 has no line: $2"
+	}
+}
+
+# Waits for a background helper and holds it to its exit status.
+wait_for_helper() {
+	local status=0
+	wait "$HELPER" || status=$?
+	[[ $status == 0 ]] || {
+		cat "$1"
+		fail "the helper ended with status $status"
+	}
+}

@@ -1,0 +1,201 @@
+#!/usr/bin/env bats
+# Limits: of connections, time, descriptors and memory.
+# shellcheck disable=SC2030,SC2031,SC2034 # a test and helpers.bash share their variables, each test has its own
+
+load helpers
+
+# Memory is measured only where the daemon itself uses it, and where the kernel lets us look.
+need_memory_figures() {
+	! sanitized || skip "a sanitizer's memory says nothing about the daemon's"
+	[[ -r /proc/self/smaps_rollup ]] || skip "the kernel has no smaps_rollup"
+	cat "/proc/$PID/smaps_rollup" >/dev/null 2>&1 || skip "the daemon's memory cannot be read by this user"
+}
+
+start_echo() {
+	start_daemon <<-END
+		[daemon]
+		workers = 4
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		$(printf '%s\n' "$@")
+	END
+}
+
+@test "limits: a service serves max_connections at once, on all workers together, and the others in their turn" {
+	start_echo 'max_connections = 5'
+	python limits.py connections "$PID" 5 25 127.0.0.1 "$(port_of echo tcp)"
+}
+
+@test "limits: max_connections = 1 serves one client after the other" {
+	start_echo 'max_connections = 1'
+	python limits.py connections "$PID" 1 10 127.0.0.1 "$(port_of echo tcp)"
+}
+
+@test "limits: clients that come and go at the limit of a service are all served" {
+	start_echo 'max_connections = 3'
+	python limits.py churn 3 40 10 127.0.0.1 "$(port_of echo tcp)"
+}
+
+@test "limits: clients that leave before their turn cost those behind them nothing" {
+	start_echo 'max_connections = 2'
+	python limits.py gone_while_waiting 2 127.0.0.1 "$(port_of echo tcp)"
+}
+
+@test "limits: one service at its limit leaves the others alone" {
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		max_connections = 1
+		[other-echo]
+		type = echo
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+	END
+	local port
+	port=$(port_of echo tcp)
+	python_background held hold.py 127.0.0.1 "$port" 2
+	wait_for_line held 'served 1'
+	run -0 netcat -N 127.0.0.1 "$(port_of other-echo tcp)" <<<"hello"
+	[[ $output == hello ]]
+}
+
+@test "limits: the daemon serves max_connections at once over all its services" {
+	start_daemon <<-END
+		[daemon]
+		workers = 4
+		max_connections = 6
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		[other-echo]
+		type = echo
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+	END
+	python limits.py connections "$PID" 6 24 127.0.0.1 "$(port_of echo tcp)" "$(port_of other-echo tcp)"
+	python limits.py churn 6 40 5 127.0.0.1 "$(port_of echo tcp)" "$(port_of other-echo tcp)"
+}
+
+@test "limits: both limits together forget nobody" {
+	start_daemon <<-END
+		[daemon]
+		workers = 4
+		max_connections = 3
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		max_connections = 2
+		[other-echo]
+		type = echo
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		max_connections = 2
+	END
+	python limits.py churn 3 40 10 127.0.0.1 "$(port_of echo tcp)" "$(port_of other-echo tcp)"
+}
+
+@test "limits: datagrams are served while connections are at their limit" {
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		max_connections = 1
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	python_background held hold.py 127.0.0.1 "$(port_of echo tcp)" 2
+	wait_for_line held 'served 1'
+	python echo.py burst 127.0.0.1 "$(port_of echo udp)" 50 32
+}
+
+@test "limits: a connection that moves no byte is closed after idle_timeout" {
+	start_echo 'idle_timeout = 1s' 'log_connections = yes'
+	python limits.py idle 127.0.0.1 "$(port_of echo tcp)" 1
+	wait_for_log 'echo.*idle_timeout'
+}
+
+@test "limits: a connection that moves a byte now and then outlives idle_timeout" {
+	start_echo 'idle_timeout = 2s'
+	python limits.py active 127.0.0.1 "$(port_of echo tcp)" 2
+}
+
+@test "limits: a connection that only receives outlives idle_timeout" {
+	start_daemon <<-END
+		[chargen]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		idle_timeout = 2s
+	END
+	python limits.py reader 127.0.0.1 "$(port_of chargen tcp)" 2
+}
+
+@test "limits: a busy connection is closed at its lifetime" {
+	start_echo 'lifetime = 1s' 'log_connections = yes'
+	python limits.py lifetime 127.0.0.1 "$(port_of echo tcp)" 1
+	wait_for_log 'echo.*lifetime'
+}
+
+@test "limits: out of descriptors the daemon waits without a spin, and goes on by itself" {
+	start_echo
+	python limits.py descriptors "$PID" 127.0.0.1 "$(port_of echo tcp)"
+}
+
+@test "limits: eight clients that send and never read cost less than 4 MiB" {
+	start_echo
+	need_memory_figures
+	python limits.py stalled "$PID" 127.0.0.1 "$(port_of echo tcp)"
+}
+
+@test "limits: eight clients of chargen that never read cost less than 4 MiB" {
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		[chargen]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+	END
+	need_memory_figures
+	python limits.py deaf "$PID" 127.0.0.1 "$(port_of chargen tcp)"
+}
+
+@test "limits: 2000 idle connections leave a new one served" {
+	(($(ulimit -Hn) > 2100)) || skip "needs 2100 descriptors a process"
+	start_echo
+	python limits.py idle_memory "$PID" 127.0.0.1 "$(port_of echo tcp)" 2000 no
+}
+
+@test "limits: 15000 idle connections cost less than 1 KiB each and leave a new one served" {
+	[[ $(ulimit -Hn) == unlimited ]] || (($(ulimit -Hn) > 15100)) || skip "needs 15100 descriptors a process"
+	start_echo
+	need_memory_figures
+	python limits.py idle_memory "$PID" 127.0.0.1 "$(port_of echo tcp)" 15000 yes
+}
+
+@test "limits: the soft limit of descriptors is raised to the hard one" {
+	need_programs prlimit
+	[[ $(ulimit -Hn) == unlimited ]] || (($(ulimit -Hn) > 300)) || skip "needs a higher hard limit"
+	RUNNER=(prlimit --nofile=64:300)
+	start_echo
+	[[ $(awk '/^Max open files/ { print $4 }' "/proc/$PID/limits") == 300 ]]
+	python limits.py churn 100 100 1 127.0.0.1 "$(port_of echo tcp)"
+}
+
+@test "limits: more clients than descriptors wait, and nobody is turned away" {
+	need_programs prlimit
+	RUNNER=(prlimit --nofile=64:64)
+	start_echo
+	python limits.py churn 64 150 2 127.0.0.1 "$(port_of echo tcp)"
+}

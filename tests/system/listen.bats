@@ -1,0 +1,542 @@
+#!/usr/bin/env bats
+# Listening: addresses, ports, who may have them, and as whom.
+
+# shellcheck disable=SC2030,SC2031,SC2153 # helpers.bash sets PID, LOG, CONF and STATUS in the test's own shell
+
+load helpers
+
+# A daemon that must not get what it asks for: ends with 1 and the line that matches PATTERN.
+assert_cannot_start() {
+	launch_daemon
+	wait_for_end
+	[[ $STATUS == 1 ]] || fail "exit status $STATUS"
+	log_matches "$1" || fail "no such line: $1"
+	run ! log_matches 'ready:'
+}
+
+listening_lines() {
+	grep -acE "$1: listening on " "$LOG" || true
+}
+
+@test "listen: port 0 with several workers is one port an endpoint" {
+	start_daemon <<-END
+		[daemon]
+		workers = 4
+		[echo]
+		address = 127.0.0.1, 127.0.0.2
+		port = 0
+	END
+	[[ $(listening_lines echo) == 4 ]]
+	log_matches '(^|[ >=])ready: .*4 endpoints, 4 workers$'
+	python echo.py many 127.0.0.1 "$(port_of echo tcp 127.0.0.1)" 50 100
+	python echo.py many 127.0.0.2 "$(port_of echo tcp 127.0.0.2)" 50 100
+	python echo.py burst 127.0.0.1 "$(port_of echo udp 127.0.0.1)" 50 100
+	python echo.py burst 127.0.0.2 "$(port_of echo udp 127.0.0.2)" 50 100
+}
+
+@test "listen: a * is IPv4 and IPv6, each an endpoint of its own" {
+	need_ipv6
+	start_daemon <<-END
+		[echo]
+		address = *
+		port = 0
+	END
+	[[ $(listening_lines echo) == 4 ]]
+	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp 0.0.0.0)" <<<"hello"
+	[[ $output == hello ]]
+	run -0 netcat -N ::1 "$(port_of echo tcp '[::]')" <<<"hello"
+	[[ $output == hello ]]
+	run -0 netcat -u -W 1 127.0.0.1 "$(port_of echo udp 0.0.0.0)" <<<"hello"
+	[[ $output == hello ]]
+	run -0 netcat -u -W 1 ::1 "$(port_of echo udp '[::]')" <<<"hello"
+	[[ $output == hello ]]
+}
+
+@test "listen: a * has one port for IPv4 and IPv6 where the port is written" {
+	need_ipv6
+	local port
+	port=$(free_port)
+	start_daemon <<-END
+		[echo]
+		port = $port
+	END
+	local host
+	for host in 127.0.0.1 ::1; do
+		run -0 netcat -N "$host" "$port" <<<"hello"
+		[[ $output == hello ]]
+		run -0 netcat -u -W 1 "$host" "$port" <<<"hello"
+		[[ $output == hello ]]
+	done
+}
+
+@test "listen: :: is IPv6 only" {
+	need_ipv6
+	local port
+	port=$(free_port)
+	start_daemon <<-END
+		[echo]
+		address = ::
+		port = $port
+		[daytime]
+		address = 0.0.0.0
+		port = $port
+	END
+	run -0 netcat -N ::1 "$port" <<<"hello"
+	[[ $output == hello ]]
+	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
+	[[ $output =~ [0-9]{4} ]]
+	run -0 netcat -u -W 1 127.0.0.1 "$port" <<<"hello"
+	[[ $output =~ [0-9]{4} ]]
+}
+
+@test "listen: a host without IPv6 addresses serves * over IPv4" {
+	make_network
+	"${NETWORK[@]}" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1 ||
+		skip "cannot disable IPv6 here"
+	start_daemon <<-END
+		[echo]
+		address = *
+		port = 0
+	END
+	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp 0.0.0.0)" <<<"hello"
+	[[ $output == hello ]]
+	run -0 netcat -u -W 1 127.0.0.1 "$(port_of echo udp 0.0.0.0)" <<<"hello"
+	[[ $output == hello ]]
+}
+
+@test "listen: a host whose kernel has no IPv6 serves * over IPv4, and says so" {
+	RUNNER=(python3 "$BATS_TEST_DIRNAME/without_ipv6.py")
+	"${RUNNER[@]}" true || skip "cannot take IPv6 away here"
+	start_daemon <<-END
+		[echo]
+		address = *
+		port = 0
+	END
+	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp 0.0.0.0)" <<<"hello"
+	[[ $output == hello ]]
+	run -0 netcat -u -W 1 127.0.0.1 "$(port_of echo udp 0.0.0.0)" <<<"hello"
+	[[ $output == hello ]]
+	run ! log_matches 'listening on (tcp|udp) \[::\]'
+}
+
+@test "listen: a kernel without IPv6 is a failure where an IPv6 address is written" {
+	RUNNER=(python3 "$BATS_TEST_DIRNAME/without_ipv6.py")
+	"${RUNNER[@]}" true || skip "cannot take IPv6 away here"
+	assert_cannot_start 'echo: cannot listen on (tcp|udp) \[::1\]:[0-9]+: ' <<-END
+		[echo]
+		address = ::1
+		port = 0
+	END
+}
+
+@test "listen: a port that another program has is a failure that names it" {
+	local protocol port options
+	for options in "" reuse_address; do
+		for protocol in tcp udp; do
+			# shellcheck disable=SC2086
+			python_background taken take.py "$protocol" 127.0.0.1 0 $options
+			wait_for_line taken 'port [0-9]+'
+			port=$(awk '{ print $2 }' taken)
+			assert_cannot_start "(^|[ >=])echo: cannot listen on $protocol 127\\.0\\.0\\.1:$port: Address already in use\$" <<-END
+				[daemon]
+				workers = 2
+				[echo]
+				protocol = $protocol
+				address = 127.0.0.1
+				port = $port
+			END
+		done
+	done
+}
+
+@test "listen: a second copy of the daemon gets Address already in use, and takes no share of the clients" {
+	local protocol port first log
+	for protocol in tcp udp; do
+		port=$(free_port)
+		start_daemon <<-END
+			[daemon]
+			workers = 2
+			[echo]
+			protocol = $protocol
+			address = 127.0.0.1
+			port = $port
+		END
+		first=$PID
+		log=$LOG
+		assert_cannot_start "(^|[ >=])echo: cannot listen on $protocol 127\\.0\\.0\\.1:$port: Address already in use\$" <"$CONF"
+		PID=$first
+		LOG=$log
+		if [[ $protocol == tcp ]]; then
+			python echo.py many 127.0.0.1 "$port" 50 10
+		else
+			python echo.py burst 127.0.0.1 "$port" 50 10
+		fi
+	done
+}
+
+@test "listen: a second copy on the wildcard gets Address already in use too" {
+	local port
+	port=$(free_port)
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		port = $port
+	END
+	assert_cannot_start "echo: cannot listen on (tcp|udp) [^ ]+:$port: Address already in use\$" <"$CONF"
+}
+
+@test "listen: a second copy gets no share of an address by way of a wildcard of its own" {
+	local port
+	port=$(free_port)
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		address = 127.0.0.1
+		port = $port
+	END
+	assert_cannot_start "echo: cannot listen on (tcp|udp) 127\\.0\\.0\\.1:$port: Address already in use\$" <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		address = 127.0.0.2, 0.0.0.0, 127.0.0.1
+		port = $port
+	END
+}
+
+@test "listen: no program can take a port of the daemon from it" {
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	local protocol options
+	for protocol in tcp udp; do
+		for options in "" reuse_address; do
+			# shellcheck disable=SC2086
+			run -1 python take.py "$protocol" 127.0.0.1 "$(port_of echo "$protocol")" $options
+			[[ $output == *'Address already in use'* ]]
+		done
+	done
+}
+
+@test "listen: no program of another user can share a port of the daemon" {
+	need_root
+	start_daemon <<-END
+		[daemon]
+		user = nobody
+		workers = 2
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	local protocol
+	for protocol in tcp udp; do
+		run -1 python take.py "$protocol" 127.0.0.1 "$(port_of echo "$protocol")" reuse_port
+		[[ $output == *'Address already in use'* ]]
+	done
+}
+
+@test "listen: a port is free again at once after a stop, though clients were connected" {
+	local port
+	port=$(free_port)
+	start_daemon <<-END
+		[daemon]
+		stop_timeout = 500ms
+		[echo]
+		address = 127.0.0.1
+		port = $port
+	END
+	python_background held hold.py 127.0.0.1 "$port" 3
+	wait_for_line held 'served 3'
+	stop_daemon
+	start_daemon <"$CONF"
+	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
+	[[ $output == hello ]]
+}
+
+@test "listen: a specific address beats a wildcard on the same port" {
+	local port order
+	port=$(free_port)
+	for order in 'general special' 'special general'; do
+		start_daemon <<-END
+			[daemon]
+			workers = 2
+			$(for section in $order; do
+				case $section in
+				general) printf '[general]\ntype = echo\naddress = 0.0.0.0\nport = %s\n' "$port" ;;
+				special) printf '[special]\ntype = daytime\naddress = 127.0.0.2\nport = %s\n' "$port" ;;
+				esac
+			done)
+		END
+		local round
+		for ((round = 0; round < 5; round++)); do
+			run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
+			[[ $output == hello ]]
+			run -0 netcat -N 127.0.0.2 "$port" <<<"hello"
+			[[ $output =~ [0-9]{4} ]]
+			run -0 netcat -u -W 1 127.0.0.1 "$port" <<<"hello"
+			[[ $output == hello ]]
+			run -0 netcat -u -W 1 127.0.0.2 "$port" <<<"hello"
+			[[ $output =~ [0-9]{4} ]]
+		done
+		stop_daemon
+	done
+}
+
+@test "listen: ranges and lists of ports are each an endpoint" {
+	local first port
+	first=$(free_port 6)
+	start_daemon <<-END
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = $first-$((first + 3)), $((first + 5))
+	END
+	[[ $(listening_lines echo) == 5 ]]
+	log_matches '5 endpoints'
+	for port in "$first" $((first + 1)) $((first + 2)) $((first + 3)) $((first + 5)); do
+		run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
+		[[ $output == hello ]]
+	done
+	run -1 netcat -N 127.0.0.1 $((first + 4)) <<<"hello"
+}
+
+@test "listen: a service that is not enabled opens nothing" {
+	start_daemon <<-END
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		[daytime]
+		enabled = no
+		port = 0
+	END
+	run ! log_matches 'daytime: listening'
+	log_matches '1 endpoint'
+}
+
+@test "listen: a service of an interface is heard through that one alone" {
+	make_network
+	make_interface
+	start_daemon <<-END
+		[here]
+		type = echo
+		address = 0.0.0.0
+		port = 7001
+		interface = lo
+		[there]
+		type = echo
+		address = 0.0.0.0
+		port = 7002
+		interface = net0
+	END
+	run -0 netcat -N 127.0.0.1 7001 <<<"hello"
+	[[ $output == hello ]]
+	run -0 netcat -u -W 1 127.0.0.1 7001 <<<"hello"
+	[[ $output == hello ]]
+	run ! netcat -N 127.0.0.1 7002 <<<"hello"
+	run netcat -u -W 1 -w 1 127.0.0.1 7002 <<<"hello"
+	[[ -z $output ]]
+}
+
+@test "listen: an interface that does not exist is a failure" {
+	assert_cannot_start 'echo: cannot listen on (tcp|udp) 127\.0\.0\.1:[0-9]+: .*(No such device|nosuch0)' <<-END
+		[echo]
+		address = 127.0.0.1
+		port = 0
+		interface = nosuch0
+	END
+}
+
+@test "listen: an address that this host has not got is a failure, and none with free_bind" {
+	make_network
+	assert_cannot_start 'echo: cannot listen on (tcp|udp) 192\.0\.2\.77:7000: Cannot assign requested address$' <<-END
+		[echo]
+		address = 192.0.2.77
+		port = 7000
+	END
+	start_daemon <<-END
+		[echo]
+		address = 192.0.2.77, 2001:db8::77
+		port = 7000
+		free_bind = yes
+	END
+	"${NETWORK[@]}" ip address add 192.0.2.77/32 dev lo
+	run -0 netcat -N 192.0.2.77 7000 <<<"hello"
+	[[ $output == hello ]]
+	run -0 netcat -u -W 1 192.0.2.77 7000 <<<"hello"
+	[[ $output == hello ]]
+}
+
+@test "listen: of several endpoints that cannot be had each is told, and none is left open" {
+	local first
+	first=$(free_port 2)
+	python_background one take.py tcp 127.0.0.1 "$first"
+	wait_for_line one 'port [0-9]+'
+	python_background other take.py tcp 127.0.0.1 $((first + 1))
+	wait_for_line other 'port [0-9]+'
+	assert_cannot_start "echo: cannot listen on tcp 127\\.0\\.0\\.1:$first: Address already in use\$" <<-END
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = $first-$((first + 1))
+	END
+}
+
+@test "listen: the installed ports 7 and 13 are served as nobody, who has no privilege left" {
+	need_root
+	make_network
+	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" .
+	start_daemon <<-END
+		[daemon]
+		user = nobody
+		workers = 2
+		[echo]
+		[daytime]
+	END
+	local task uid gid
+	uid=$(id -u nobody)
+	gid=$(id -g nobody)
+	for task in "/proc/$PID/task"/*; do
+		grep -qE "^Uid:	$uid	$uid	$uid	$uid\$" "$task/status"
+		grep -qE "^Gid:	$gid	$gid	$gid	$gid\$" "$task/status"
+		grep -qE "^Groups:	($gid)? *\$" "$task/status"
+		grep -qE '^CapPrm:	0+$' "$task/status"
+		grep -qE '^CapEff:	0+$' "$task/status"
+		grep -qE '^NoNewPrivs:	1$' "$task/status"
+	done
+	run -0 netcat -N 127.0.0.1 7 <<<"hello"
+	[[ $output == hello ]]
+	run -0 netcat -u -W 1 127.0.0.1 7 <<<"hello"
+	[[ $output == hello ]]
+	run -0 netcat -N ::1 13 <<<"hello"
+	[[ $output =~ [0-9]{4} ]]
+	run -0 netcat -u -W 1 ::1 13 <<<"hello"
+	[[ $output =~ [0-9]{4} ]]
+	stop_daemon
+}
+
+@test "listen: group is whom to become beside user" {
+	need_root
+	start_daemon <<-END
+		[daemon]
+		user = nobody
+		group = daemon
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	local gid
+	gid=$(getent group daemon | cut -d: -f3)
+	grep -qE "^Gid:	$gid	$gid	$gid	$gid\$" "/proc/$PID/status"
+}
+
+@test "listen: root stays root only when it is written" {
+	need_root
+	printf '[echo]\naddress = 127.0.0.1\nport = 0\n' >conf.default
+	"$SMALLSERVD" -c conf.default </dev/null >log.default 2>&1 3>&- 4>&- &
+	PID=$!
+	LOG=log.default
+	STARTED+=("$PID")
+	wait_until is_ready_or_ended
+	if log_matches 'ready:'; then
+		run ! grep -qE '^Uid:	0	' "/proc/$PID/status"
+	else
+		wait_for_end
+		[[ $STATUS == 1 || $STATUS == 2 ]]
+		log_matches 'no such user'
+	fi
+}
+
+is_ready_or_ended() {
+	log_matches 'ready:' || ended "$PID"
+}
+
+@test "listen: a user that does not exist is an error, not a reason to stay root" {
+	need_root
+	launch_daemon <<-END
+		[daemon]
+		user = no-such-user
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	wait_for_end
+	[[ $STATUS == 1 || $STATUS == 2 ]]
+	log_matches 'no-such-user'
+}
+
+@test "listen: an ordinary user cannot have port 7, and is told so" {
+	make_network
+	"${NETWORK[@]}" sysctl -qw net.ipv4.ip_unprivileged_port_start=1024 || skip "cannot set the first port for all"
+	is_root || skip "needs root"
+	need_programs setpriv
+	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" .
+	RUNNER=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
+	"${RUNNER[@]}" test -x "$SMALLSERVD" || skip "nobody may not run $SMALLSERVD"
+	assert_cannot_start 'echo: cannot listen on tcp (0\.0\.0\.0|\[::\]):7: Permission denied$' <<-END
+		[daemon]
+		user = nobody
+		[echo]
+		protocol = tcp
+	END
+}
+
+@test "listen: pid_file names the daemon once it is ready, and is gone after the stop" {
+	echo stale >pid
+	start_daemon <<-END
+		[daemon]
+		pid_file = $BATS_TEST_TMPDIR/pid
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	wait_until grep -qsx "$PID" pid
+	stop_daemon
+	[[ ! -e pid ]]
+}
+
+@test "listen: a pid_file that cannot be written is a failure" {
+	assert_cannot_start 'pid' <<-END
+		[daemon]
+		pid_file = $BATS_TEST_TMPDIR/missing/pid
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+}
+
+@test "listen: a pid_file is removed by a daemon that became nobody, from a directory of its own" {
+	need_root
+	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" .
+	install -d -o nobody "$BATS_TEST_TMPDIR/run"
+	start_daemon <<-END
+		[daemon]
+		user = nobody
+		pid_file = $BATS_TEST_TMPDIR/run/pid
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	wait_until grep -qsx "$PID" run/pid
+	stop_daemon
+	[[ ! -e run/pid ]]
+}
+
+@test "listen: a daemon that fails to start leaves no pid_file" {
+	python_background taken take.py tcp 127.0.0.1 0
+	wait_for_line taken 'port [0-9]+'
+	assert_cannot_start 'Address already in use' <<-END
+		[daemon]
+		pid_file = $BATS_TEST_TMPDIR/pid
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = $(awk '{ print $2 }' taken)
+	END
+	[[ ! -e pid ]]
+}

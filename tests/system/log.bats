@@ -1,0 +1,309 @@
+#!/usr/bin/env bats
+# The log, and what the service manager is told.
+# shellcheck disable=SC2030,SC2031,SC2034,SC2153 # helpers.bash and a test share PID, LOG, STATUS and RUNNER
+
+load helpers
+
+# A daemon with echo; the lines given go into [daemon].
+start_echo() {
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		$(printf '%s\n' "$@")
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+}
+
+# The same where the log does not tell when it is ready.
+start_silent_echo() {
+	local arguments=()
+	if [[ $1 == -* ]]; then
+		arguments=("$1")
+		shift
+	fi
+	launch_daemon "${arguments[@]}" <<-END
+		[daemon]
+		workers = 2
+		pid_file = $BATS_TEST_TMPDIR/pid
+		$(printf '%s\n' "$@")
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	wait_until grep -qsx "$PID" pid
+}
+
+need_libsystemd() {
+	grep -qa 'libsystemd\.so' "$SMALLSERVD" || skip "built without libsystemd"
+}
+
+@test "log: when ready, a line an endpoint and one with the counts" {
+	start_daemon <<-END
+		[daemon]
+		workers = 3
+		[echo]
+		address = 127.0.0.1
+		port = 0
+		[daytime]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+	END
+	[[ $(grep -cxE 'echo: listening on (tcp|udp) 127\.0\.0\.1:[1-9][0-9]*' "$LOG") == 2 ]]
+	[[ $(grep -cxE 'daytime: listening on tcp 127\.0\.0\.1:[1-9][0-9]*' "$LOG") == 1 ]]
+	[[ $(grep -cxE 'ready: 2 services, 3 endpoints, 3 workers' "$LOG") == 1 ]]
+	[[ $(tail -n 1 "$LOG") == ready:* ]]
+}
+
+@test "log: an IPv6 endpoint is written in brackets" {
+	need_ipv6
+	start_daemon <<-END
+		[echo]
+		protocol = tcp
+		address = ::1
+		port = 0
+	END
+	[[ $(grep -cxE 'echo: listening on tcp \[::1\]:[1-9][0-9]*' "$LOG") == 1 ]]
+}
+
+@test "log: once ready is written, every endpoint answers at once" {
+	local round
+	for ((round = 0; round < 10; round++)); do
+		start_echo
+		run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
+		[[ $output == hello ]]
+		stop_daemon
+	done
+}
+
+@test "log: log_level = warning writes nothing of an ordinary life" {
+	start_silent_echo 'log_level = warning'
+	stop_daemon
+	[[ ! -s $LOG ]]
+}
+
+@test "log: log_level = debug writes no less than notice" {
+	start_echo 'log_level = debug'
+	log_matches 'echo: listening on tcp'
+	stop_daemon
+}
+
+@test "log: -v is one level more, -vv two" {
+	start_silent_echo -v 'log_level = error'
+	stop_daemon
+	run ! log_matches 'ready:'
+	start_silent_echo -v 'log_level = warning'
+	wait_for_log 'ready:'
+	stop_daemon
+	start_silent_echo -vv 'log_level = error'
+	wait_for_log 'ready:'
+	stop_daemon
+}
+
+@test "log: log_level = error still tells why the daemon ended" {
+	python_background taken take.py tcp 127.0.0.1 0
+	wait_for_line taken 'port [0-9]+'
+	launch_daemon <<-END
+		[daemon]
+		log_level = error
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = $(awk '{ print $2 }' taken)
+	END
+	wait_for_end
+	[[ $STATUS == 1 ]]
+	log_matches 'cannot listen.*Address already in use'
+}
+
+@test "log: a connection has a line at its end: source, duration, bytes each way, reason" {
+	start_daemon <<-END
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		log_connections = yes
+		[daytime]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		log_connections = yes
+		timezone = utc
+	END
+	netcat -p "$(free_port)" -N 127.0.0.1 "$(port_of echo tcp)" <<<"1234567" >/dev/null
+	wait_for_log 'echo.*127\.0\.0\.1:[0-9]+.*client'
+	local line
+	line=$(grep -aE 'echo.*127\.0\.0\.1:[0-9]+.*client' "$LOG" | tail -n 1)
+	[[ $line =~ (^|[^0-9])8([^0-9].*[^0-9]|[^0-9])8([^0-9]|$) ]] || fail "no 8 bytes each way: $line"
+	[[ $line =~ [0-9.]+\ ?m?s ]] || fail "no duration: $line"
+	netcat -N 127.0.0.1 "$(port_of daytime tcp)" </dev/null >/dev/null
+	wait_for_log 'daytime.*127\.0\.0\.1:[0-9]+.*done'
+	log_matches 'daytime.*127\.0\.0\.1:[0-9]+.*[^0-9]26[^0-9]'
+}
+
+@test "log: without log_connections a connection has none" {
+	start_echo
+	netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"1234567" >/dev/null
+	kill -USR1 "$PID"
+	wait_for_log 'echo:? tcp: .*accepted='
+	stop_daemon
+	run ! log_matches '127\.0\.0\.1:[0-9]+.*client'
+}
+
+@test "log: an IPv6 client is named" {
+	need_ipv6
+	start_daemon <<-END
+		[echo]
+		protocol = tcp
+		address = ::1
+		port = 0
+		log_connections = yes
+	END
+	netcat -N ::1 "$(port_of echo tcp)" <<<"hello" >/dev/null
+	wait_for_log 'echo.*\[::1\]:[0-9]+.*client'
+}
+
+@test "log: lines have a priority in front where stderr is the journal's stream" {
+	need_log_stream
+	start_echo 'log_target = stderr'
+	[[ $(grep -cE '^<5>echo: listening on tcp 127\.0\.0\.1:[0-9]+$' "$LOG") == 1 ]]
+	[[ $(grep -cE '^<5>ready: ' "$LOG") == 1 ]]
+	run ! grep -qvE '^<[0-7]>' "$LOG"
+}
+
+# Has the daemon believe that its log, log.0, is the journal's stream.
+need_log_stream() {
+	: >log.0
+	RUNNER=(env "JOURNAL_STREAM=$(stat -c %d:%i log.0)")
+}
+
+@test "log: lines have none where JOURNAL_STREAM is another's" {
+	: >another
+	RUNNER=(env "JOURNAL_STREAM=$(stat -c %d:%i another)")
+	start_echo
+	run ! grep -qE '^<' "$LOG"
+	[[ $(grep -cE '^ready: ' "$LOG") == 1 ]]
+}
+
+@test "log: log_target = syslog writes to /dev/log, with facility and priority" {
+	need_root
+	need_programs unshare
+	unshare --mount true || skip "cannot make mounts of its own here"
+	RUNNER=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /dev log)
+	start_echo 'log_target = syslog' 'syslog_facility = local3'
+	wait_for_log '^socket: <157>.*smallservd\[[0-9]+\]: echo: listening on tcp 127\.0\.0\.1:[0-9]+'
+	log_matches '^socket: <157>.*smallservd\[[0-9]+\]: ready: '
+	stop_daemon
+	run ! grep -qvE '^socket: ' "$LOG"
+}
+
+@test "log: log_target = journal writes to the journal, with fields" {
+	need_root
+	need_libsystemd
+	need_programs unshare
+	unshare --mount true || skip "cannot make mounts of its own here"
+	RUNNER=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /run systemd/journal/socket)
+	start_echo 'log_target = journal'
+	assert_in_journal
+}
+
+@test "log: log_target = auto is the journal where stderr is its stream" {
+	need_root
+	need_libsystemd
+	need_programs unshare
+	unshare --mount true || skip "cannot make mounts of its own here"
+	need_log_stream
+	RUNNER+=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /run systemd/journal/socket)
+	start_echo
+	assert_in_journal
+}
+
+# One entry has all fields of an endpoint's line: its parts are joined by | on one line here.
+assert_in_journal() {
+	local field
+	wait_for_log '^socket: .*MESSAGE=ready: '
+	for field in PRIORITY=5 SERVICE=echo TRANSPORT=tcp SYSLOG_IDENTIFIER=smallservd; do
+		grep -E '^socket: .*MESSAGE=echo: listening on tcp' "$LOG" | grep -qE "[ |]$field(\||\$)" || fail "no $field"
+	done
+	run ! grep -qvE '^socket: ' "$LOG"
+}
+
+@test "log: a burst of connections loses no line of them without telling" {
+	start_daemon <<-END
+		[daemon]
+		workers = 4
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		log_connections = yes
+	END
+	python limits.py churn 1000 100 20 127.0.0.1 "$(port_of echo tcp)"
+	stop_daemon
+	local lines lost
+	lines=$(grep -caE 'echo.*127\.0\.0\.1:[0-9]+.*(client|reset)' "$LOG")
+	lost=$(grep -aoE '[0-9]+ lines lost|[0-9]+ more like this' "$LOG" | awk '{ sum += $1 } END { print sum + 0 }')
+	((lines + lost == 2000)) || fail "$lines lines and $lost lost for 2000 connections"
+	run ! grep -qaE '127\.0\.0\.1:[0-9]+.*127\.0\.0\.1:[0-9]+' "$LOG"
+}
+
+@test "log: a reader of the log that is gone does not end the daemon" {
+	python log_reader_gone.py "$SMALLSERVD"
+}
+
+@test "notify: READY=1 comes once the daemon answers, STOPPING=1 when it stops" {
+	need_libsystemd
+	python_background told notify.py "$BATS_TEST_TMPDIR/socket"
+	wait_for_line told listening
+	RUNNER=(env "NOTIFY_SOCKET=$BATS_TEST_TMPDIR/socket")
+	start_echo
+	wait_for_line told 'READY=1'
+	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
+	[[ $output == hello ]]
+	grep -qE '^STATUS=.+' told
+	run ! grep -q STOPPING told
+	stop_daemon
+	wait_for_line told 'STOPPING=1'
+	[[ $(grep -cx 'READY=1' told) == 1 && $(grep -cx 'STOPPING=1' told) == 1 ]]
+}
+
+@test "notify: a daemon that cannot start never says READY=1" {
+	need_libsystemd
+	python_background told notify.py "$BATS_TEST_TMPDIR/socket"
+	wait_for_line told listening
+	python_background taken take.py tcp 127.0.0.1 0
+	wait_for_line taken 'port [0-9]+'
+	RUNNER=(env "NOTIFY_SOCKET=$BATS_TEST_TMPDIR/socket")
+	launch_daemon <<-END
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = $(awk '{ print $2 }' taken)
+	END
+	wait_for_end
+	[[ $STATUS == 1 ]]
+	run ! grep -q READY told
+}
+
+@test "notify: STOPPING=1 comes before the open connections have ended" {
+	need_libsystemd
+	python_background told notify.py "$BATS_TEST_TMPDIR/socket"
+	wait_for_line told listening
+	RUNNER=(env "NOTIFY_SOCKET=$BATS_TEST_TMPDIR/socket")
+	start_echo 'stop_timeout = 1h'
+	python_background held hold.py 127.0.0.1 "$(port_of echo tcp)" 1
+	wait_for_line held 'served 1'
+	kill -TERM "$PID"
+	wait_for_line told 'STOPPING=1'
+	running "$PID"
+}
+
+@test "notify: a NOTIFY_SOCKET that nobody reads changes nothing" {
+	RUNNER=(env "NOTIFY_SOCKET=$BATS_TEST_TMPDIR/nobody")
+	start_echo
+	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
+	[[ $output == hello ]]
+	stop_daemon
+}

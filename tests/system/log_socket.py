@@ -1,0 +1,36 @@
+"""Runs a program beside a log daemon, in a mount namespace that the caller made: mounts an empty file system at
+DIRECTORY, receives datagrams at PATH below it, and prints each as a line, its own lines joined by |. Ends with the
+program."""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def listen(directory, path):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"tmpfs", directory.encode(), b"tmpfs", 0, None) != 0:
+        sys.exit("mount: " + os.strerror(ctypes.get_errno()))
+    path = os.path.join(directory, path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    log.bind(path)
+    return log, libc
+
+
+def main(directory, path, *program):
+    log, libc = listen(directory, path)
+    if os.fork() == 0:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        while True:
+            text = log.recv(65536).decode().rstrip("\n\0")
+            print("socket: " + text.replace("\n", "|"), flush=True)
+    log.close()
+    os.execvp(program[0], program)
+
+
+main(*sys.argv[1:])
