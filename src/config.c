@@ -33,7 +33,7 @@ enum {
 
 /* The rows */
 
-static const struct option_type type_option;
+static const struct option_type type_option, source_limit_option;
 
 static const char *const log_targets[] = {
 	[LOG_TARGET_AUTO] = "auto",
@@ -221,6 +221,85 @@ const struct option config_service_options[] = {
 		.help = "open connections of this service",
 	},
 	{
+		.key = "max_connections_per_source",
+		.type = &source_limit_option,
+		.offset = offsetof(struct config_service, max_connections_per_source),
+		.initial = "auto",
+		.min = 1,
+		.max = INT32_MAX,
+		.word = "unlimited",
+		.word_value = INT64_MAX,
+		.transports = TRANSPORT_TCP,
+		.help = "open connections of one source; auto: half of the daemon's",
+	},
+	{
+		.key = "connection_rate",
+		.type = &option_rate,
+		.offset = offsetof(struct config_service, connection_rate),
+		.initial = "unlimited",
+		.word = "unlimited",
+		.transports = TRANSPORT_TCP,
+		.help = "new connections of one source, as 50/s or 600/m",
+	},
+	{
+		.key = "datagram_rate",
+		.type = &option_rate,
+		.offset = offsetof(struct config_service, datagram_rate),
+		.initial = "unlimited",
+		.initial_amplifying = "100/s",
+		.word = "unlimited",
+		.transports = TRANSPORT_UDP,
+		.help = "replies to one source, as 50/s or 600/m",
+	},
+	{
+		.key = "source_prefix",
+		.type = &option_source_prefix,
+		.offset = offsetof(struct config_service, source_prefix),
+		.initial = "/32, /64",
+		.help = "what counts as one source: IPv4, IPv6",
+	},
+	{
+		.key = "allow",
+		.type = &option_prefixes,
+		.offset = offsetof(struct config_service, allow),
+		.initial = "none",
+		.word = "none",
+		.help = "addresses, prefixes, all; the most specific match decides, and who matches nothing is denied",
+	},
+	{
+		.key = "deny",
+		.type = &option_prefixes,
+		.offset = offsetof(struct config_service, deny),
+		.initial = "none",
+		.word = "none",
+		.help = "addresses, prefixes, all",
+	},
+	{
+		.key = "allow_file",
+		.type = &option_prefix_file,
+		.offset = offsetof(struct config_service, allow_file),
+		.initial = "none",
+		.word = "none",
+		.help = "the same from a file, one a line",
+	},
+	{
+		.key = "deny_file",
+		.type = &option_prefix_file,
+		.offset = offsetof(struct config_service, deny_file),
+		.initial = "none",
+		.word = "none",
+		.help = "the same from a file, one a line",
+	},
+	{
+		.key = "refuse_source_ports",
+		.type = &option_port_set,
+		.offset = offsetof(struct config_service, refuse_source_ports),
+		.initial = "0-1023, 2049",
+		.word = "none",
+		.transports = TRANSPORT_UDP,
+		.help = "drop datagrams from these ports, and from every UDP port that is served; none: from neither",
+	},
+	{
 		.key = "idle_timeout",
 		.type = &option_duration,
 		.offset = offsetof(struct config_service, idle_timeout_ms),
@@ -393,6 +472,23 @@ static void print_type(const struct option *option, const void *field, FILE *out
 }
 
 static const struct option_type type_option = {.parse = parse_type, .print = print_type};
+
+/* The option type of `max_connections_per_source`: a number, `unlimited`, or `auto` */
+
+static bool parse_source_limit(const struct option *option, const char *text, void *field, char *error)
+{
+	return strcmp(text, "auto") == 0 || option_integer.parse(option, text, field, error);
+}
+
+static void print_source_limit(const struct option *option, const void *field, FILE *out)
+{
+	if (*(const int64_t *)field == 0)
+		fputs("auto", out);
+	else
+		option_integer.print(option, field, out);
+}
+
+static const struct option_type source_limit_option = {.parse = parse_source_limit, .print = print_source_limit};
 
 /* The report */
 
@@ -708,8 +804,10 @@ static void apply_initials(struct loader *loader, const struct target *target)
 {
 	for (size_t i = 0; i < slot_count(target); i++) {
 		struct slot slot = slot_at(target, i);
-		if (slot.origin->line == 0 && slot.option->initial)
-			set_value(loader, target, &slot, nowhere, slot.option->initial);
+		bool amplifies = target->type && target->type->amplifies && slot.option->initial_amplifying;
+		const char *initial = amplifies ? slot.option->initial_amplifying : slot.option->initial;
+		if (slot.origin->line == 0 && initial)
+			set_value(loader, target, &slot, nowhere, initial);
 	}
 }
 
@@ -1142,6 +1240,58 @@ static void load_files(struct loader *loader, const struct target *target)
 	}
 }
 
+struct rule {
+	const struct option_prefix *prefix;
+	const char *key;
+};
+
+static int compare_rules(const void *left, const void *right)
+{
+	const struct rule *a = left, *b = right;
+	int order = memcmp(&a->prefix->address, &b->prefix->address, sizeof(a->prefix->address));
+	if (order)
+		return order;
+	if (a->prefix->length != b->prefix->length)
+		return a->prefix->length < b->prefix->length ? -1 : 1;
+	return a->prefix->all - b->prefix->all;
+}
+
+static void add_rules(struct rule *rules, size_t *count, const char *key, const struct option_prefixes *prefixes)
+{
+	for (size_t i = 0; i < prefixes->count; i++)
+		rules[(*count)++] = (struct rule){&prefixes->list[i], key};
+}
+
+/* Of the most specific match there must be one, so no prefix is both allowed and denied. */
+static void check_rules(struct loader *loader, const struct config_service *service)
+{
+	size_t total = service->allow.count + service->allow_file.prefixes.count + service->deny.count +
+		       service->deny_file.prefixes.count;
+	struct rule *rules = calloc(total + 1, sizeof(*rules));
+	size_t count = 0;
+	char text[INET6_ADDRSTRLEN + 4];
+
+	if (!rules) {
+		loader->out_of_memory = true;
+		return;
+	}
+	add_rules(rules, &count, "allow", &service->allow);
+	add_rules(rules, &count, "allow_file", &service->allow_file.prefixes);
+	add_rules(rules, &count, "deny", &service->deny);
+	add_rules(rules, &count, "deny_file", &service->deny_file.prefixes);
+	qsort(rules, count, sizeof(*rules), compare_rules);
+	for (size_t i = 1; i < count; i++) {
+		bool allows = rules[i].key[0] == 'a', before = rules[i - 1].key[0] == 'a';
+		if (compare_rules(&rules[i - 1], &rules[i]) != 0 || allows == before)
+			continue;
+		const char *allow = rules[allows ? i : i - 1].key, *deny = rules[allows ? i - 1 : i].key;
+		option_print_prefix(rules[i].prefix, text);
+		complain(loader, config_service_origin(service, deny), service->name, deny, "%s is in %s too",
+			 rules[i].prefix->all ? "all" : text, allow);
+	}
+	free(rules);
+}
+
 static void build_service(struct loader *loader, const struct section *section, struct config_service *service)
 {
 	service->origin = (struct config_origin){section->file, section->ini->line};
@@ -1163,6 +1313,7 @@ static void build_service(struct loader *loader, const struct section *section, 
 	apply_initials(loader, &target);
 	if (service->enabled)
 		load_files(loader, &target);
+	check_rules(loader, service);
 	check_groups(loader, service);
 }
 

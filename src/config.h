@@ -46,10 +46,17 @@ struct config_service {
 	char *interface; /* NULL: any */
 	bool free_bind;
 	int64_t backlog;
-	int64_t max_connections; /* INT64_MAX: unlimited */
-	int64_t idle_timeout_ms; /* 0: off */
-	int64_t lifetime_ms;     /* 0: off */
-	int64_t max_datagram;    /* bytes */
+	int64_t max_connections;            /* INT64_MAX: unlimited */
+	int64_t max_connections_per_source; /* INT64_MAX: unlimited; 0: auto, half of the daemon's */
+	struct option_rate connection_rate; /* new connections of a source */
+	struct option_rate datagram_rate;   /* replies to a source */
+	struct option_source_prefix source_prefix;
+	struct option_prefixes allow, deny;
+	struct option_prefix_file allow_file, deny_file;
+	struct option_ports refuse_source_ports; /* of UDP sources, beside those that are served; empty: none at all */
+	int64_t idle_timeout_ms;                 /* 0: off */
+	int64_t lifetime_ms;                     /* 0: off */
+	int64_t max_datagram;                    /* bytes */
 	struct option_addresses multicast_groups;
 	int64_t dscp;           /* DSCP_NONE, DSCP_COPY, or 0 to 63 */
 	int64_t receive_buffer; /* bytes; 0: auto, 1 MiB for UDP, the kernel's for TCP */

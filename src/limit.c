@@ -1,5 +1,14 @@
-/* limit.c: who is let in: ADMIT, TURN_AWAY or PAUSE. */
+/* limit.c: how many are let in: of all, and of each source. */
 #include "limit.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+/* --- places that all share --- */
 
 void limit_gate_init(struct limit_gate *gate, int64_t maximum)
 {
@@ -31,4 +40,232 @@ bool limit_gate_leave(struct limit_gate *gate)
 {
 	atomic_fetch_sub(&gate->taken, 1);
 	return atomic_load(&gate->awaited) && atomic_exchange(&gate->awaited, false);
+}
+
+/* --- a keyed hash: nobody outside can choose addresses that collide --- */
+
+struct key {
+	uint64_t halves[2];
+};
+
+static void make_key(struct key *key)
+{
+	if (getrandom(key, sizeof *key, 0) != sizeof *key)
+		*key = (struct key){{(uint64_t)time(NULL), (uint64_t)getpid()}}; /* no kernel of the last ten years */
+}
+
+static uint64_t rotate(uint64_t value, int bits)
+{
+	return value << bits | value >> (64 - bits);
+}
+
+static void sip_round(uint64_t v[4])
+{
+	v[0] += v[1], v[2] += v[3];
+	v[1] = rotate(v[1], 13) ^ v[0], v[3] = rotate(v[3], 16) ^ v[2];
+	v[0] = rotate(v[0], 32);
+	v[2] += v[1], v[0] += v[3];
+	v[1] = rotate(v[1], 17) ^ v[2], v[3] = rotate(v[3], 21) ^ v[0];
+	v[2] = rotate(v[2], 32);
+}
+
+/* SipHash-2-4 (Aumasson and Bernstein) of the 16 bytes of ADDRESS. */
+static uint64_t hash(const struct key *key, const struct in6_addr *address)
+{
+	uint64_t words[3];
+	memcpy(words, address, sizeof *address);
+	words[2] = (uint64_t)sizeof *address << 56;
+
+	uint64_t v[4] = {
+		key->halves[0] ^ UINT64_C(0x736f6d6570736575),
+		key->halves[1] ^ UINT64_C(0x646f72616e646f6d),
+		key->halves[0] ^ UINT64_C(0x6c7967656e657261),
+		key->halves[1] ^ UINT64_C(0x7465646279746573),
+	};
+	for (int i = 0; i < 3; i++) {
+		v[3] ^= words[i];
+		sip_round(v), sip_round(v);
+		v[0] ^= words[i];
+	}
+	v[2] ^= 0xff;
+	for (int i = 0; i < 4; i++)
+		sip_round(v);
+	return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+/* --- counts per source --- */
+
+enum { SHARDS = 16, CHAINS_AT_FIRST = 64 };
+
+struct limit_source {
+	struct limit_source *next;
+	struct in6_addr address;
+	uint64_t hash;
+	int64_t taken;
+};
+
+struct shard {
+	_Alignas(64) pthread_mutex_t lock;
+	struct limit_source **chains;
+	size_t chain_count, source_count;
+};
+
+struct limit_sources {
+	struct key key;
+	struct shard shards[SHARDS];
+};
+
+struct limit_sources *limit_sources_new(void)
+{
+	struct limit_sources *sources = aligned_alloc(_Alignof(struct limit_sources), sizeof *sources);
+	if (sources == NULL)
+		return NULL;
+	memset(sources, 0, sizeof *sources);
+	make_key(&sources->key);
+	for (int i = 0; i < SHARDS; i++)
+		pthread_mutex_init(&sources->shards[i].lock, NULL);
+	return sources;
+}
+
+void limit_sources_free(struct limit_sources *sources)
+{
+	if (sources == NULL)
+		return;
+	for (int i = 0; i < SHARDS; i++) {
+		pthread_mutex_destroy(&sources->shards[i].lock);
+		free(sources->shards[i].chains);
+	}
+	free(sources);
+}
+
+static struct shard *find_shard(struct limit_sources *sources, uint64_t hash)
+{
+	return &sources->shards[hash % SHARDS];
+}
+
+static struct limit_source **find_chain(const struct shard *shard, uint64_t hash)
+{
+	return &shard->chains[hash / SHARDS % shard->chain_count];
+}
+
+/* Keeps chains at one source on average. False: out of memory with no chain at all. */
+static bool grow(struct shard *shard)
+{
+	if (shard->source_count < shard->chain_count)
+		return true;
+	struct shard grown = {.chain_count = shard->chain_count > 0 ? shard->chain_count * 2 : CHAINS_AT_FIRST};
+	grown.chains = calloc(grown.chain_count, sizeof *grown.chains);
+	if (grown.chains == NULL)
+		return shard->chain_count > 0; /* longer chains will do */
+	for (size_t i = 0; i < shard->chain_count; i++)
+		for (struct limit_source *source = shard->chains[i], *next; source != NULL; source = next) {
+			struct limit_source **chain = find_chain(&grown, source->hash);
+			next = source->next;
+			source->next = *chain;
+			*chain = source;
+		}
+	free(shard->chains);
+	shard->chains = grown.chains;
+	shard->chain_count = grown.chain_count;
+	return true;
+}
+
+/* The entry of ADDRESS, made where there is none yet. The shard is locked. */
+static struct limit_source *find_source(struct shard *shard, uint64_t hash, const struct in6_addr *address)
+{
+	if (!grow(shard))
+		return NULL;
+	struct limit_source **chain = find_chain(shard, hash);
+	for (struct limit_source *source = *chain; source != NULL; source = source->next)
+		if (source->hash == hash && IN6_ARE_ADDR_EQUAL(&source->address, address))
+			return source;
+
+	struct limit_source *source = calloc(1, sizeof *source);
+	if (source == NULL)
+		return NULL;
+	source->address = *address;
+	source->hash = hash;
+	source->next = *chain;
+	*chain = source;
+	shard->source_count++;
+	return source;
+}
+
+static void forget_source(struct shard *shard, struct limit_source *source)
+{
+	struct limit_source **link = find_chain(shard, source->hash);
+	while (*link != source)
+		link = &(*link)->next;
+	*link = source->next;
+	shard->source_count--;
+	free(source);
+}
+
+enum limit_verdict limit_source_enter(struct limit_sources *sources, const struct in6_addr *address, int64_t maximum,
+				      struct limit_source **source)
+{
+	uint64_t hashed = hash(&sources->key, address);
+	struct shard *shard = find_shard(sources, hashed);
+	enum limit_verdict verdict = LIMIT_ADMIT;
+
+	pthread_mutex_lock(&shard->lock);
+	*source = find_source(shard, hashed, address);
+	if (*source == NULL) {
+		verdict = LIMIT_NO_MEMORY;
+	} else if ((*source)->taken >= maximum) {
+		*source = NULL;
+		verdict = LIMIT_TURN_AWAY;
+	} else {
+		(*source)->taken++;
+	}
+	pthread_mutex_unlock(&shard->lock);
+	return verdict;
+}
+
+void limit_source_leave(struct limit_sources *sources, struct limit_source *source)
+{
+	struct shard *shard = find_shard(sources, source->hash);
+	pthread_mutex_lock(&shard->lock);
+	if (--source->taken == 0)
+		forget_source(shard, source);
+	pthread_mutex_unlock(&shard->lock);
+}
+
+/* --- token buckets --- */
+
+/* A bucket is one number, the time at which it will be full again (GCRA, ITU-T I.371): empty ones need no refill. */
+struct limit_buckets {
+	struct key key;
+	uint64_t token_ns; /* how long one token takes to come */
+	uint64_t unit_ns;  /* how long a whole bucket takes */
+	_Atomic uint64_t full_at_ns[LIMIT_BUCKETS];
+};
+
+struct limit_buckets *limit_buckets_new(struct limit_rate rate)
+{
+	struct limit_buckets *buckets = calloc(1, sizeof *buckets);
+	if (buckets == NULL)
+		return NULL;
+	make_key(&buckets->key);
+	buckets->unit_ns = (uint64_t)rate.unit_ms * 1000000;
+	buckets->token_ns = buckets->unit_ns / (uint64_t)rate.count;
+	return buckets;
+}
+
+void limit_buckets_free(struct limit_buckets *buckets)
+{
+	free(buckets);
+}
+
+bool limit_bucket_take(struct limit_buckets *buckets, const struct in6_addr *source, uint64_t now_ms)
+{
+	_Atomic uint64_t *bucket = &buckets->full_at_ns[hash(&buckets->key, source) % LIMIT_BUCKETS];
+	uint64_t now = now_ms * 1000000, full_at = atomic_load_explicit(bucket, memory_order_relaxed), after;
+	do {
+		after = (full_at > now ? full_at : now) + buckets->token_ns;
+		if (after - now > buckets->unit_ns)
+			return false;
+	} while (!atomic_compare_exchange_weak_explicit(bucket, &full_at, after, memory_order_relaxed,
+							memory_order_relaxed));
+	return true;
 }

@@ -571,20 +571,13 @@ static bool read_port_range(const char *item, struct option_port_range *range, c
 		return true;
 	if (*end != '-' || !read_port(end + 1, &end, &range->last) || *end != '\0')
 		return fail(error, "a range is two ports, as 20000-20063, not %s", option_quote(item).text);
-	if (range->first == 0)
-		return fail(error, "port 0 stands alone, never in a range, not %s", option_quote(item).text);
 	if (range->first > range->last)
 		return fail(error, "a range starts with its lower port: write %u-%u", range->last, range->first);
 	return true;
 }
 
-static bool add_port(const char *item, void *field, char *error)
+static bool append_ports(struct option_ports *ports, struct option_port_range range, char *error)
 {
-	struct option_ports *ports = field;
-	struct option_port_range range;
-
-	if (!read_port_range(item, &range, error))
-		return false;
 	for (size_t i = 0; i < ports->count; i++) {
 		const struct option_port_range *other = &ports->list[i];
 		if (range.first <= other->last && other->first <= range.last)
@@ -602,6 +595,28 @@ static bool add_port(const char *item, void *field, char *error)
 	return true;
 }
 
+static bool add_port(const char *item, void *field, char *error)
+{
+	struct option_port_range range;
+
+	if (!read_port_range(item, &range, error))
+		return false;
+	if (range.first == 0 && range.last > 0)
+		return fail(error, "port 0 stands alone, never in a range, not %s", option_quote(item).text);
+	return append_ports(field, range, error);
+}
+
+static bool add_port_of_set(const char *item, void *field, char *error)
+{
+	struct option_port_range range;
+	return read_port_range(item, &range, error) && append_ports(field, range, error);
+}
+
+static bool parse_port_set(const struct option *option, const char *text, void *field, char *error)
+{
+	return parse_list(option, text, field, error, add_port_of_set);
+}
+
 static bool parse_ports(const struct option *option, const char *text, void *field, char *error)
 {
 	return parse_list(option, text, field, error, add_port);
@@ -611,7 +626,8 @@ static void print_ports(const struct option *option, const void *field, FILE *ou
 {
 	const struct option_ports *ports = field;
 
-	(void)option;
+	if (ports->count == 0 && option->word)
+		fputs(option->word, out);
 	for (size_t i = 0; i < ports->count; i++) {
 		const struct option_port_range *range = &ports->list[i];
 		fprintf(out, "%s%u", i ? ", " : "", range->first);
@@ -628,6 +644,256 @@ static void free_ports(void *field)
 }
 
 const struct option_type option_ports = {.parse = parse_ports, .print = print_ports, .free = free_ports};
+const struct option_type option_port_set = {.parse = parse_port_set, .print = print_ports, .free = free_ports};
+
+/* Rates */
+
+static const struct unit rate_units[] = {{"/s", 1000}, {"/m", 60 * 1000}, {"/h", 60 * 60 * 1000}};
+
+static bool parse_rate(const struct option *option, const char *text, void *field, char *error)
+{
+	enum { RATE_MAX = 1000000 };
+	struct option_rate *rate = field;
+	size_t digits = strspn(text, "0123456789");
+
+	if (is_word(option, text))
+		return true;
+	for (size_t i = 0; i < COUNT_OF(rate_units) && digits > 0 && digits < 8; i++) {
+		long count = strtol(text, NULL, 10);
+		if (strcmp(text + digits, rate_units[i].suffix) != 0 || count < 1 || count > RATE_MAX)
+			continue;
+		*rate = (struct option_rate){.count = count, .unit_ms = rate_units[i].factor};
+		return true;
+	}
+	return fail(error, "must be a rate of 1 to %d a second, minute or hour, as 50/s or 600/m, or %s, not %s",
+		    RATE_MAX, option->word, option_quote(text).text);
+}
+
+static void print_rate(const struct option *option, const void *field, FILE *out)
+{
+	const struct option_rate *rate = field;
+	const struct unit *unit = rate_units;
+
+	if (rate->count == 0) {
+		fputs(option->word, out);
+		return;
+	}
+	while (unit->factor != rate->unit_ms)
+		unit++;
+	fprintf(out, "%lld%s", (long long)rate->count, unit->suffix);
+}
+
+const struct option_type option_rate = {.parse = parse_rate, .print = print_rate};
+
+/* Prefixes */
+
+enum { MAPPED_BITS = 96 };
+
+/* Reads `/24` with at most BITS. */
+static bool read_prefix_length(const char *text, unsigned bits, unsigned *length)
+{
+	size_t digits = strspn(text + (*text == '/'), "0123456789");
+	if (*text != '/' || digits == 0 || digits > 3 || text[1 + digits] != '\0')
+		return false;
+	*length = (unsigned)strtoul(text + 1, NULL, 10);
+	return *length <= bits;
+}
+
+static bool parse_source_prefix(const struct option *option, const char *text, void *field, char *error)
+{
+	struct option_source_prefix *prefix = field;
+	char first[8];
+	const char *comma = strchr(text, ',');
+	size_t length = comma ? (size_t)(comma - text) : 0;
+
+	(void)option;
+	while (length > 0 && isblank((unsigned char)text[length - 1]))
+		length--;
+	snprintf(first, sizeof(first), "%.*s", (int)(length < sizeof(first) ? length : sizeof(first) - 1), text);
+	if (comma && length < sizeof(first) && read_prefix_length(first, 32, &prefix->v4) &&
+	    read_prefix_length(comma + 1 + strspn(comma + 1, " \t"), 128, &prefix->v6))
+		return true;
+	return fail(error, "must be two prefix lengths, for IPv4 and IPv6, as /32, /64, not %s",
+		    option_quote(text).text);
+}
+
+static void print_source_prefix(const struct option *option, const void *field, FILE *out)
+{
+	const struct option_source_prefix *prefix = field;
+	(void)option;
+	fprintf(out, "/%u, /%u", prefix->v4, prefix->v6);
+}
+
+const struct option_type option_source_prefix = {.parse = parse_source_prefix, .print = print_source_prefix};
+
+void option_print_prefix(const struct option_prefix *prefix, char *text)
+{
+	bool v4 = prefix->length >= MAPPED_BITS && IN6_IS_ADDR_V4MAPPED(&prefix->address);
+	const void *address = v4 ? (const void *)&prefix->address.s6_addr[12] : &prefix->address;
+	inet_ntop(v4 ? AF_INET : AF_INET6, address, text, INET6_ADDRSTRLEN);
+	sprintf(text + strlen(text), "/%u", prefix->length - (v4 ? MAPPED_BITS : 0));
+}
+
+/* Clears the bits of ADDRESS beyond the first LENGTH. Were any set? */
+static bool clear_rest(struct in6_addr *address, unsigned length)
+{
+	bool set = false;
+	for (unsigned bit = length; bit < 128; bit++) {
+		uint8_t mask = (uint8_t)(0x80 >> (bit % 8));
+		set |= (address->s6_addr[bit / 8] & mask) != 0;
+		address->s6_addr[bit / 8] &= (uint8_t)~mask;
+	}
+	return set;
+}
+
+/* Reads `10.0.0.0/8`, `192.0.2.1`, `2001:db8::/32`. IPv4-mapped IPv6 is IPv4. */
+static bool read_prefix(const char *item, struct option_prefix *prefix, char *error)
+{
+	bool v6 = strchr(item, ':');
+	unsigned bits = v6 ? 128 : 32;
+	size_t length = strcspn(item, "/");
+	char literal[INET6_ADDRSTRLEN], meant[INET6_ADDRSTRLEN + 4];
+
+	*prefix = (struct option_prefix){.length = bits};
+	snprintf(literal, sizeof(literal), "%.*s", (int)(length < sizeof(literal) ? length : sizeof(literal) - 1),
+		 item);
+	if (!v6)
+		prefix->address.s6_addr[10] = prefix->address.s6_addr[11] = 0xff;
+	if (length >= sizeof(literal) || inet_pton(v6 ? AF_INET6 : AF_INET, literal,
+						   v6 ? prefix->address.s6_addr : &prefix->address.s6_addr[12]) != 1)
+		return fail(error,
+			    "%s is no address and no prefix: write 192.0.2.1, 192.0.2.0/24, 2001:db8::/32 or all",
+			    option_quote(item).text);
+	if (item[length] == '/' && !read_prefix_length(item + length, bits, &prefix->length))
+		return fail(error, "%s: a prefix has 0 to %u bits", option_quote(item).text, bits);
+	prefix->length += v6 ? 0 : MAPPED_BITS;
+	if (!clear_rest(&prefix->address, prefix->length))
+		return true;
+	option_print_prefix(prefix, meant);
+	return fail(error, "%s has bits beyond its length: write %s", option_quote(item).text, meant);
+}
+
+/* Makes room by doubling, as a file may have many. */
+static bool append_prefix(struct option_prefixes *prefixes, const struct option_prefix *prefix, char *error)
+{
+	size_t count = prefixes->count;
+
+	if ((count & (count - 1)) == 0) {
+		struct option_prefix *list = reallocarray(prefixes->list, count ? 2 * count : 1, sizeof(*list));
+		if (!list)
+			return fail(error, "out of memory");
+		prefixes->list = list;
+	}
+	prefixes->list[prefixes->count++] = *prefix;
+	return true;
+}
+
+static bool add_prefix(const char *item, void *field, char *error)
+{
+	struct option_prefix prefix = {.all = strcmp(item, "all") == 0};
+	return (prefix.all || read_prefix(item, &prefix, error)) && append_prefix(field, &prefix, error);
+}
+
+static bool parse_prefixes(const struct option *option, const char *text, void *field, char *error)
+{
+	return parse_list(option, text, field, error, add_prefix);
+}
+
+static void print_prefixes(const struct option *option, const void *field, FILE *out)
+{
+	const struct option_prefixes *prefixes = field;
+	char text[INET6_ADDRSTRLEN + 4];
+
+	if (prefixes->count == 0)
+		fputs(option->word, out);
+	for (size_t i = 0; i < prefixes->count; i++) {
+		option_print_prefix(&prefixes->list[i], text);
+		fprintf(out, "%s%s", i ? ", " : "", prefixes->list[i].all ? "all" : text);
+	}
+}
+
+static void free_prefixes(void *field)
+{
+	struct option_prefixes *prefixes = field;
+	free(prefixes->list);
+	*prefixes = (struct option_prefixes){0};
+}
+
+const struct option_type option_prefixes = {.parse = parse_prefixes, .print = print_prefixes, .free = free_prefixes};
+
+static bool parse_prefix_file(const struct option *option, const char *text, void *field, char *error)
+{
+	struct option_prefix_file *file = field;
+	return option_string.parse(option, text, &file->path, error);
+}
+
+/* Takes one line of FILE: a prefix, a comment or nothing. */
+static bool add_prefix_line(struct option_prefix_file *file, char *line, unsigned number, char *error)
+{
+	char reason[OPTION_ERROR_SIZE];
+	char *end = line;
+
+	while ((end = strpbrk(end, "#;")) && end > line && !isblank((unsigned char)end[-1]))
+		end++;
+	if (end)
+		*end = '\0';
+	line[strcspn(line, "\r\n")] = '\0';
+	line = trim(line);
+	if (*line == '\0' || add_prefix(line, &file->prefixes, reason))
+		return true;
+	return fail(error, "%s:%u: %s", file->path, number, reason);
+}
+
+static bool read_prefix_lines(struct option_prefix_file *file, FILE *in, char *error)
+{
+	enum { LINE_SIZE = 1024 };
+	char line[LINE_SIZE];
+	unsigned number = 0;
+
+	while (fgets(line, sizeof(line), in)) {
+		number++;
+		if (strlen(line) == sizeof(line) - 1)
+			return fail(error, "%s:%u: the line is too long", file->path, number);
+		if (!add_prefix_line(file, line, number, error))
+			return false;
+	}
+	return !ferror(in) || fail(error, "%s: %s", file->path, strerror(errno));
+}
+
+static bool load_prefix_file(const struct option *option, void *field, char *error)
+{
+	struct option_prefix_file *file = field;
+
+	(void)option;
+	if (!file->path)
+		return true;
+	FILE *in = fopen(file->path, "re");
+	if (!in)
+		return fail(error, "%s: %s", file->path, strerror(errno));
+	bool read = read_prefix_lines(file, in, error);
+	fclose(in);
+	return read;
+}
+
+static void print_prefix_file(const struct option *option, const void *field, FILE *out)
+{
+	const struct option_prefix_file *file = field;
+	option_string.print(option, &file->path, out);
+}
+
+static void free_prefix_file(void *field)
+{
+	struct option_prefix_file *file = field;
+	option_string.free(&file->path);
+	free_prefixes(&file->prefixes);
+}
+
+const struct option_type option_prefix_file = {
+	.parse = parse_prefix_file,
+	.load = load_prefix_file,
+	.print = print_prefix_file,
+	.free = free_prefix_file,
+};
 
 /* Rows */
 

@@ -28,8 +28,8 @@ struct option_type {
 	/* Reads TEXT (trimmed, not empty) into FIELD, which is zeroed. False: the reason, without key and place, is
 	 * in ERROR (OPTION_ERROR_SIZE bytes) and FIELD owns nothing. */
 	bool (*parse)(const struct option *option, const char *text, void *field, char *error);
-	/* Reads the file that FIELD names, once its service is known to be enabled; NULL: it names none. A zeroed FIELD is
-	 * fine. False: the reason is in ERROR. */
+	/* Reads the file that FIELD names, where it names one, once its service is known to be enabled; NULL: it names
+	 * none. False: the reason is in ERROR. */
 	bool (*load)(const struct option *option, void *field, char *error);
 	/* Writes FIELD so that parse reads it back to the same. */
 	void (*print)(const struct option *option, const void *field, FILE *out);
@@ -44,8 +44,10 @@ struct option {
 	const struct option_type *type;
 	size_t offset;       /* of the field in the struct that the rows describe */
 	const char *initial; /* the default as a user would write it; NULL: none, the field stays zeroed */
-	int64_t min, max;    /* option_string: max bytes, 0: OPTION_STRING_MAX */
-	int64_t step;        /* numbers are a multiple of it; 0: any */
+	const char
+		*initial_amplifying; /* the default where a UDP reply can be longer than its request; NULL: initial */
+	int64_t min, max;            /* option_string: max bytes, 0: OPTION_STRING_MAX */
+	int64_t step;                /* numbers are a multiple of it; 0: any */
 	const char *word;
 	int64_t word_value;
 	const char *const *words; /* option_choice: NULL-terminated, the index is the value */
@@ -99,6 +101,46 @@ struct option_ports {
 
 /* Ports, ranges and names of services(5), in the order written. */
 extern const struct option_type option_ports;
+
+/* The same as a set, from 0 on; WORD reads as the empty one. */
+extern const struct option_type option_port_set;
+
+/* So many in so long, as 50/s or 600/m. COUNT 0: unlimited, the WORD. */
+struct option_rate {
+	int64_t count, unit_ms;
+};
+extern const struct option_type option_rate;
+
+/* How many bits of an address are one source, as `/32, /64`. */
+struct option_source_prefix {
+	unsigned v4, v6;
+};
+extern const struct option_type option_source_prefix;
+
+/* The first LENGTH bits of ADDRESS, IPv4 mapped into ::ffff:0:0/96. The rest of ADDRESS is zero. */
+struct option_prefix {
+	struct in6_addr address;
+	unsigned length;
+	bool all; /* of both families, where ::/0 is of IPv6 alone */
+};
+
+struct option_prefixes {
+	struct option_prefix *list;
+	size_t count;
+};
+
+/* Addresses, prefixes in CIDR notation, `all`; WORD reads as the empty list. */
+extern const struct option_type option_prefixes;
+
+/* A file of them, one a line; loaded by load. WORD reads as NULL. */
+struct option_prefix_file {
+	char *path;
+	struct option_prefixes prefixes;
+};
+extern const struct option_type option_prefix_file;
+
+/* Writes PREFIX as 10.0.0.0/8 or 2001:db8::/32 to TEXT (INET6_ADDRSTRLEN + 4 bytes). */
+void option_print_prefix(const struct option_prefix *prefix, char *text);
 
 /* The row of KEY among COUNT, or NULL. */
 const struct option *option_find(const struct option *options, size_t count, const char *key);

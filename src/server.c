@@ -371,6 +371,20 @@ static bool attach_listener(struct server *server, struct listener *listener, un
 	return listener->tcp != NULL || listener->udp != NULL;
 }
 
+/* What comes from a port that we serve over UDP would be answered there, and so could go round for ever. */
+static bool refuse_served_ports(struct server *server)
+{
+	struct runtime_ports *served = calloc(1, sizeof *served);
+	if (served == NULL)
+		return false;
+	for (size_t i = 0; i < server->listener_count; i++)
+		if (server->listeners[i].endpoint->transport == TRANSPORT_UDP)
+			runtime_ports_add(served, socket_address_port(&server->listeners[i].address));
+	generation_refuse_ports(server->generation, served);
+	free(served);
+	return true;
+}
+
 static bool prepare_service(struct server *server)
 {
 	server->metrics = metrics_new(server->worker_count);
@@ -378,7 +392,7 @@ static bool prepare_service(struct server *server)
 	if (server->metrics == NULL || server->refused_told == NULL)
 		return false;
 	server->generation = generation_new(server->config, server->metrics, &server->gate);
-	if (server->generation == NULL || !create_workers(server))
+	if (server->generation == NULL || !refuse_served_ports(server) || !create_workers(server))
 		return false;
 	for (size_t i = 0; i < server->listener_count; i++)
 		if (!attach_listener(server, &server->listeners[i], (unsigned)(i % server->worker_count)))

@@ -57,6 +57,15 @@ bool socket_address_is_wildcard(const struct socket_address *address)
 	return IN6_IS_ADDR_UNSPECIFIED(&address->v6.sin6_addr);
 }
 
+struct in6_addr socket_address_ip(const struct socket_address *address)
+{
+	struct in6_addr ip = {.s6_addr = {[10] = 0xff, [11] = 0xff}};
+	if (address->any.sa_family == AF_INET6)
+		return address->v6.sin6_addr;
+	memcpy(&ip.s6_addr[12], &address->v4.sin_addr, sizeof address->v4.sin_addr);
+	return ip;
+}
+
 bool socket_address_same_ip(const struct socket_address *a, const struct socket_address *b)
 {
 	if (a->any.sa_family != b->any.sa_family)

@@ -28,6 +28,9 @@ bool socket_address_set(struct socket_address *address, int family, const void *
 uint16_t socket_address_port(const struct socket_address *address);
 bool socket_address_is_wildcard(const struct socket_address *address);
 
+/* The IP alone, IPv4 mapped into ::ffff:0:0/96. */
+struct in6_addr socket_address_ip(const struct socket_address *address);
+
 /* Whether both are one IP (ports aside). */
 bool socket_address_same_ip(const struct socket_address *a, const struct socket_address *b);
 

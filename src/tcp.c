@@ -24,7 +24,7 @@ struct side {
 	struct tcp_listener *listeners;
 	struct event *retry;     /* out of descriptors or memory: accept again */
 	struct mail resume, end; /* a place is free; end everything */
-	struct log_bound full_bound, accept_bound;
+	struct log_bound full_bound, accept_bound, refuse_bound;
 };
 
 struct tcp {
@@ -66,7 +66,8 @@ struct connection {
 	struct wheel_entry deadline;
 	struct side *side;
 	struct runtime *runtime;
-	struct unsent *unsent; /* NULL: nothing waits to be sent */
+	struct limit_source *source; /* whose place it holds; NULL: sources are not counted */
+	struct unsent *unsent;       /* NULL: nothing waits to be sent */
 	uint64_t received, sent;
 	uint64_t began_ms, active_ms;
 	union {
@@ -185,6 +186,7 @@ static void end(struct connection *connection, enum metric reason)
 {
 	struct side *side = connection->side;
 	struct runtime *runtime = connection->runtime;
+	struct limit_source *source = connection->source;
 	int fd = connection_fd(connection);
 
 	connection->reason = (uint8_t)reason;
@@ -196,6 +198,8 @@ static void end(struct connection *connection, enum metric reason)
 	wheel_remove(&connection->deadline);
 	free(connection);
 	close(fd);
+	if (source != NULL)
+		limit_source_leave(runtime->sources, source);
 	leave(side->tcp, runtime);
 }
 
@@ -462,19 +466,65 @@ static void end_now(struct wheel_entry *entry)
 
 /* --- accepting --- */
 
-static void begin(struct side *side, struct runtime *runtime, int fd, const struct sockaddr_in6 *peer)
+/* Closes at once what is not let in. */
+static void turn_away(struct side *side, struct runtime *runtime, int fd, const struct socket_address *peer,
+		      enum metric reason)
 {
-	struct connection *connection = calloc(1, sizeof *connection);
-	metrics_add(&runtime->tcp[worker_index(side->worker)], METRIC_ACCEPTED, 1);
-	if (connection == NULL) {
-		metrics_add(&runtime->tcp[worker_index(side->worker)], METRIC_CLOSED_NO_MEMORY, 1);
-		close(fd);
-		leave(side->tcp, runtime);
+	char source[SOCKET_TEXT_SIZE];
+
+	close(fd);
+	metrics_add(&runtime->tcp[worker_index(side->worker)], reason, 1);
+	leave(side->tcp, runtime);
+	if (!log_allows(&side->refuse_bound, wheel_now_ms(), "refused connections"))
+		return;
+	socket_address_print(peer, source);
+	struct log_context context = {.service = runtime->config->name, .transport = "tcp", .source = source};
+	log_write(LOG_WARNING, &context, "%s: tcp %s turned away: %s", context.service, source,
+		  metrics_rows[reason].reason);
+}
+
+/* Why PEER is not let in; METRIC_COUNT: it is, and if sources are counted SOURCE holds its place. */
+static enum metric judge(struct runtime *runtime, const struct socket_address *peer, struct limit_source **source)
+{
+	static const enum metric reasons[] = {
+		[LIMIT_ADMIT] = METRIC_COUNT,
+		[LIMIT_TURN_AWAY] = METRIC_REFUSED_SOURCE_LIMIT,
+		[LIMIT_NO_MEMORY] = METRIC_REFUSED_NO_MEMORY,
+	};
+	struct in6_addr ip = socket_address_ip(peer), prefix = runtime_source(runtime, &ip);
+
+	*source = NULL;
+	if (runtime->prefixes != NULL && !prefix_map_allows(runtime->prefixes, &ip))
+		return METRIC_REFUSED_DENIED;
+	if (runtime->connection_buckets != NULL &&
+	    !limit_bucket_take(runtime->connection_buckets, &prefix, wheel_now_ms()))
+		return METRIC_REFUSED_RATE;
+	if (runtime->sources == NULL)
+		return METRIC_COUNT;
+	return reasons[limit_source_enter(runtime->sources, &prefix, runtime->source_maximum, source)];
+}
+
+/* Takes over an accepted connection, which holds its places. */
+static void begin(struct side *side, struct runtime *runtime, int fd, const struct socket_address *peer)
+{
+	struct limit_source *source;
+	enum metric reason = judge(runtime, peer, &source);
+	if (reason != METRIC_COUNT) {
+		turn_away(side, runtime, fd, peer, reason);
 		return;
 	}
+	struct connection *connection = calloc(1, sizeof *connection);
+	if (connection == NULL) {
+		if (source != NULL)
+			limit_source_leave(runtime->sources, source);
+		turn_away(side, runtime, fd, peer, METRIC_REFUSED_NO_MEMORY);
+		return;
+	}
+	metrics_add(&runtime->tcp[worker_index(side->worker)], METRIC_ACCEPTED, 1);
 	connection->side = side;
 	connection->runtime = runtime;
-	connection->peer.v6 = *peer;
+	connection->source = source;
+	connection->peer.v6 = peer->v6;
 	connection->began_ms = connection->active_ms = wheel_now_ms();
 	event_assign(&connection->event, worker_base(side->worker), fd, EV_READ | EV_PERSIST, on_readable, connection);
 	wheel_set(side->wheel, &connection->deadline, next_deadline(connection));
@@ -546,13 +596,12 @@ static void on_acceptable(evutil_socket_t fd, short what, void *argument)
 
 	(void)what;
 	for (int i = 0; i < TCP_ACCEPTS_A_WAKEUP; i++) {
-		struct sockaddr_in6 peer = {0};
-		socklen_t length = sizeof peer;
+		struct socket_address peer = {.length = sizeof peer.v6};
 		if (!enter(side->tcp, listener->runtime)) {
 			pause_full(listener);
 			return;
 		}
-		int accepted = accept4(fd, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int accepted = accept4(fd, &peer.any, &peer.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (accepted >= 0) {
 			begin(side, listener->runtime, accepted, &peer);
 			continue;

@@ -131,18 +131,22 @@ static bool is_listed_group(const struct config_service *service, const struct s
 	return false;
 }
 
-/* Why the datagram that FROM sent TO us gets no answer; METRIC_COUNT: none, it is served. A datagram to a broadcast
- * address reaches every socket of the port, so one answer each would multiply it; one from an endpoint of ours, or
- * from where no single host can be, would make us talk to ourselves or to many. */
-static enum metric judge(const struct udp_socket *socket, const struct socket_address *from,
-			 const struct destination *to, size_t length)
+/* Is the endpoint itself the sender? What reaches a wildcard through the loopback interface comes from an address of this
+ * host, and so of the endpoint. */
+static bool is_own_endpoint(const struct udp_socket *socket, const struct socket_address *from,
+			    const struct destination *to)
 {
-	bool v4 = from->any.sa_family == AF_INET;
-	uint16_t port = socket_address_port(from);
+	enum { LOOPBACK_INTERFACE = 1 }; /* in every network namespace */
+	return socket_address_port(from) == socket_address_port(&socket->address) &&
+	       (to->interface == LOOPBACK_INTERFACE || socket_address_same_ip(from, &to->address));
+}
 
-	if (length > (size_t)socket->runtime->config->max_datagram)
-		return METRIC_DROPPED_TOO_LONG;
-	if (port == 0)
+/* Why what comes FROM there gets no answer; METRIC_COUNT: it may. An answer to an endpoint of ours, or to a port that
+ * answers by itself, could go round for ever; one to where no single host can be would reach many. */
+static enum metric judge_source(const struct udp_socket *socket, const struct socket_address *from,
+				const struct destination *to)
+{
+	if (socket_address_port(from) == 0)
 		return METRIC_DROPPED_PORT_ZERO;
 	if (socket_address_is_wildcard(from))
 		return METRIC_DROPPED_SOURCE_UNSPECIFIED;
@@ -150,13 +154,44 @@ static enum metric judge(const struct udp_socket *socket, const struct socket_ad
 		return METRIC_DROPPED_SOURCE_MULTICAST;
 	if (is_broadcast(from))
 		return METRIC_DROPPED_SOURCE_BROADCAST;
-	if (port == socket_address_port(&socket->address) && socket_address_same_ip(from, &to->address))
+	if (is_own_endpoint(socket, from, to))
 		return METRIC_DROPPED_OWN_ENDPOINT;
+	if (runtime_refuses_port(socket->runtime, socket_address_port(from)))
+		return METRIC_DROPPED_REFUSED_PORT;
+	return METRIC_COUNT;
+}
+
+/* The same for where it was sent TO: a broadcast reaches every socket of the port, and each would answer it. */
+static enum metric judge_destination(const struct udp_socket *socket, const struct destination *to)
+{
+	bool v4 = to->address.any.sa_family == AF_INET;
 	if (is_multicast(&to->address))
 		return is_listed_group(socket->runtime->config, &to->address) ? METRIC_COUNT
 									      : METRIC_DROPPED_TO_MULTICAST;
-	if (v4 && to->reply_v4.s_addr != to->address.v4.sin_addr.s_addr)
-		return METRIC_DROPPED_TO_BROADCAST;
+	return v4 && to->reply_v4.s_addr != to->address.v4.sin_addr.s_addr ? METRIC_DROPPED_TO_BROADCAST : METRIC_COUNT;
+}
+
+/* Why a datagram of LENGTH bytes gets no answer; METRIC_COUNT: it is served. */
+static enum metric judge(const struct udp_socket *socket, const struct socket_address *from,
+			 const struct destination *to, size_t length)
+{
+	const struct runtime *runtime = socket->runtime;
+	enum metric reason = judge_source(socket, from, to);
+
+	if (reason == METRIC_COUNT)
+		reason = judge_destination(socket, to);
+	if (reason != METRIC_COUNT)
+		return reason;
+	if (length > (size_t)runtime->config->max_datagram)
+		return METRIC_DROPPED_TOO_LONG;
+	if (runtime->prefixes == NULL && runtime->datagram_buckets == NULL)
+		return METRIC_COUNT;
+
+	struct in6_addr ip = socket_address_ip(from), prefix = runtime_source(runtime, &ip);
+	if (runtime->prefixes != NULL && !prefix_map_allows(runtime->prefixes, &ip))
+		return METRIC_DROPPED_DENIED;
+	if (runtime->datagram_buckets != NULL && !limit_bucket_take(runtime->datagram_buckets, &prefix, wheel_now_ms()))
+		return METRIC_DROPPED_RATE;
 	return METRIC_COUNT;
 }
 

@@ -147,9 +147,6 @@ fail:
 static void *worker_run(void *argument)
 {
 	struct worker *worker = argument;
-	char name[16];
-	snprintf(name, sizeof name, "worker-%u", worker->index);
-	pthread_setname_np(pthread_self(), name);
 	event_base_dispatch(worker->base);
 	return NULL;
 }
@@ -157,11 +154,16 @@ static void *worker_run(void *argument)
 int worker_start(struct worker *worker)
 {
 	sigset_t all, before;
+	char name[16];
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &before);
 	int error = pthread_create(&worker->thread, NULL, worker_run, worker);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	worker->running = error == 0;
+	if (error == 0) {
+		snprintf(name, sizeof name, "worker-%u", worker->index);
+		pthread_setname_np(worker->thread, name);
+	}
 	return error;
 }
 

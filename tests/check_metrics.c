@@ -137,7 +137,8 @@ END_TEST
 
 static bool is_reason(int metric)
 {
-	return (metric >= METRIC_CLOSED_FIRST && metric <= METRIC_CLOSED_LAST) ||
+	return (metric >= METRIC_REFUSED_FIRST && metric <= METRIC_REFUSED_LAST) ||
+	       (metric >= METRIC_CLOSED_FIRST && metric <= METRIC_CLOSED_LAST) ||
 	       (metric >= METRIC_DROPPED_FIRST && metric <= METRIC_DROPPED_LAST);
 }
 

@@ -374,7 +374,8 @@ END_TEST
 START_TEST(max_connections_of_the_daemon_holds_for_all_services_together)
 {
 	char byte;
-	start(DAEMON "workers = 2\nmax_connections = 2\n" ECHO "[other]\ntype = echo\naddress = 127.0.0.1\nport = 0\n");
+	start(DAEMON "workers = 2\nmax_connections = 2\n[defaults]\nmax_connections_per_source = 2\n" ECHO
+		     "[other]\ntype = echo\naddress = 127.0.0.1\nport = 0\n");
 	await_line(READY);
 	int first = connect_to("echo"), second = connect_to("other");
 	net_assert_echo(first);

@@ -71,6 +71,8 @@ start_echo() {
 		[daemon]
 		workers = 4
 		max_connections = 6
+		[defaults]
+		max_connections_per_source = unlimited
 		[echo]
 		protocol = tcp
 		address = 127.0.0.1
@@ -90,6 +92,8 @@ start_echo() {
 		[daemon]
 		workers = 4
 		max_connections = 3
+		[defaults]
+		max_connections_per_source = unlimited
 		[echo]
 		protocol = tcp
 		address = 127.0.0.1
@@ -179,7 +183,7 @@ start_echo() {
 
 @test "limits: 15000 idle connections cost less than 1 KiB each and leave a new one served" {
 	[[ $(ulimit -Hn) == unlimited ]] || (($(ulimit -Hn) > 15100)) || skip "needs 15100 descriptors a process"
-	start_echo
+	start_echo 'max_connections_per_source = unlimited'
 	need_memory_figures
 	python limits.py idle_memory "$PID" 127.0.0.1 "$(port_of echo tcp)" 15000 yes
 }

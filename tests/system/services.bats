@@ -87,7 +87,7 @@ start_service() {
 }
 
 @test "qotd: the quotations that are shipped are each under 512 bytes" {
-	start_service qotd "quotes_file = $TESTS_SRCDIR/../etc/quotes"
+	start_service qotd "quotes_file = $TESTS_SRCDIR/../etc/quotes" 'datagram_rate = unlimited'
 	python services.py quotations tcp 127.0.0.1 "$(port_of qotd tcp)" 200 >/dev/null
 	python services.py quotations udp 127.0.0.1 "$(port_of qotd udp)" 200 >/dev/null
 }

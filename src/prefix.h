@@ -1,0 +1,31 @@
+/* prefix.h: which address is allowed and which is denied, by the most specific prefix. */
+#ifndef SMALLSERVD_PREFIX_H
+#define SMALLSERVD_PREFIX_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Addresses are IPv6 throughout, with IPv4 mapped into ::ffff:0:0/96. */
+
+/* The first LENGTH bits of ADDRESS, with the rest zero. */
+struct in6_addr prefix_mask(const struct in6_addr *address, unsigned length);
+
+/* A rule: LENGTH bits of ADDRESS decide, and the rest of ADDRESS is zero. */
+struct prefix_rule {
+	struct in6_addr address;
+	unsigned length; /* 0 to 128; IPv4's /0 is 96 */
+	bool allow;
+};
+
+struct prefix_map;
+
+/* A map of COUNT RULES; where no rule matches, UNMATCHED is the answer. Of rules with the same prefix the last one holds.
+ * NULL when out of memory. */
+struct prefix_map *prefix_map_new(const struct prefix_rule *rules, size_t count, bool unmatched);
+void prefix_map_free(struct prefix_map *map);
+
+/* Whether the most specific rule that ADDRESS matches allows it. Any thread; a binary search. */
+bool prefix_map_allows(const struct prefix_map *map, const struct in6_addr *address);
+
+#endif
