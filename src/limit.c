@@ -233,12 +233,12 @@ void limit_source_leave(struct limit_sources *sources, struct limit_source *sour
 
 /* --- token buckets --- */
 
-/* A bucket is one number, the time at which it will be full again (GCRA, ITU-T I.371): empty ones need no refill. */
+/* A bucket is one number, the time at which it will be full again (GCRA, ITU-T I.371): it needs no refill. Time is counted
+ * in ms divided by the rate's count, so that a token takes unit_ms of them and nothing is rounded. */
 struct limit_buckets {
 	struct key key;
-	uint64_t token_ns; /* how long one token takes to come */
-	uint64_t unit_ns;  /* how long a whole bucket takes */
-	_Atomic uint64_t full_at_ns[LIMIT_BUCKETS];
+	uint64_t count, unit_ms;
+	_Atomic uint64_t full_at[LIMIT_BUCKETS];
 };
 
 struct limit_buckets *limit_buckets_new(struct limit_rate rate)
@@ -247,8 +247,8 @@ struct limit_buckets *limit_buckets_new(struct limit_rate rate)
 	if (buckets == NULL)
 		return NULL;
 	make_key(&buckets->key);
-	buckets->unit_ns = (uint64_t)rate.unit_ms * 1000000;
-	buckets->token_ns = buckets->unit_ns / (uint64_t)rate.count;
+	buckets->count = (uint64_t)rate.count;
+	buckets->unit_ms = (uint64_t)rate.unit_ms;
 	return buckets;
 }
 
@@ -259,11 +259,12 @@ void limit_buckets_free(struct limit_buckets *buckets)
 
 bool limit_bucket_take(struct limit_buckets *buckets, const struct in6_addr *source, uint64_t now_ms)
 {
-	_Atomic uint64_t *bucket = &buckets->full_at_ns[hash(&buckets->key, source) % LIMIT_BUCKETS];
-	uint64_t now = now_ms * 1000000, full_at = atomic_load_explicit(bucket, memory_order_relaxed), after;
+	_Atomic uint64_t *bucket = &buckets->full_at[hash(&buckets->key, source) % LIMIT_BUCKETS];
+	uint64_t now = now_ms * buckets->count, whole = buckets->unit_ms * buckets->count, after;
+	uint64_t full_at = atomic_load_explicit(bucket, memory_order_relaxed);
 	do {
-		after = (full_at > now ? full_at : now) + buckets->token_ns;
-		if (after - now > buckets->unit_ns)
+		after = (full_at > now ? full_at : now) + buckets->unit_ms;
+		if (after - now > whole)
 			return false;
 	} while (!atomic_compare_exchange_weak_explicit(bucket, &full_at, after, memory_order_relaxed,
 							memory_order_relaxed));

@@ -4,6 +4,7 @@
 #include "log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -86,14 +87,26 @@ void log_open(enum log_target target, int level, int facility)
 	atomic_store_explicit(&logger.level, level, memory_order_relaxed);
 }
 
+/* A reader that has stopped reading must not stop the daemon: a line that would have to wait for it is lost, counted. A
+ * pipe that is writable takes a line of PIPE_BUF bytes without waiting. */
+static bool stderr_takes_a_line(void)
+{
+	struct pollfd waits = {.fd = STDERR_FILENO, .events = POLLOUT};
+	return poll(&waits, 1, 0) != 0;
+}
+
 static void write_stderr(const struct record *record)
 {
 	char line[TEXT_SIZE + 8];
 	int length = logger.prefix ? snprintf(line, sizeof line, "<%d>%s\n", record->level, record->text)
 				   : snprintf(line, sizeof line, "%s\n", record->text);
-	/* one write a line, so that lines of several programs do not mix; there is nowhere to report a failure to */
-	while (write(STDERR_FILENO, line, (size_t)length) < 0 && errno == EINTR)
-		;
+	ssize_t written = -1;
+	/* one write a line, so that lines of several programs do not mix */
+	if (stderr_takes_a_line())
+		while ((written = write(STDERR_FILENO, line, (size_t)length)) < 0 && errno == EINTR)
+			;
+	if (written < 0)
+		atomic_fetch_add_explicit(&logger.lost, 1, memory_order_relaxed);
 }
 
 static void write_syslog(const struct record *record)
@@ -204,20 +217,23 @@ void log_write(int level, const struct log_context *context, const char *format,
 		enqueue(&record);
 }
 
-bool log_allows(struct log_bound *bound, uint64_t now_ms, const char *what)
+bool log_allows(struct log_bound *bound, uint64_t now_ms)
 {
-	if (now_ms - bound->interval_began_ms >= BOUND_INTERVAL_MS) {
-		unsigned suppressed = bound->suppressed;
-		*bound = (struct log_bound){.interval_began_ms = now_ms};
-		if (suppressed > 0)
-			log_notice("%s: %u more like this were not logged", what, suppressed);
-	}
-	if (bound->written < BOUND_LINES) {
-		bound->written++;
+	uint64_t began = atomic_load(&bound->interval_began_ms);
+	if (now_ms - began >= BOUND_INTERVAL_MS &&
+	    atomic_compare_exchange_strong(&bound->interval_began_ms, &began, now_ms))
+		atomic_store(&bound->written, 0);
+	if (atomic_fetch_add(&bound->written, 1) < BOUND_LINES)
 		return true;
-	}
-	bound->suppressed++;
+	atomic_fetch_add(&bound->suppressed, 1);
 	return false;
+}
+
+void log_tell_suppressed(struct log_bound *bound, const char *what)
+{
+	unsigned suppressed = atomic_exchange(&bound->suppressed, 0);
+	if (suppressed > 0)
+		log_notice("%s: %u more like this were not logged", what, suppressed);
 }
 
 int log_queue_fd(void)
@@ -246,8 +262,9 @@ void log_flush(void)
 
 	unsigned long lost = atomic_load_explicit(&logger.lost, memory_order_relaxed);
 	if (lost != logger.lost_told) {
-		log_warning("log: %lu lines lost, more than could be written", lost - logger.lost_told);
+		unsigned long since = lost - logger.lost_told;
 		logger.lost_told = lost;
+		log_warning("log: %lu lines lost, more than could be written", since);
 	}
 }
 

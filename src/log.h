@@ -2,6 +2,7 @@
 #ifndef SMALLSERVD_LOG_H
 #define SMALLSERVD_LOG_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <syslog.h>
@@ -37,15 +38,17 @@ void log_write(int level, const struct log_context *context, const char *format,
 #define log_info(...)    log_write(LOG_INFO, NULL, __VA_ARGS__)
 #define log_debug(...)   log_write(LOG_DEBUG, NULL, __VA_ARGS__)
 
-/* Bounds what a client can cause: a few lines an interval, then one that counts the rest. One thread's own; zeroed at
- * the start. */
+/* Bounds what a client can cause: a few lines an interval, then one that counts the rest. Zeroed at the start. */
 struct log_bound {
-	uint64_t interval_began_ms;
-	unsigned written, suppressed;
+	_Atomic uint64_t interval_began_ms;
+	atomic_uint written, suppressed;
 };
 
-/* Whether one more line may be written at NOW_MS (a monotonic clock). Tells of suppressed lines in between itself. */
-bool log_allows(struct log_bound *bound, uint64_t now_ms, const char *what);
+/* Whether one more line may be written at NOW_MS (a monotonic clock). Any thread. */
+bool log_allows(struct log_bound *bound, uint64_t now_ms);
+
+/* Tells how many lines about WHAT were not written since the last time, if any were. Any thread. */
+void log_tell_suppressed(struct log_bound *bound, const char *what);
 
 /* An eventfd that is readable when lines are queued; -1 before log_open. For the thread that called log_open. */
 int log_queue_fd(void);

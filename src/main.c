@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "arguments.h"
 #include "config.h"
@@ -54,15 +56,28 @@ static int list_types(void)
 	return finish_output();
 }
 
-/* What was wrong goes to stderr, and where it is all right, what is worth a warning. */
-static struct config *load(const char *file)
+static struct config *load(const char *file, struct config_report *report)
 {
-	struct config_report report = {0};
-	struct config *config = config_load(file, &report);
-	for (size_t i = 0; i < report.count; i++)
-		fprintf(stderr, "%s\n", report.messages[i].text);
-	config_report_free(&report);
+	struct config *config = config_load(file, report);
+	for (size_t i = 0; i < report->count && config == NULL; i++)
+		fprintf(stderr, "%s\n", report->messages[i].text);
 	return config;
+}
+
+/* Warnings of a configuration that is good otherwise: where it is only looked at, to stderr. */
+static void print_warnings(const struct config_report *report)
+{
+	for (size_t i = 0; i < report->count; i++)
+		fprintf(stderr, "%s\n", report->messages[i].text);
+}
+
+static void log_warnings(const struct config_report *report)
+{
+	for (size_t i = 0; i < report->count; i++) {
+		const struct config_message *message = &report->messages[i];
+		struct log_context context = {.config_file = message->file, .config_line = message->line};
+		log_write(LOG_WARNING, &context, "%s", message->text);
+	}
 }
 
 static void open_log(const struct config *config, int verbose)
@@ -137,16 +152,29 @@ static void forget_signals(struct event *events[SIGNAL_COUNT])
 			event_free(events[i]);
 }
 
-static int serve(struct config *config, int verbose)
+/* A signal that comes before we watch for it, or after, waits: none may kill us half started or half stopped. */
+static void block_signals(int how)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	for (int i = 0; i < SIGNAL_COUNT; i++)
+		sigaddset(&set, signals[i].number);
+	sigprocmask(how, &set, NULL);
+}
+
+static int serve(struct config *config, const struct config_report *report, int verbose)
 {
 	struct event *events[SIGNAL_COUNT] = {0};
 
+	block_signals(SIG_BLOCK);
 	signal(SIGPIPE, SIG_IGN);
 	open_log(config, verbose);
+	log_warnings(report);
 	struct server *server = server_new(config);
-	bool served = server != NULL && watch_signals(server, events) && server_start(server);
-	if (served)
-		server_run(server);
+	bool served = server != NULL && watch_signals(server, events);
+	block_signals(SIG_UNBLOCK);
+	served = served && server_start(server) && server_run(server);
+	block_signals(SIG_BLOCK);
 	forget_signals(events);
 	server_free(server);
 	if (served)
@@ -157,25 +185,41 @@ static int serve(struct config *config, int verbose)
 
 static int act_on_config(const struct arguments *arguments)
 {
-	struct config *config = load(arguments->config);
-	int status = EXIT_SUCCESS;
+	struct config_report report = {0};
+	struct config *config = load(arguments->config, &report);
+	int status = config != NULL ? EXIT_SUCCESS : EXIT_CONFIGURATION;
 
-	if (config == NULL)
-		return EXIT_CONFIGURATION;
-	if (arguments->action == ACTION_DUMP) {
+	if (config != NULL && arguments->action != ACTION_SERVE)
+		print_warnings(&report);
+	if (config != NULL && arguments->action == ACTION_DUMP) {
 		config_dump(config, stdout);
 		status = finish_output();
-	} else if (arguments->action == ACTION_SERVE) {
-		status = serve(config, arguments->verbose);
+	} else if (config != NULL && arguments->action == ACTION_SERVE) {
+		status = serve(config, &report, arguments->verbose);
 	}
+	config_report_free(&report);
 	config_unref(config);
 	return status;
 }
 
+/* Standard descriptors that the caller closed would become the daemon's own sockets, and get its log. */
+static bool open_standard_descriptors(void)
+{
+	int fd;
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd > STDERR_FILENO)
+		close(fd);
+	return fd >= 0;
+}
+
 int main(int argc, char **argv)
 {
-	struct arguments arguments = arguments_parse(argc, argv);
+	if (!open_standard_descriptors())
+		return EXIT_AT_RUN_TIME;
 
+	struct arguments arguments = arguments_parse(argc, argv);
 	switch (arguments.action) {
 	case ACTION_REFUSE:
 		return EXIT_CONFIGURATION;

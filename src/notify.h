@@ -4,7 +4,6 @@
 
 /* Each does nothing where no service manager listens (NOTIFY_SOCKET) or the build has no libsystemd. */
 void notify_ready(const char *status) __attribute__((nonnull));
-void notify_status(const char *status) __attribute__((nonnull));
 void notify_stopping(const char *status) __attribute__((nonnull));
 
 #endif

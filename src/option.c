@@ -846,18 +846,16 @@ static bool add_prefix_line(struct option_prefix_file *file, char *line, unsigne
 
 static bool read_prefix_lines(struct option_prefix_file *file, FILE *in, char *error)
 {
-	enum { LINE_SIZE = 1024 };
-	char line[LINE_SIZE];
-	unsigned number = 0;
+	char *line = NULL;
+	size_t room = 0;
+	ssize_t length;
+	bool read = true;
 
-	while (fgets(line, sizeof(line), in)) {
-		number++;
-		if (strlen(line) == sizeof(line) - 1)
-			return fail(error, "%s:%u: the line is too long", file->path, number);
-		if (!add_prefix_line(file, line, number, error))
-			return false;
-	}
-	return !ferror(in) || fail(error, "%s: %s", file->path, strerror(errno));
+	for (unsigned number = 1; read && (length = getline(&line, &room, in)) >= 0; number++)
+		read = memchr(line, '\0', (size_t)length) ? fail(error, "%s:%u: a NUL byte", file->path, number)
+							  : add_prefix_line(file, line, number, error);
+	free(line);
+	return read && (feof(in) || fail(error, "%s: %s", file->path, strerror(errno)));
 }
 
 static bool load_prefix_file(const struct option *option, void *field, char *error)

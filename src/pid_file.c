@@ -34,7 +34,7 @@ static char *make_temporary_name(const char *path)
 
 static bool fill(int fd, uid_t owner)
 {
-	if (dprintf(fd, "%ld\n", (long)getpid()) < 0)
+	if (fchmod(fd, 0644) < 0 || dprintf(fd, "%ld\n", (long)getpid()) < 0) /* whatever the umask */
 		return false;
 	return owner == (uid_t)-1 || fchown(fd, owner, (gid_t)-1) == 0;
 }
@@ -43,9 +43,10 @@ struct pid_file *pid_file_write(const char *path, uid_t owner)
 {
 	struct pid_file *file = calloc(1, sizeof *file);
 	char *temporary = make_temporary_name(path);
+	if (file != NULL)
+		file->fd = -1;
 	if (file == NULL || temporary == NULL)
 		goto fail;
-	file->fd = -1;
 	file->path = strdup(path);
 	if (file->path == NULL)
 		goto fail;

@@ -74,20 +74,29 @@ static bool make_buckets(struct option_rate rate, struct limit_buckets **buckets
 	return *buckets != NULL;
 }
 
-static bool make_tcp(struct runtime *runtime, struct metrics *metrics)
+/* A limit of the service's own is counted in a table of its own; the daemon's, half of all places, over all services
+ * together: else a few services would be enough for one source to have them all. */
+static bool make_source_limit(struct runtime *runtime, struct limit_sources *shared)
+{
+	int64_t maximum = runtime->config->max_connections_per_source;
+	int64_t half = atomic_load(&runtime->daemon_gate->maximum) / 2;
+
+	if (maximum == INT64_MAX)
+		return true;
+	runtime->source_maximum = maximum > 0 ? maximum : half > 0 ? half : 1;
+	runtime->sources = maximum > 0 ? limit_sources_new() : shared;
+	runtime->shares_sources = maximum == 0;
+	return runtime->sources != NULL;
+}
+
+static bool make_tcp(struct runtime *runtime, struct metrics *metrics, struct limit_sources *shared)
 {
 	const struct config_service *config = runtime->config;
 
 	runtime->tcp = metrics_blocks(metrics, config->name, TRANSPORT_TCP);
 	if (runtime->tcp == NULL || !make_buckets(config->connection_rate, &runtime->connection_buckets))
 		return false;
-	if (config->max_connections_per_source == INT64_MAX)
-		return true;
-	runtime->source_maximum = config->max_connections_per_source;
-	if (runtime->source_maximum == 0)
-		runtime->source_maximum = (atomic_load(&runtime->daemon_gate->maximum) + 1) / 2;
-	runtime->sources = limit_sources_new();
-	return runtime->sources != NULL;
+	return make_source_limit(runtime, shared);
 }
 
 static bool make_udp(struct runtime *runtime, struct metrics *metrics)
@@ -109,7 +118,8 @@ static bool make_udp(struct runtime *runtime, struct metrics *metrics)
 	return true;
 }
 
-static bool runtime_init(struct runtime *runtime, const struct config_service *config, struct metrics *metrics)
+static bool runtime_init(struct runtime *runtime, const struct config_service *config, struct metrics *metrics,
+			 struct limit_sources *shared)
 {
 	runtime->config = config;
 	runtime->service = config->type;
@@ -117,14 +127,16 @@ static bool runtime_init(struct runtime *runtime, const struct config_service *c
 	limit_gate_init(&runtime->gate, config->max_connections);
 	if (!config->enabled)
 		return true;
-	return make_prefixes(runtime) && (!(config->transports & TRANSPORT_TCP) || make_tcp(runtime, metrics)) &&
+	return make_prefixes(runtime) &&
+	       (!(config->transports & TRANSPORT_TCP) || make_tcp(runtime, metrics, shared)) &&
 	       (!(config->transports & TRANSPORT_UDP) || make_udp(runtime, metrics));
 }
 
 static void runtime_clear(struct runtime *runtime)
 {
 	prefix_map_free(runtime->prefixes);
-	limit_sources_free(runtime->sources);
+	if (!runtime->shares_sources)
+		limit_sources_free(runtime->sources);
 	limit_buckets_free(runtime->connection_buckets);
 	limit_buckets_free(runtime->datagram_buckets);
 	free(runtime->refused_ports);
@@ -137,11 +149,12 @@ struct generation *generation_new(struct config *config, struct metrics *metrics
 		return NULL;
 	generation->config = config_ref(config);
 	generation->runtimes = calloc(config->service_count, sizeof *generation->runtimes);
-	if (generation->runtimes == NULL)
+	generation->shared_sources = limit_sources_new();
+	if (generation->runtimes == NULL || generation->shared_sources == NULL)
 		goto fail;
 	for (size_t i = 0; i < config->service_count; i++) {
 		generation->runtimes[i].daemon_gate = daemon_gate;
-		if (!runtime_init(&generation->runtimes[i], &config->services[i], metrics))
+		if (!runtime_init(&generation->runtimes[i], &config->services[i], metrics, generation->shared_sources))
 			goto fail;
 	}
 	return generation;
@@ -165,6 +178,7 @@ void generation_free(struct generation *generation)
 		return;
 	for (size_t i = 0; generation->runtimes != NULL && i < generation->config->service_count; i++)
 		runtime_clear(&generation->runtimes[i]);
+	limit_sources_free(generation->shared_sources);
 	config_unref(generation->config);
 	free(generation->runtimes);
 	free(generation);

@@ -7,6 +7,7 @@
 
 #include "config.h"
 #include "limit.h"
+#include "log.h"
 #include "metrics.h"
 #include "prefix.h"
 #include "services/service.h"
@@ -25,11 +26,13 @@ struct runtime {
 	struct limit_gate gate;         /* open connections of this service */
 	struct prefix_map *prefixes;    /* who is allowed; NULL: everybody */
 	struct limit_sources *sources;  /* open connections of each source; NULL: not limited */
+	bool shares_sources;            /* with other services */
 	int64_t source_maximum;
 	struct limit_buckets *connection_buckets; /* NULL: not limited */
 	struct limit_buckets *datagram_buckets;   /* NULL: not limited */
 	struct runtime_ports *refused_ports;      /* of UDP sources; NULL: none */
-	struct metrics_block *tcp;                /* one a worker; NULL: not served over TCP */
+	struct log_bound refused_bound, full_bound, failed_bound;
+	struct metrics_block *tcp; /* one a worker; NULL: not served over TCP */
 	struct metrics_block *udp;
 };
 
@@ -46,7 +49,8 @@ static inline bool runtime_refuses_port(const struct runtime *runtime, uint16_t 
 /* All services of one configuration. */
 struct generation {
 	struct config *config;
-	struct runtime *runtimes; /* one an entry of config->services */
+	struct runtime *runtimes;             /* one an entry of config->services */
+	struct limit_sources *shared_sources; /* of all services whose limit of a source is the daemon's */
 };
 
 /* Prepares what serving CONFIG needs, and takes a reference to it. NULL when out of memory. For the main thread. */

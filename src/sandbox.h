@@ -17,7 +17,7 @@ struct sandbox_identity {
 bool sandbox_find_identity(const char *user, const char *group, struct sandbox_identity *identity, char *error,
 			   size_t size);
 
-/* Becomes IDENTITY for good, with no supplementary groups and no way back (no_new_privs). As another user than root it
+/* Becomes IDENTITY for good, without the supplementary groups of another and no way back (no_new_privs). As another user than root it
  * only sets no_new_privs. For the main thread, before others start. False: ERROR says why. */
 bool sandbox_become(const struct sandbox_identity *identity, char *error, size_t size);
 

@@ -25,7 +25,7 @@ enum {
 	DESCRIPTORS_RESERVED = 64, /* logs, files, status and whatever libraries open */
 	DRAIN_ACCEPT_MS = 50,      /* for handshakes under way when a stop begins */
 	STOP_GRACE_MS = 1000,      /* a worker that has not answered by then is not waited for */
-	REFUSED_REPORT_S = 60,
+	REPORT_S = 60,
 	COUNTERS_TEXT_SIZE = 800,
 	WORKERS_MAX = 256, /* as the option's row says */
 };
@@ -49,7 +49,7 @@ struct ports_seen {
 struct server {
 	struct event_base *base;
 	struct mailbox *mailbox;
-	struct event *log_event, *drain_timer, *stop_timer, *refused_timer;
+	struct event *log_event, *drain_timer, *stop_timer, *report_timer;
 	struct config *config;
 	struct generation *generation;
 	struct metrics *metrics;
@@ -116,19 +116,24 @@ static int64_t raise_descriptor_limit(void)
 	return limit.rlim_cur == RLIM_INFINITY ? INT32_MAX : (int64_t)limit.rlim_cur;
 }
 
-static void limit_connections(struct server *server, int64_t descriptors)
+/* False: nothing is left for connections, which has been logged. */
+static bool limit_connections(struct server *server, int64_t descriptors)
 {
 	int64_t own = (int64_t)server->listener_count + server->worker_count * DESCRIPTORS_A_WORKER;
 	int64_t available = descriptors - own - DESCRIPTORS_RESERVED;
 	int64_t wanted = server->config->daemon.max_connections;
 
-	if (available < 1)
-		available = 1;
+	if (available < 1) {
+		log_error("RLIMIT_NOFILE = %" PRId64 " does not suffice for %zu endpoints and %u workers", descriptors,
+			  server->endpoint_count, server->worker_count);
+		return false;
+	}
 	if (wanted > available)
 		log_warning("max_connections = %" PRId64 ", but the descriptors suffice for %" PRId64
 			    " (RLIMIT_NOFILE is %" PRId64 ")",
 			    wanted, available, descriptors);
 	limit_gate_init(&server->gate, wanted > 0 && wanted < available ? wanted : available);
+	return true;
 }
 
 /* --- sockets --- */
@@ -211,16 +216,27 @@ static struct log_context endpoint_context(const struct config_endpoint *endpoin
 	};
 }
 
-static void tell_of_buffers(struct server *server, const struct config_endpoint *endpoint, int fd, int wanted)
+/* WANTED is what the configuration says, WRITTEN whether it is more than a default. */
+static void tell_of_buffer(struct server *server, const struct config_endpoint *endpoint, int fd, int option,
+			   int wanted, bool written)
 {
-	int got = socket_buffer_size(fd, SO_RCVBUF);
-	if (server->told_of_buffers || wanted == 0 || got < 0 || got >= wanted)
+	bool receives = option == SO_RCVBUF;
+	int got = socket_buffer_size(fd, option);
+	if (wanted == 0 || got < 0 || got >= wanted || (!written && server->told_of_buffers))
 		return;
-	server->told_of_buffers = true;
+	server->told_of_buffers |= !written; /* of the default once is enough */
 	struct log_context context = endpoint_context(endpoint);
-	log_write(endpoint->service->receive_buffer > 0 ? LOG_WARNING : LOG_INFO, &context,
-		  "%s: receive_buffer: the kernel caps %d bytes at %d (net.core.rmem_max)", context.service, wanted,
-		  got);
+	log_write(written ? LOG_WARNING : LOG_INFO, &context, "%s: %s: the kernel caps %d bytes at %d (net.core.%s)",
+		  context.service, receives ? "receive_buffer" : "send_buffer", wanted, got,
+		  receives ? "rmem_max" : "wmem_max");
+}
+
+static void tell_of_buffers(struct server *server, const struct config_endpoint *endpoint, int fd,
+			    const struct socket_request *request)
+{
+	bool written = endpoint->service->receive_buffer > 0;
+	tell_of_buffer(server, endpoint, fd, SO_RCVBUF, request->receive_buffer, written);
+	tell_of_buffer(server, endpoint, fd, SO_SNDBUF, request->send_buffer, true);
 }
 
 static bool join_groups(const struct config_endpoint *endpoint, int fd)
@@ -275,7 +291,7 @@ static bool open_endpoint(struct server *server, const struct config_endpoint *e
 			.server = server, .endpoint = endpoint, .fd = fds[i], .address = request.address};
 	server->endpoint_count++;
 	remember_port(seen, &request);
-	tell_of_buffers(server, endpoint, fds[0], request.receive_buffer);
+	tell_of_buffers(server, endpoint, fds[0], &request);
 	return join_groups(endpoint, fds[0]); /* one member hears them, or each datagram would be answered by all */
 }
 
@@ -436,23 +452,39 @@ static size_t service_count_enabled(const struct config *config)
 }
 
 /* Refused datagrams in sum, where the service's connections are logged too. */
-static void on_refused_report(evutil_socket_t fd, short what, void *argument)
+static void report_refused(struct server *server)
 {
-	struct server *server = argument;
-	(void)fd, (void)what;
 	for (size_t i = 0; i < server->config->service_count; i++) {
 		const struct runtime *runtime = &server->generation->runtimes[i];
 		struct metrics_sums sums;
 		if (runtime->udp == NULL || !runtime->config->log_connections)
 			continue;
 		metrics_sum(server->metrics, runtime->udp, &sums);
-		uint64_t refused = metrics_range(&sums, METRIC_DROPPED_FIRST, METRIC_DROPPED_LAST);
+		uint64_t refused = metrics_range(&sums, METRIC_DROPPED_FIRST, METRIC_DROPPED_LAST_REFUSED);
 		struct log_context context = {.service = runtime->config->name, .transport = "udp"};
 		if (refused != server->refused_told[i])
 			log_write(LOG_NOTICE, &context, "%s: udp: %" PRIu64 " datagrams refused in the last minute",
 				  context.service, refused - server->refused_told[i]);
 		server->refused_told[i] = refused;
 	}
+}
+
+/* What was not logged line by line, in sum. */
+static void report_suppressed(struct server *server)
+{
+	for (size_t i = 0; i < server->config->service_count; i++) {
+		struct runtime *runtime = &server->generation->runtimes[i];
+		log_tell_suppressed(&runtime->refused_bound, runtime->config->name);
+		log_tell_suppressed(&runtime->full_bound, runtime->config->name);
+		log_tell_suppressed(&runtime->failed_bound, runtime->config->name);
+	}
+}
+
+static void on_report(evutil_socket_t fd, short what, void *argument)
+{
+	(void)fd, (void)what;
+	report_refused(argument);
+	report_suppressed(argument);
 }
 
 static void on_idle(void *argument);
@@ -465,16 +497,18 @@ static bool create_loop(struct server *server)
 	server->base = event_base_new();
 	if (server->base == NULL)
 		return false;
+	if (log_queue_fd() < 0)
+		return false;
 	server->mailbox = mailbox_new(server->base);
 	server->log_event = event_new(server->base, log_queue_fd(), EV_READ | EV_PERSIST, on_log_queued, server);
 	server->drain_timer = evtimer_new(server->base, on_drain_over, server);
 	server->stop_timer = evtimer_new(server->base, on_stop_timeout, server);
-	server->refused_timer = event_new(server->base, -1, EV_PERSIST, on_refused_report, server);
+	server->report_timer = event_new(server->base, -1, EV_PERSIST, on_report, server);
 	if (server->mailbox == NULL || server->log_event == NULL || server->drain_timer == NULL ||
-	    server->stop_timer == NULL || server->refused_timer == NULL)
+	    server->stop_timer == NULL || server->report_timer == NULL)
 		return false;
-	const struct timeval minute = {.tv_sec = REFUSED_REPORT_S};
-	return event_add(server->log_event, NULL) == 0 && event_add(server->refused_timer, &minute) == 0;
+	const struct timeval minute = {.tv_sec = REPORT_S};
+	return event_add(server->log_event, NULL) == 0 && event_add(server->report_timer, &minute) == 0;
 }
 
 static void tell_ready(struct server *server)
@@ -511,9 +545,8 @@ bool server_start(struct server *server)
 	int64_t descriptors = raise_descriptor_limit();
 
 	server->worker_count = wanted > 0 ? (unsigned)wanted : worker_count_auto();
-	if (!find_identity(server) || !open_sockets(server))
+	if (!find_identity(server) || !open_sockets(server) || !limit_connections(server, descriptors))
 		return false;
-	limit_connections(server, descriptors);
 	if (!prepare_service(server)) {
 		log_error("cannot prepare %u workers: %s", server->worker_count, strerror(errno));
 		return false;
@@ -529,9 +562,12 @@ struct event_base *server_base(const struct server *server)
 	return server->base;
 }
 
-void server_run(struct server *server)
+bool server_run(struct server *server)
 {
-	event_base_dispatch(server->base);
+	if (event_base_dispatch(server->base) >= 0)
+		return true;
+	log_error("the event loop failed: %s", strerror(errno));
+	return false;
 }
 
 /* --- stopping --- */
@@ -629,6 +665,7 @@ void server_stop(struct server *server)
 	refuse_new_connections(server);
 	evtimer_add(server->drain_timer, &drain);
 	evtimer_add(server->stop_timer, &timeout);
+	on_report(-1, EV_TIMEOUT, server);
 	stop_listeners(server, TRANSPORT_UDP);
 	tcp_drain(server->tcp, server->mailbox, &server->idle);
 }
@@ -670,6 +707,7 @@ static void free_workers(struct server *server)
 	for (unsigned i = 0; server->workers != NULL && i < server->worker_count; i++)
 		if (server->workers[i] != NULL)
 			worker_stop(server->workers[i]);
+	log_flush(); /* what they have queued comes before what we say ourselves */
 	tcp_free(server->tcp);
 	for (size_t i = 0; i < server->listener_count; i++) {
 		tcp_listener_free(server->listeners[i].tcp);
@@ -684,7 +722,7 @@ static void free_workers(struct server *server)
 static void free_loop(struct server *server)
 {
 	struct event *const events[] = {server->log_event, server->drain_timer, server->stop_timer,
-					server->refused_timer};
+					server->report_timer};
 	for (size_t i = 0; i < sizeof events / sizeof *events; i++)
 		if (events[i] != NULL)
 			event_free(events[i]);

@@ -19,8 +19,8 @@ bool server_start(struct server *server);
 /* The main thread's loop, for the caller's own events. */
 struct event_base *server_base(const struct server *server);
 
-/* Runs until a stop is complete. */
-void server_run(struct server *server);
+/* Runs until a stop is complete. False: the loop failed, which has been logged. */
+bool server_run(struct server *server);
 
 /* Stops accepting, serves what is queued, waits for open connections up to stop_timeout, then has server_run return. A
  * second call has it return at once. */

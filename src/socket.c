@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <limits.h>
 #include <linux/filter.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
@@ -207,6 +208,20 @@ int socket_open_group(struct socket_request *request, int *fds, unsigned count)
 	return 0;
 }
 
+bool socket_address_is_local(const struct socket_address *address)
+{
+	struct socket_address any_port = *address;
+	int fd = socket(address->any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (address->any.sa_family == AF_INET)
+		any_port.v4.sin_port = 0;
+	else
+		any_port.v6.sin6_port = 0;
+	bool local = fd >= 0 && bind(fd, &any_port.any, any_port.length) == 0;
+	if (fd >= 0)
+		close(fd);
+	return local;
+}
+
 int socket_join(int fd, const struct socket_group *group)
 {
 	struct group_req request = {.gr_interface = group->interface};
@@ -234,7 +249,11 @@ int socket_refuse_new(int fd)
 		BPF_STMT(BPF_RET | BPF_K, KEEP),
 	};
 	struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
-	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0 ? 0 : errno;
+	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0)
+		return 0;
+	/* some kernels keep filters for root: on an interface that is nowhere a new SYN finds nobody, while handshakes
+	 * under way already know their listener */
+	return set_option(fd, SOL_SOCKET, SO_BINDTOIFINDEX, INT_MAX) ? 0 : errno;
 }
 
 int socket_saved_dscp(int fd)

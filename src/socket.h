@@ -67,14 +67,17 @@ struct socket_request {
  * errno with no socket left open. */
 int socket_open_group(struct socket_request *request, int *fds, unsigned count);
 
+/* Whether ADDRESS, whatever its port, is one of this host: whether it can be bound. */
+bool socket_address_is_local(const struct socket_address *address);
+
 /* Joins GROUP. Returns 0 or an errno. */
 int socket_join(int fd, const struct socket_group *group);
 
 /* The size in bytes of SO_RCVBUF or SO_SNDBUF in the caller's count (the kernel doubles it); -1 on error. */
 int socket_buffer_size(int fd, int option);
 
-/* Has a listening socket accept what it is shaking hands with, but no new SYN: so that nothing is reset when it is
- * closed a moment later. Never for a socket that others use. Returns 0 or an errno. */
+/* Has a listening socket accept what it is shaking hands with, but no new SYN, which is dropped or refused: so that nothing
+ * is reset when it is closed a moment later. Never for a socket that others use. Returns 0 or an errno. */
 int socket_refuse_new(int fd);
 
 /* The DSCP of the SYN that began a connection accepted with wants_dscp; -1 where the kernel does not tell. */

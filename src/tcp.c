@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <event2/event_struct.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,7 +26,6 @@ struct side {
 	struct tcp_listener *listeners;
 	struct event *retry;     /* out of descriptors or memory: accept again */
 	struct mail resume, end; /* a place is free; end everything */
-	struct log_bound full_bound, accept_bound, refuse_bound;
 };
 
 struct tcp {
@@ -70,11 +71,7 @@ struct connection {
 	struct unsent *unsent;       /* NULL: nothing waits to be sent */
 	uint64_t received, sent;
 	uint64_t began_ms, active_ms;
-	union {
-		struct sockaddr any;
-		struct sockaddr_in v4;
-		struct sockaddr_in6 v6;
-	} peer;
+	struct sockaddr_in6 peer; /* or what of it an IPv4 address fills */
 	uint8_t flags;
 	uint8_t reason; /* enum metric: why it is being closed, once it is */
 	uint32_t linger_left;
@@ -83,7 +80,7 @@ struct connection {
 /* The operations of a transport, as recv and send: bytes moved, 0 at the end of the stream, -1 with errno; EAGAIN asks
  * to be called again when the socket is ready. */
 struct transport {
-	int (*handshake)(struct connection *connection); /* 0: done; -1 with errno */
+	int (*handshake)(struct connection *connection); /* 0: done, the service may speak; -1 with errno */
 	ssize_t (*read)(struct connection *connection, char *bytes, size_t size);
 	ssize_t (*write)(struct connection *connection, const char *bytes, size_t length);
 	int (*shutdown)(struct connection *connection); /* of the sending side; 0, or -1 with errno */
@@ -121,6 +118,13 @@ static const struct transport plain = {
 	.write = plain_write,
 	.shutdown = plain_shutdown,
 };
+
+/* TLS will be another; what asks here need not know. */
+static const struct transport *transport_of(const struct connection *connection)
+{
+	(void)connection;
+	return &plain;
+}
 
 static struct metrics_block *counters(const struct connection *connection)
 {
@@ -160,7 +164,7 @@ static void leave(struct tcp *tcp, struct runtime *runtime)
 static void log_connection(const struct connection *connection)
 {
 	const struct config_service *service = connection->runtime->config;
-	struct socket_address peer = {.v6 = connection->peer.v6};
+	struct socket_address peer = {.v6 = connection->peer};
 	char source[SOCKET_TEXT_SIZE];
 	socket_address_print(&peer, source);
 	struct log_context context = {.service = service->name, .transport = "tcp", .source = source};
@@ -208,30 +212,48 @@ static bool holds_unsent(const struct connection *connection)
 	return connection->unsent != NULL && connection->unsent->to > connection->unsent->from;
 }
 
-/* Ends with a reset where bytes are still unsent, so that a cut stream does not look like a whole one. */
-static void end_cutting(struct connection *connection, enum metric reason)
+/* Whether bytes are on their way that the client has not acknowledged. */
+static bool holds_unacknowledged(const struct connection *connection)
+{
+	int bytes;
+	return holds_unsent(connection) || (ioctl(connection_fd(connection), SIOCOUTQ, &bytes) == 0 && bytes > 0);
+}
+
+/* Ends with a reset: a cut stream must not look like a whole one, nor its rest stay with the kernel for minutes. */
+static void end_resetting(struct connection *connection, enum metric reason)
 {
 	struct linger reset = {.l_onoff = 1};
-	if (holds_unsent(connection))
-		setsockopt(connection_fd(connection), SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+	setsockopt(connection_fd(connection), SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
 	end(connection, reason);
+}
+
+/* Ends a connection whose time is over: in order only if the client has it all. */
+static void end_overdue(struct connection *connection, enum metric reason)
+{
+	if (holds_unacknowledged(connection))
+		end_resetting(connection, reason);
+	else
+		end(connection, reason);
 }
 
 static void end_failed(struct connection *connection)
 {
-	bool reset = errno == ECONNRESET || errno == EPIPE;
-	end(connection, reset ? METRIC_CLOSED_RESET : METRIC_CLOSED_ERROR);
+	bool reset = errno == ECONNRESET || errno == EPIPE || errno == ENOTCONN;
+	if (connection->flags & LINGERING) /* it had all we had to say */
+		end(connection, connection->reason);
+	else
+		end(connection, reset ? METRIC_CLOSED_RESET : METRIC_CLOSED_ERROR);
 }
 
 /* Says that nothing follows, and closes only when the client has said so too: closing with unread input would send a
  * reset, which destroys what the client has not read yet. */
-static void linger(struct connection *connection, const struct transport *transport, enum metric reason)
+static void linger(struct connection *connection, enum metric reason)
 {
 	if (connection->flags & INPUT_ENDED) {
 		end(connection, reason);
 		return;
 	}
-	if (transport->shutdown(connection) < 0) {
+	if (transport_of(connection)->shutdown(connection) < 0) {
 		end_failed(connection);
 		return;
 	}
@@ -270,7 +292,7 @@ static bool wait_writable(struct connection *connection, const char *bytes, size
 /* Sends as much of BYTES as the socket takes. Returns the count, or -1 when the connection has failed. */
 static ssize_t send_some(struct connection *connection, const char *bytes, size_t length)
 {
-	ssize_t sent = plain.write(connection, bytes, length);
+	ssize_t sent = transport_of(connection)->write(connection, bytes, length);
 	if (sent < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -1;
 	connection->sent += (size_t)sent;
@@ -299,7 +321,7 @@ static void speak(struct connection *connection)
 	bool done = output.done || output.length == 0;
 	if (left == 0 && done) {
 		unsent_free(connection);
-		linger(connection, &plain, METRIC_CLOSED_DONE);
+		linger(connection, METRIC_CLOSED_DONE);
 		return;
 	}
 	/* what lies outside of the scratch buffer stays where it is, and is asked for again */
@@ -311,7 +333,7 @@ static void speak(struct connection *connection)
 		return;
 	unsent_free(connection);
 	if (!wait_writable(connection, rest, left))
-		end_cutting(connection, METRIC_CLOSED_NO_MEMORY);
+		end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
 }
 
 /* All that was kept has been sent. May end the connection. */
@@ -319,7 +341,7 @@ static void drained(struct connection *connection)
 {
 	if (connection->flags & OUTPUT_DONE) {
 		unsent_free(connection);
-		linger(connection, &plain, METRIC_CLOSED_DONE);
+		linger(connection, METRIC_CLOSED_DONE);
 	} else if (connection->runtime->service->tcp_output != NULL) {
 		speak(connection);
 	} else {
@@ -350,14 +372,11 @@ static void on_writable(evutil_socket_t fd, short what, void *argument)
 
 /* --- receiving --- */
 
-/* LENGTH bytes came in. May end the connection. */
-static void received(struct connection *connection, char *bytes, size_t length)
+/* Hands LENGTH bytes of input to the service. May end the connection. */
+static void take_input(struct connection *connection, char *bytes, size_t length)
 {
 	const struct service *service = connection->runtime->service;
 
-	connection->received += length;
-	connection->active_ms = wheel_now_ms();
-	metrics_add(counters(connection), METRIC_RECEIVED_BYTES, length);
 	if (service->tcp_input == NULL)
 		return;
 	length = service->tcp_input(connection->runtime->settings, bytes, length);
@@ -375,7 +394,7 @@ static void received(struct connection *connection, char *bytes, size_t length)
 	if (wait_writable(connection, bytes + sent, length - (size_t)sent))
 		event_del(&connection->event);
 	else
-		end_cutting(connection, METRIC_CLOSED_NO_MEMORY);
+		end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
 }
 
 /* The client has shut down its sending side. May end the connection. */
@@ -397,19 +416,25 @@ static void on_readable(evutil_socket_t fd, short what, void *argument)
 	size_t size = side->unsent > TCP_UNSENT_HIGH ? TCP_READ_SMALL : TCP_SCRATCH_SIZE;
 
 	(void)fd, (void)what;
-	ssize_t length = plain.read(connection, side->scratch, size);
+	ssize_t length = transport_of(connection)->read(connection, side->scratch, size);
 	if (length == 0) {
 		input_ended(connection);
-	} else if (length < 0) {
+		return;
+	}
+	if (length < 0) {
 		if (errno != EAGAIN && errno != EINTR)
 			end_failed(connection);
-	} else if (!(connection->flags & LINGERING)) {
-		received(connection, side->scratch, (size_t)length);
-	} else if (connection->linger_left > (size_t)length) {
-		connection->linger_left -= (uint32_t)length;
-	} else {
-		end(connection, connection->reason);
+		return;
 	}
+	connection->received += (size_t)length;
+	connection->active_ms = wheel_now_ms();
+	metrics_add(counters(connection), METRIC_RECEIVED_BYTES, (uint64_t)length);
+	if (!(connection->flags & LINGERING))
+		take_input(connection, side->scratch, (size_t)length);
+	else if (connection->linger_left > (size_t)length)
+		connection->linger_left -= (uint32_t)length;
+	else
+		end(connection, connection->reason);
 }
 
 /* --- deadlines --- */
@@ -437,18 +462,21 @@ static uint64_t on_deadline(struct wheel_entry *entry, uint64_t now_ms)
 	uint64_t deadline = next_deadline(connection);
 
 	if (connection->flags & LINGERING) {
-		end(connection, connection->reason);
+		if (connection->reason == METRIC_CLOSED_DONE)
+			end(connection, METRIC_CLOSED_DONE); /* a reply on its way may still arrive */
+		else
+			end_overdue(connection, connection->reason);
 		return 0;
 	}
 	if (now_ms < deadline)
 		return deadline;
 	if (lifetime_ms == 0 || now_ms - connection->began_ms < lifetime_ms) {
-		end_cutting(connection, METRIC_CLOSED_IDLE_TIMEOUT);
+		end_overdue(connection, METRIC_CLOSED_IDLE_TIMEOUT);
 	} else if (holds_unsent(connection)) {
-		end_cutting(connection, METRIC_CLOSED_LIFETIME);
+		end_resetting(connection, METRIC_CLOSED_LIFETIME);
 	} else {
 		unsent_free(connection);
-		linger(connection, &plain, METRIC_CLOSED_LIFETIME);
+		linger(connection, METRIC_CLOSED_LIFETIME);
 	}
 	return 0;
 }
@@ -458,10 +486,15 @@ static void end_now(struct wheel_entry *entry)
 {
 	struct connection *connection = connection_of(entry);
 	char *scratch = connection->side->scratch;
-	if (!holds_unsent(connection))
-		for (int i = 0; i < 2 && plain.read(connection, scratch, TCP_SCRATCH_SIZE) > 0; i++)
-			;
-	end_cutting(connection, connection->flags & LINGERING ? connection->reason : METRIC_CLOSED_STOP);
+	enum metric reason = connection->flags & LINGERING ? connection->reason : METRIC_CLOSED_STOP;
+
+	if (holds_unsent(connection)) {
+		end_resetting(connection, reason);
+		return;
+	}
+	for (int i = 0; i < 2 && transport_of(connection)->read(connection, scratch, TCP_SCRATCH_SIZE) > 0; i++)
+		;
+	end(connection, reason);
 }
 
 /* --- accepting --- */
@@ -475,7 +508,7 @@ static void turn_away(struct side *side, struct runtime *runtime, int fd, const 
 	close(fd);
 	metrics_add(&runtime->tcp[worker_index(side->worker)], reason, 1);
 	leave(side->tcp, runtime);
-	if (!log_allows(&side->refuse_bound, wheel_now_ms(), "refused connections"))
+	if (!log_allows(&runtime->refused_bound, wheel_now_ms()))
 		return;
 	socket_address_print(peer, source);
 	struct log_context context = {.service = runtime->config->name, .transport = "tcp", .source = source};
@@ -524,18 +557,18 @@ static void begin(struct side *side, struct runtime *runtime, int fd, const stru
 	connection->side = side;
 	connection->runtime = runtime;
 	connection->source = source;
-	connection->peer.v6 = peer->v6;
+	connection->peer = peer->v6;
 	connection->began_ms = connection->active_ms = wheel_now_ms();
 	event_assign(&connection->event, worker_base(side->worker), fd, EV_READ | EV_PERSIST, on_readable, connection);
 	wheel_set(side->wheel, &connection->deadline, next_deadline(connection));
 	if (runtime->config->dscp == DSCP_COPY) {
 		int dscp = socket_saved_dscp(fd);
 		if (dscp >= 0)
-			socket_set_dscp(fd, connection->peer.any.sa_family, dscp);
+			socket_set_dscp(fd, peer->any.sa_family, dscp);
 	}
 	if (event_add(&connection->event, NULL) < 0)
 		end(connection, METRIC_CLOSED_NO_MEMORY);
-	else if (runtime->service->tcp_output != NULL)
+	else if (transport_of(connection)->handshake(connection) == 0 && runtime->service->tcp_output != NULL)
 		speak(connection);
 }
 
@@ -553,11 +586,10 @@ static void stopped(struct tcp_listener *listener)
 
 static void pause_full(struct tcp_listener *listener)
 {
-	struct side *side = listener->side;
 	const struct config_service *service = listener->runtime->config;
 	listener->paused = true;
 	event_del(&listener->event);
-	if (!log_allows(&side->full_bound, wheel_now_ms(), "max_connections"))
+	if (listener->stopping || !log_allows(&listener->runtime->full_bound, wheel_now_ms()))
 		return;
 	struct log_context context = {.service = service->name, .transport = "tcp"};
 	bool own = atomic_load(&listener->runtime->gate.taken) >= atomic_load(&listener->runtime->gate.maximum);
@@ -575,7 +607,7 @@ static void pause_failed(struct tcp_listener *listener)
 	listener->paused = true;
 	event_del(&listener->event);
 	event_add(side->retry, &rest);
-	if (!log_allows(&side->accept_bound, wheel_now_ms(), "accept"))
+	if (!log_allows(&listener->runtime->failed_bound, wheel_now_ms()))
 		return;
 	struct log_context context = {.service = listener->runtime->config->name, .transport = "tcp"};
 	log_write(LOG_WARNING, &context, "%s: accepting pauses: %s", context.service, strerror(error));

@@ -33,7 +33,6 @@ struct side {
 	struct iovec parts[UDP_BATCH];
 	struct sockaddr_in6 names[UDP_BATCH];
 	struct control control_in[UDP_BATCH], control_out[UDP_BATCH];
-	struct log_bound receive_bound;
 };
 
 struct udp {
@@ -131,14 +130,15 @@ static bool is_listed_group(const struct config_service *service, const struct s
 	return false;
 }
 
-/* Is the endpoint itself the sender? What reaches a wildcard through the loopback interface comes from an address of this
- * host, and so of the endpoint. */
+/* Is the endpoint itself the sender? A wildcard's own are all addresses of this host; which these are the kernel is asked,
+ * as only a loop, or somebody who forges one, sends from our own port. */
 static bool is_own_endpoint(const struct udp_socket *socket, const struct socket_address *from,
 			    const struct destination *to)
 {
-	enum { LOOPBACK_INTERFACE = 1 }; /* in every network namespace */
-	return socket_address_port(from) == socket_address_port(&socket->address) &&
-	       (to->interface == LOOPBACK_INTERFACE || socket_address_same_ip(from, &to->address));
+	if (socket_address_port(from) != socket_address_port(&socket->address))
+		return false;
+	return socket_address_same_ip(from, &to->address) ||
+	       (socket_address_is_wildcard(&socket->address) && socket_address_is_local(from));
 }
 
 /* Why what comes FROM there gets no answer; METRIC_COUNT: it may. An answer to an endpoint of ours, or to a port that
@@ -414,8 +414,7 @@ static int serve(struct udp_socket *socket)
 {
 	int received = receive(socket);
 	if (received <= 0) {
-		if (errno != EAGAIN && errno != EINTR &&
-		    log_allows(&socket->side->receive_bound, wheel_now_ms(), "udp"))
+		if (errno != EAGAIN && errno != EINTR && log_allows(&socket->runtime->failed_bound, wheel_now_ms()))
 			log_warning("%s: cannot receive datagrams: %s", socket->runtime->config->name, strerror(errno));
 		return 0;
 	}

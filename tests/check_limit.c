@@ -1,4 +1,5 @@
 /* check_limit.c: a gate is exact under any number of threads, and whoever waits at it is told. */
+#include <sched.h>
 #include <semaphore.h>
 #include <time.h>
 
@@ -6,7 +7,7 @@
 #include "check_threads.h"
 #include "limit.h"
 
-enum { THREADS = 8, ROUNDS = 20000, PATIENCE_S = 20 };
+enum { THREADS = 8, ROUNDS = 20000, PATIENCE_S = 20, MEETINGS = 500000, MEETING_S = 2 };
 
 START_TEST(gate_admits_up_to_its_maximum)
 {
@@ -99,6 +100,72 @@ START_TEST(gate_never_admits_more_than_its_maximum)
 }
 END_TEST
 
+/* Two threads that meet at one place: one gives it back at the moment the other asks for it. */
+struct meeting {
+	struct limit_gate gate;
+	atomic_int arrived; /* both, three times a round */
+	atomic_bool over;
+	int missed;
+};
+
+struct party {
+	struct meeting *meeting;
+	bool leaves;
+	bool entered, told; /* in this round */
+	struct party *other;
+};
+
+static void arrive(struct meeting *meeting, int number)
+{
+	atomic_fetch_add(&meeting->arrived, 1);
+	while (atomic_load(&meeting->arrived) < 2 * number)
+		sched_yield();
+}
+
+/* Who was refused must have been promised a wake-up: nobody else comes by who could give it. */
+static void *meet(void *argument)
+{
+	struct party *party = argument;
+	struct meeting *meeting = party->meeting;
+	time_t end = time(NULL) + MEETING_S;
+	for (int round = 0; !atomic_load(&meeting->over); round++) {
+		if (party->leaves)
+			limit_gate_enter(&meeting->gate);
+		arrive(meeting, 3 * round + 1);
+		for (volatile int delay = round % 61 * (party->leaves ? 1 : round % 3); delay > 0; delay--)
+			;
+		if (party->leaves)
+			party->told = limit_gate_leave(&meeting->gate);
+		else
+			party->entered = limit_gate_enter(&meeting->gate);
+		arrive(meeting, 3 * round + 2);
+		if (party->leaves) {
+			atomic_store(&meeting->over, round == MEETINGS || time(NULL) > end);
+		} else {
+			meeting->missed += !party->entered && !party->other->told;
+			if (party->entered || limit_gate_enter(&meeting->gate))
+				limit_gate_leave(&meeting->gate);
+		}
+		arrive(meeting, 3 * round + 3);
+	}
+	return NULL;
+}
+
+START_TEST(whoever_is_refused_while_the_last_place_is_given_back_is_told_of_it)
+{
+	struct meeting meeting = {0};
+	struct party parties[2] = {{.meeting = &meeting, .leaves = true, .other = &parties[1]},
+				   {.meeting = &meeting, .other = &parties[0]}};
+	struct threads threads;
+
+	limit_gate_init(&meeting.gate, 1);
+	threads_start(&threads, 2, meet, parties, sizeof *parties);
+	threads_join(&threads);
+	ck_assert_int_eq(meeting.missed, 0);
+	ck_assert_int_eq(meeting.gate.taken, 0);
+}
+END_TEST
+
 struct patient {
 	struct limit_gate *gate;
 	struct patient *all;
@@ -174,6 +241,7 @@ static Suite *suite(void)
 	tcase_add_test(gate, leaving_tells_of_a_waiter_once);
 	tcase_add_test(gate, leaving_wakes_nobody_where_nobody_was_refused);
 	tcase_add_test(gate, gate_never_admits_more_than_its_maximum);
+	tcase_add_test(gate, whoever_is_refused_while_the_last_place_is_given_back_is_told_of_it);
 	tcase_add_test(gate, no_freed_place_goes_unnoticed_by_those_who_wait);
 	suite_add_tcase(suite, gate);
 	return suite;

@@ -699,6 +699,58 @@ START_TEST(a_listed_group_is_answered_from_an_address_and_another_is_not)
 }
 END_TEST
 
+START_TEST(a_datagram_from_a_refused_port_is_dropped)
+{
+	char ini[256];
+	int refused = open_client("127.0.0.1"), client = open_client("127.0.0.1");
+	snprintf(ini, sizeof ini, ECHO "127.0.0.1\nrefuse_source_ports = %u\n", client_port(refused));
+	serve(ini, 1);
+	ask(refused, &endpoints[0].address, "loop", 4);
+	assert_echo(client, &endpoints[0].address, 4);
+	await_sum(METRIC_DATAGRAMS_SENT, 1);
+	ck_assert_uint_eq(sum(METRIC_DROPPED_REFUSED_PORT), 1);
+	ck_assert_uint_eq(count_dropped(), 1);
+	close(refused);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(who_is_denied_gets_no_answer)
+{
+	serve(ECHO "127.0.0.1\ndeny = 127.0.0.8/31\n", 1);
+	int denied = open_client("127.0.0.9"), client = open_client("127.0.0.10");
+	ask(denied, &endpoints[0].address, "hello", 5);
+	assert_echo(client, &endpoints[0].address, 5);
+	await_sum(METRIC_DATAGRAMS_SENT, 1);
+	ck_assert_uint_eq(sum(METRIC_DROPPED_DENIED), 1);
+	ck_assert_uint_eq(count_dropped(), 1);
+	close(denied);
+	close(client);
+	finish();
+}
+END_TEST
+
+/* An hour's worth, so that no token comes back while we look. */
+START_TEST(above_its_datagram_rate_a_source_gets_no_answer_and_others_do)
+{
+	prepare(ECHO "127.0.0.1\ndatagram_rate = 70/h\n", 1);
+	int client = open_client("127.0.0.2"), other = open_client("127.0.0.3");
+	ask_numbers(client, &endpoints[0].address, 0, 200);
+	each_socket(start_one);
+	host_start(&host);
+	hear_numbers(client, 0, 70);
+	await_sum(METRIC_DROPPED_RATE, 130);
+	net_assert_quiet(client);
+	assert_echo(other, &endpoints[0].address, 5);
+	await_sum(METRIC_DATAGRAMS_SENT, 71);
+	ck_assert_uint_eq(count_dropped(), 130);
+	close(client);
+	close(other);
+	finish();
+}
+END_TEST
+
 /* --- sending that fails --- */
 
 START_TEST(a_reply_that_fails_is_skipped_and_the_rest_of_its_batch_is_sent)
@@ -940,6 +992,9 @@ static Suite *suite(void)
 	tcase_add_test(drops, a_datagram_from_our_port_on_another_host_is_answered);
 	tcase_add_test(drops, a_wildcard_does_not_talk_to_itself_under_two_addresses);
 	tcase_add_test(drops, a_datagram_to_a_broadcast_address_is_dropped);
+	tcase_add_test(drops, a_datagram_from_a_refused_port_is_dropped);
+	tcase_add_test(drops, who_is_denied_gets_no_answer);
+	tcase_add_test(drops, above_its_datagram_rate_a_source_gets_no_answer_and_others_do);
 	tcase_add_test(drops, a_listed_group_is_answered_from_an_address_and_another_is_not);
 
 	TCase *failures = add_tcase(suite, "failures");

@@ -177,7 +177,7 @@ start_echo() {
 
 @test "limits: 2000 idle connections leave a new one served" {
 	(($(ulimit -Hn) > 2100)) || skip "needs 2100 descriptors a process"
-	start_echo
+	start_echo 'max_connections_per_source = unlimited'
 	python limits.py idle_memory "$PID" 127.0.0.1 "$(port_of echo tcp)" 2000 no
 }
 
@@ -192,14 +192,14 @@ start_echo() {
 	need_programs prlimit
 	[[ $(ulimit -Hn) == unlimited ]] || (($(ulimit -Hn) > 300)) || skip "needs a higher hard limit"
 	RUNNER=(prlimit --nofile=64:300)
-	start_echo
+	start_echo 'max_connections_per_source = unlimited'
 	[[ $(awk '/^Max open files/ { print $4 }' "/proc/$PID/limits") == 300 ]]
 	python limits.py churn 100 100 1 127.0.0.1 "$(port_of echo tcp)"
 }
 
 @test "limits: more clients than descriptors wait, and nobody is turned away" {
 	need_programs prlimit
-	RUNNER=(prlimit --nofile=64:64)
-	start_echo
-	python limits.py churn 64 150 2 127.0.0.1 "$(port_of echo tcp)"
+	RUNNER=(prlimit --nofile=128:128)
+	start_echo 'max_connections_per_source = unlimited'
+	python limits.py churn 128 150 2 127.0.0.1 "$(port_of echo tcp)"
 }

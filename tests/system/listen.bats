@@ -353,6 +353,7 @@ listening_lines() {
 }
 
 @test "listen: an address that this host has not got is a failure, and none with free_bind" {
+	need_ipv6
 	make_network
 	assert_cannot_start 'echo: cannot listen on (tcp|udp) 192\.0\.2\.77:7000: Cannot assign requested address$' <<-END
 		[echo]
@@ -389,8 +390,11 @@ listening_lines() {
 
 @test "listen: the installed ports 7 and 13 are served as nobody, who has no privilege left" {
 	need_root
+	need_ipv6
+	need_programs setpriv
 	make_network
 	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" .
+	RUNNER=(setpriv "--groups=0,1,2") # which must not be nobody's
 	start_daemon <<-END
 		[daemon]
 		user = nobody

@@ -1,11 +1,12 @@
 """Runs a program beside a log daemon, in a mount namespace that the caller made: mounts an empty file system at
-DIRECTORY, receives datagrams at PATH below it, and prints each as a line, its own lines joined by |. Ends with the
-program."""
+DIRECTORY (in /dev it makes null), receives datagrams at PATH below it, and prints each as a line, its own lines joined
+by |. Ends with the program."""
 
 import ctypes
 import os
 import signal
 import socket
+import stat
 import sys
 
 PR_SET_PDEATHSIG = 1
@@ -15,6 +16,8 @@ def listen(directory, path):
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"tmpfs", directory.encode(), b"tmpfs", 0, None) != 0:
         sys.exit("mount: " + os.strerror(ctypes.get_errno()))
+    if directory == "/dev":
+        os.mknod("/dev/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     path = os.path.join(directory, path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -86,22 +86,18 @@ start_echo() {
 	[[ $STATUS == 0 ]]
 }
 
-@test "signals: a stop under load loses no connection that was accepted" {
-	start_echo
-	python signals.py under_load "$PID" 127.0.0.1 "$(port_of echo tcp)"
-	wait_for_end
-	[[ $STATUS == 0 ]]
+# What is lost is lost in a moment between two system calls: so a daemon of SERVICE is stopped under load again and again.
+assert_stops_under_load() {
+	local service=$1 round
+	for ((round = 0; round < 10; round++)); do
+		start_"$service" "${@:2}"
+		python signals.py under_load "$PID" 127.0.0.1 "$(port_of "$service" tcp)" "$service"
+		wait_for_end
+		[[ $STATUS == 0 ]]
+	done
 }
 
-@test "signals: a stop under load loses no connection that was accepted, of a daemon that became nobody" {
-	need_root
-	start_echo 'user = nobody'
-	python signals.py under_load "$PID" 127.0.0.1 "$(port_of echo tcp)"
-	wait_for_end
-	[[ $STATUS == 0 ]]
-}
-
-@test "signals: a stop under load loses no reply of daytime" {
+start_daytime() {
 	start_daemon <<-END
 		[daemon]
 		workers = 4
@@ -109,9 +105,19 @@ start_echo() {
 		address = 127.0.0.1
 		port = 0
 	END
-	python signals.py under_load "$PID" 127.0.0.1 "$(port_of daytime tcp)" daytime
-	wait_for_end
-	[[ $STATUS == 0 ]]
+}
+
+@test "signals: a stop under load loses no connection that was accepted" {
+	assert_stops_under_load echo
+}
+
+@test "signals: a stop under load loses no connection that was accepted, of a daemon that became nobody" {
+	need_root
+	assert_stops_under_load echo 'user = nobody'
+}
+
+@test "signals: a stop under load loses no reply of daytime" {
+	assert_stops_under_load daytime
 }
 
 @test "signals: a stop under a flood of datagrams ends" {

@@ -1,5 +1,6 @@
 """Clients of a daemon that is told to stop, or something else, while they are connected."""
 
+import errno
 import os
 import select
 import selectors
@@ -127,7 +128,7 @@ def flood(host, port):
 class Load:
     """Clients that connect, ask, hear and leave, over and over, many at once."""
 
-    AT_ONCE = 40
+    AT_ONCE = 100
 
     def __init__(self, host, port, service):
         self.address, self.service = (host, int(port)), service
@@ -147,8 +148,12 @@ class Load:
         peer.close()
 
     def on_connected(self, peer):
-        if peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0:
-            self.refused += 1
+        error = peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error != 0:
+            if error == errno.ECONNREFUSED:
+                self.refused += 1
+            else:
+                self.lost.append(os.strerror(error))
             self.leave(peer)
             return
         try:
@@ -187,7 +192,7 @@ class Load:
 def under_load(pid, host, port, service="echo"):
     """Every client that was connected before, at or after TERM is served whole; the others are refused."""
     load = Load(host, port, service)
-    while load.served < 1000:
+    while load.served < 300:
         load.go_on()
         for _ in range(load.AT_ONCE - len(load.selector.get_map())):
             load.connect()
