@@ -13,6 +13,7 @@
 #include "log.h"
 #include "notify.h"
 #include "pid_file.h"
+#include "processors.h"
 #include "runtime.h"
 #include "sandbox.h"
 #include "socket.h"
@@ -28,6 +29,7 @@ enum {
 	REPORT_S = 60,
 	COUNTERS_TEXT_SIZE = 800,
 	WORKERS_MAX = 256, /* as the option's row says */
+	WORKERS_AUTO_MAX = 8,
 };
 
 /* One socket of one worker on one endpoint. */
@@ -526,6 +528,12 @@ static void tell_ready(struct server *server)
 	notify_ready(status);
 }
 
+static unsigned automatic_workers(void)
+{
+	unsigned processors = processors_usable();
+	return processors < WORKERS_AUTO_MAX ? processors : WORKERS_AUTO_MAX;
+}
+
 struct server *server_new(struct config *config)
 {
 	struct server *server = calloc(1, sizeof *server);
@@ -544,7 +552,7 @@ bool server_start(struct server *server)
 	int64_t wanted = server->config->daemon.workers;
 	int64_t descriptors = raise_descriptor_limit();
 
-	server->worker_count = wanted > 0 ? (unsigned)wanted : worker_count_auto();
+	server->worker_count = wanted > 0 ? (unsigned)wanted : automatic_workers();
 	if (!find_identity(server) || !open_sockets(server) || !limit_connections(server, descriptors))
 		return false;
 	if (!prepare_service(server)) {

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,8 +12,6 @@
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
-
-enum { WORKERS_AUTO_MAX = 8 };
 
 struct mailbox {
 	struct event *event;
@@ -41,7 +38,7 @@ static struct mail *mailbox_take(struct mailbox *mailbox)
 		mailbox->first = mail->next;
 		if (mailbox->first == NULL)
 			mailbox->last = &mailbox->first;
-		atomic_store(&mail->queued, false);
+		mail->queued = false;
 	}
 	pthread_mutex_unlock(&mailbox->lock);
 	return mail;
@@ -93,8 +90,9 @@ void mailbox_free(struct mailbox *mailbox)
 void mailbox_post(struct mailbox *mailbox, struct mail *mail)
 {
 	pthread_mutex_lock(&mailbox->lock);
-	bool queue = !atomic_exchange(&mail->queued, true);
+	bool queue = !mail->queued;
 	if (queue) {
+		mail->queued = true;
 		mail->next = NULL;
 		*mailbox->last = mail;
 		mailbox->last = &mail->next;
@@ -208,63 +206,4 @@ struct event_base *worker_base(const struct worker *worker)
 void worker_post(struct worker *worker, struct mail *mail)
 {
 	mailbox_post(worker->mailbox, mail);
-}
-
-/* A cpu.max of cgroup v2: `QUOTA PERIOD`, QUOTA may be `max`. Returns the processors it grants; 0: no limit here. */
-static unsigned quota_read(const char *path)
-{
-	unsigned long quota, period;
-	FILE *file = fopen(path, "re");
-	if (file == NULL)
-		return 0;
-	int fields = fscanf(file, "%lu %lu", &quota, &period);
-	fclose(file);
-	if (fields != 2 || period == 0)
-		return 0;
-	return quota < period ? 1 : (unsigned)((quota + period - 1) / period);
-}
-
-/* The tightest quota between this process's cgroup and the root. 0: none. */
-static unsigned quota_processors(void)
-{
-	enum { ROOM_FOR_THE_REST = 64 };
-	char line[4096], path[4096 + ROOM_FOR_THE_REST];
-	unsigned tightest = 0;
-	FILE *file = fopen("/proc/self/cgroup", "re");
-	if (file == NULL)
-		return 0;
-	bool found = false;
-	while (!found && fgets(line, sizeof line, file) != NULL)
-		found = strncmp(line, "0::/", 4) == 0;
-	fclose(file);
-	if (!found)
-		return 0;
-
-	char *group = line + strlen("0::");
-	group[strcspn(group, "\n")] = '\0';
-	for (char *end = group + strlen(group); end != NULL; end = strrchr(group, '/')) {
-		*end = '\0';
-		snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", group);
-		unsigned processors = quota_read(path);
-		if (processors > 0 && (tightest == 0 || processors < tightest))
-			tightest = processors;
-	}
-	return tightest;
-}
-
-unsigned worker_count_auto(void)
-{
-	cpu_set_t set;
-	unsigned count = 1;
-	if (sched_getaffinity(0, sizeof set, &set) == 0)
-		count = (unsigned)CPU_COUNT(&set);
-	else
-		count = (unsigned)sysconf(_SC_NPROCESSORS_ONLN); /* more processors than a cpu_set_t holds */
-
-	unsigned quota = quota_processors();
-	if (quota > 0 && quota < count)
-		count = quota;
-	if (count > WORKERS_AUTO_MAX)
-		count = WORKERS_AUTO_MAX;
-	return count < 1 ? 1 : count;
 }

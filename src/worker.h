@@ -2,7 +2,6 @@
 #ifndef SMALLSERVD_WORKER_H
 #define SMALLSERVD_WORKER_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -14,7 +13,7 @@ struct mail {
 	void (*run)(void *argument);
 	void *argument;
 	struct mail *next;
-	atomic_bool queued;
+	bool queued; /* under the mailbox's lock */
 };
 
 /* Where an event loop gets its mail. */
@@ -48,9 +47,5 @@ uint64_t worker_random(struct worker *worker);
 unsigned worker_index(const struct worker *worker);
 struct event_base *worker_base(const struct worker *worker);
 void worker_post(struct worker *worker, struct mail *mail);
-
-/* How many workers suit this process: the processors that it may use by its affinity and by the cgroup's quota, at
- * least 1 and at most 8. */
-unsigned worker_count_auto(void);
 
 #endif
