@@ -477,7 +477,11 @@ static const struct option_type type_option = {.parse = parse_type, .print = pri
 
 static bool parse_source_limit(const struct option *option, const char *text, void *field, char *error)
 {
-	return strcmp(text, "auto") == 0 || option_integer.parse(option, text, field, error);
+	if (strcmp(text, "auto") == 0 || option_integer.parse(option, text, field, error))
+		return true;
+	size_t length = strlen(error);
+	snprintf(error + length, OPTION_ERROR_SIZE - length, "; auto is half of the daemon's");
+	return false;
 }
 
 static void print_source_limit(const struct option *option, const void *field, FILE *out)

@@ -865,10 +865,10 @@ static void assert_file_error(const char *bytes, size_t length, const char *expe
 {
 	char errors[TEXT_SIZE];
 	write_bytes("list", bytes, length);
-	snprintf(errors, sizeof errors, *expected != '\0' ? "f:2: [echo] allow_file: %s\n" : "", expected);
-	assert_errors("[echo]\nallow_file = list\n", errors);
-	snprintf(errors, sizeof errors, *expected != '\0' ? "f:3: [echo] deny_file: %s\n" : "", expected);
-	assert_errors("[echo]\nprotocol = udp\ndeny_file = list\n", errors);
+	snprintf(errors, sizeof errors, "f:2: [echo] allow_file: %s\n", expected);
+	assert_errors("[echo]\nallow_file = list\n", *expected != '\0' ? errors : "");
+	snprintf(errors, sizeof errors, "f:3: [echo] deny_file: %s\n", expected);
+	assert_errors("[echo]\nprotocol = udp\ndeny_file = list\n", *expected != '\0' ? errors : "");
 }
 
 START_TEST(an_error_in_a_file_names_its_line)

@@ -206,8 +206,8 @@ def echoes_during(peer, what):
 
 
 def flood(host, port, elsewhere, maximum, offender, other, count):
-    """While OFFENDER, at its MAXIMUM, tries COUNT connections more, each echo of OTHER comes. Prints how fast, beside the
-    same with nothing to do and with the flood at the port ELSEWHERE: what the machine's other load costs."""
+    """While OFFENDER, at its MAXIMUM, tries COUNT connections more, each echo of OTHER comes. Prints how fast, beside
+    the same alone and with the flood at the port ELSEWHERE, which tells what a machine under such load costs."""
     peer = connect(other, host, port)
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     measured = {"alone": [round_trip(peer) for _ in range(5000)]}
