@@ -1231,16 +1231,32 @@ static void check_groups(struct loader *loader, const struct config_service *ser
 	}
 }
 
+/* Where a file is named. */
+struct naming {
+	struct loader *loader;
+	struct config_origin place;
+	const char *section, *key;
+};
+
+static void complain_of_file(void *context, const char *message)
+{
+	const struct naming *naming = context;
+	complain(naming->loader, naming->place, naming->section, naming->key, "%s", message);
+}
+
 /* Reads the files that values name. */
 static void load_files(struct loader *loader, const struct target *target)
 {
-	char error[OPTION_ERROR_SIZE];
-
 	for (size_t i = 0; i < slot_count(target); i++) {
 		struct slot slot = slot_at(target, i);
-		struct config_origin place = slot.origin->line ? *slot.origin : target->place;
-		if (slot.option->type->load && !slot.option->type->load(slot.option, slot.field, error))
-			complain(loader, place, target->section, slot.option->key, "%s", error);
+		struct naming naming = {
+			.loader = loader,
+			.place = slot.origin->line ? *slot.origin : target->place,
+			.section = target->section,
+			.key = slot.option->key,
+		};
+		if (slot.option->type->load)
+			slot.option->type->load(slot.option, slot.field, complain_of_file, &naming);
 	}
 }
 

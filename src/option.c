@@ -844,33 +844,47 @@ static bool add_prefix_line(struct option_prefix_file *file, char *line, unsigne
 	return fail(error, "%s:%u: %s", file->path, number, reason);
 }
 
-static bool read_prefix_lines(struct option_prefix_file *file, FILE *in, char *error)
+/* Reads all lines, and tells of each that is wrong. */
+static bool read_prefix_lines(struct option_prefix_file *file, FILE *in, option_tell *tell, void *context)
 {
-	char *line = NULL;
+	char *line = NULL, error[OPTION_ERROR_SIZE];
 	size_t room = 0;
 	ssize_t length;
-	bool read = true;
+	bool good = true;
 
-	for (unsigned number = 1; read && (length = getline(&line, &room, in)) >= 0; number++)
-		read = memchr(line, '\0', (size_t)length) ? fail(error, "%s:%u: a NUL byte", file->path, number)
-							  : add_prefix_line(file, line, number, error);
+	for (unsigned number = 1; (length = getline(&line, &room, in)) >= 0; number++) {
+		if (memchr(line, '\0', (size_t)length))
+			fail(error, "%s:%u: a NUL byte", file->path, number);
+		else if (add_prefix_line(file, line, number, error))
+			continue;
+		tell(context, error);
+		good = false;
+	}
 	free(line);
-	return read && (feof(in) || fail(error, "%s: %s", file->path, strerror(errno)));
+	if (feof(in))
+		return good;
+	fail(error, "%s: %s", file->path, strerror(errno));
+	tell(context, error);
+	return false;
 }
 
-static bool load_prefix_file(const struct option *option, void *field, char *error)
+static bool load_prefix_file(const struct option *option, void *field, option_tell *tell, void *context)
 {
 	struct option_prefix_file *file = field;
+	char error[OPTION_ERROR_SIZE];
 
 	(void)option;
 	if (!file->path)
 		return true;
 	FILE *in = fopen(file->path, "re");
-	if (!in)
-		return fail(error, "%s: %s", file->path, strerror(errno));
-	bool read = read_prefix_lines(file, in, error);
+	if (!in) {
+		fail(error, "%s: %s", file->path, strerror(errno));
+		tell(context, error);
+		return false;
+	}
+	bool good = read_prefix_lines(file, in, tell, context);
 	fclose(in);
-	return read;
+	return good;
 }
 
 static void print_prefix_file(const struct option *option, const void *field, FILE *out)

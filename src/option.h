@@ -23,14 +23,17 @@ enum { OPTION_STRING_MAX = 4000, OPTION_ADDRESSES_MAX = 64, OPTION_PORTS_MAX = 2
 
 struct option;
 
+/* Takes one message. */
+typedef void option_tell(void *context, const char *message);
+
 /* How one kind of value is read, printed and freed. */
 struct option_type {
 	/* Reads TEXT (trimmed, not empty) into FIELD, which is zeroed. False: the reason, without key and place, is
 	 * in ERROR (OPTION_ERROR_SIZE bytes) and FIELD owns nothing. */
 	bool (*parse)(const struct option *option, const char *text, void *field, char *error);
-	/* Reads the file that FIELD names, where it names one, once its service is known to be enabled; NULL: it names
-	 * none. False: the reason is in ERROR. */
-	bool (*load)(const struct option *option, void *field, char *error);
+	/* Reads the file that FIELD names, once its service is known to be enabled; NULL: it names none. A zeroed FIELD is
+	 * fine. False: TELL was told, with CONTEXT, each thing that is wrong with the file. */
+	bool (*load)(const struct option *option, void *field, option_tell *tell, void *context);
 	/* Writes FIELD so that parse reads it back to the same. */
 	void (*print)(const struct option *option, const void *field, FILE *out);
 	/* Frees what FIELD owns; NULL: nothing. A zeroed FIELD is fine. */

@@ -16,6 +16,12 @@ static char buffer[UDP_SIZE];
 
 /* Settings as config.c makes them: zeroed, then each row's text parsed. */
 
+static void take_error(void *context, const char *message)
+{
+	(void)context;
+	snprintf(error, sizeof(error), "%s", message);
+}
+
 static bool set(const struct service *service, void *settings, const char *key, const char *text)
 {
 	const struct option *option = option_find(service->options, service->option_count, key);
@@ -23,7 +29,7 @@ static bool set(const struct service *service, void *settings, const char *key, 
 
 	if (!option->type->parse(option, text, field, error))
 		return false;
-	if (!option->type->load || option->type->load(option, field, error))
+	if (!option->type->load || option->type->load(option, field, take_error, NULL))
 		return true;
 	option->type->free(field);
 	return false;

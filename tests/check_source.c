@@ -895,6 +895,19 @@ START_TEST(an_error_in_a_file_names_its_line)
 }
 END_TEST
 
+START_TEST(every_bad_line_of_a_file_is_told)
+{
+	static const char text[] = "10.0.0.0/8\nx\n10.1.2.3/8\n\n::/129\n";
+	write_bytes("list", text, strlen(text));
+	assert_errors(
+		"[echo]\nallow_file = list\n",
+		"f:2: [echo] allow_file: list:2: \"x\" is no address and no prefix: write 192.0.2.1, 192.0.2.0/24, "
+		"2001:db8::/32 or all\n"
+		"f:2: [echo] allow_file: list:3: \"10.1.2.3/8\" has bits beyond its length: write 10.0.0.0/8\n"
+		"f:2: [echo] allow_file: list:5: \"::/129\": a prefix has 0 to 128 bits\n");
+}
+END_TEST
+
 START_TEST(a_line_is_never_cut)
 {
 	char text[TEXT_SIZE];
@@ -1385,6 +1398,7 @@ static Suite *suite(void)
 	tcase_set_timeout(files, 120);
 	tcase_add_checked_fixture(files, make_directory, remove_directory);
 	tcase_add_test(files, an_error_in_a_file_names_its_line);
+	tcase_add_test(files, every_bad_line_of_a_file_is_told);
 	tcase_add_test(files, a_line_is_never_cut);
 	tcase_add_test(files, a_nul_byte_in_a_file_is_an_error);
 	tcase_add_test(files, a_file_that_cannot_be_read_is_an_error);

@@ -599,6 +599,24 @@ START_TEST(who_does_not_end_after_the_reply_is_ended_after_the_linger_time)
 }
 END_TEST
 
+START_TEST(who_says_a_bit_after_the_reply_is_heard_out)
+{
+	static char junk[1024];
+	serve(DAYTIME, 1);
+	int client = connect_to(0);
+	assert_daytime(client);
+	for (int i = 0; i < 20; i++) {
+		net_send(client, junk, sizeof junk);
+		host_settle(&host);
+	}
+	ck_assert_uint_eq(count_closed(), 0);
+	shutdown(client, SHUT_WR);
+	await_sum(METRIC_CLOSED_DONE, 1);
+	close(client);
+	finish();
+}
+END_TEST
+
 START_TEST(who_sends_on_and_on_after_the_reply_is_ended)
 {
 	static char junk[4096];
@@ -646,7 +664,8 @@ static void assert_chargen(int client, uint64_t from, uint64_t length)
 {
 	static char bytes[64 * 1024];
 	for (uint64_t at = from; at < from + length;) {
-		size_t part = 1 + next_random(sizeof bytes);
+		uint64_t left = from + length - at;
+		size_t part = 1 + next_random(left < sizeof bytes ? left : sizeof bytes);
 		net_receive(client, bytes, part);
 		size_t right = 0;
 		while (right < part && bytes[right] == chargen_byte(at + right))
@@ -722,6 +741,23 @@ START_TEST(every_byte_starts_the_idle_timeout_again)
 	int client = connect_to(0);
 	for (int i = 0; i < 5; i++) {
 		net_assert_echo(client);
+		pass(10 * MINUTE_MS - 1000);
+		ck_assert_uint_eq(count_closed(), 0);
+	}
+	pass(2000);
+	ck_assert_uint_eq(sum(METRIC_CLOSED_IDLE_TIMEOUT), 1);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(a_client_that_only_reads_is_not_idle)
+{
+	enum { PART = 1000000 };
+	serve(CHARGEN "idle_timeout = 10m\n", 1);
+	int client = connect_to(0);
+	for (int i = 0; i < 5; i++) {
+		assert_chargen(client, (uint64_t)i * PART, PART);
 		pass(10 * MINUTE_MS - 1000);
 		ck_assert_uint_eq(count_closed(), 0);
 	}
@@ -1387,6 +1423,7 @@ static Suite *suite(void)
 	tcase_add_test(speakers, daytime_reply_survives_unread_input);
 	tcase_add_test(speakers, daytime_reply_survives_input_that_comes_after_it);
 	tcase_add_test(speakers, who_does_not_end_after_the_reply_is_ended_after_the_linger_time);
+	tcase_add_test(speakers, who_says_a_bit_after_the_reply_is_heard_out);
 	tcase_add_test(speakers, who_sends_on_and_on_after_the_reply_is_ended);
 	tcase_add_test(speakers, discard_takes_all_and_answers_nothing);
 	tcase_add_test(speakers, chargen_goes_on_without_a_seam_whatever_the_client_sends);
@@ -1396,6 +1433,7 @@ static Suite *suite(void)
 	TCase *deadlines = add_tcase(suite, "deadlines");
 	tcase_add_test(deadlines, a_silent_connection_ends_after_the_idle_timeout_and_not_before);
 	tcase_add_test(deadlines, every_byte_starts_the_idle_timeout_again);
+	tcase_add_test(deadlines, a_client_that_only_reads_is_not_idle);
 	tcase_add_test(deadlines, without_an_idle_timeout_a_silent_connection_stays);
 	tcase_add_test(deadlines, a_stream_that_is_cut_ends_in_a_reset);
 	tcase_add_test(deadlines, a_busy_connection_ends_in_order_at_its_lifetime);

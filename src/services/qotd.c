@@ -173,9 +173,10 @@ static bool quotes_parse(const struct option *option, const char *text, void *fi
 	return option_string.parse(option, text, &quotes->file, error);
 }
 
-static bool quotes_load(const struct option *option, void *field, char *error)
+static bool quotes_load(const struct option *option, void *field, option_tell *tell, void *context)
 {
 	struct quotes *quotes = field;
+	char error[OPTION_ERROR_SIZE];
 
 	(void)option;
 	if (!quotes->file)
@@ -184,6 +185,8 @@ static bool quotes_load(const struct option *option, void *field, char *error)
 	bool good = file && read_quotes(quotes, file, error);
 	if (file)
 		fclose(file);
+	if (!good)
+		tell(context, error);
 	return good;
 }
 
