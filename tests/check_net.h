@@ -106,10 +106,21 @@ static inline int net_connect(const struct socket_address *to)
 	return fd;
 }
 
-static inline void net_set_blocking(int fd, bool blocking)
+/* A connect that may be under way still. */
+static inline int net_begin_connect(const struct socket_address *to)
 {
-	int flags = fcntl(fd, F_GETFL);
-	fcntl(fd, F_SETFL, blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK);
+	int fd = socket(to->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	ck_assert_int_lt(connect(fd, &to->any, to->length), 0);
+	ck_assert_msg(errno == EINPROGRESS || errno == ECONNREFUSED, "connect: %s", strerror(errno));
+	return fd;
+}
+
+/* Its SYN was dropped or refused. */
+static inline void net_assert_not_connected(int fd)
+{
+	struct socket_address peer = {.length = sizeof peer.v6};
+	net_is_ready(fd, POLLOUT, NET_QUIET_MS);
+	ck_assert_msg(getpeername(fd, &peer.any, &peer.length) < 0, "a new connection was let in");
 }
 
 static inline void net_set(int fd, int level, int option, int value)

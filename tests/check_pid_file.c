@@ -18,20 +18,20 @@ enum { PATH_SIZE = 256, TEXT_SIZE = 64, UNPRIVILEGED = 65534 };
 
 static char folder[PATH_SIZE / 2], path[PATH_SIZE], own_text[TEXT_SIZE];
 
-static void setup(void)
+/* Outside of the tests, so that it is removed after one that fails too. */
+static void make_folder(void)
 {
 	const char *temporary = getenv("TMPDIR");
 	snprintf(folder, sizeof folder, "%s/check_pid_file.XXXXXX", temporary != NULL ? temporary : "/tmp");
 	ck_assert_ptr_nonnull(mkdtemp(folder));
 	snprintf(path, sizeof path, "%s/daemon.pid", folder);
-	snprintf(own_text, sizeof own_text, "%ld\n", (long)getpid());
-	log_open(LOG_TO_STDERR, LOG_CRIT, LOG_DAEMON);
 }
 
 /* Removes what is in the folder. Returns how many files there were. */
 static int empty_folder(void)
 {
 	int count = 0;
+	chmod(folder, 0700);
 	DIR *entries = opendir(folder);
 	for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;) {
 		if (entry->d_name[0] == '.')
@@ -45,11 +45,21 @@ static int empty_folder(void)
 	return count;
 }
 
-static void teardown(void)
+static void remove_folder(void)
 {
-	chmod(folder, 0700);
 	empty_folder();
 	rmdir(folder);
+}
+
+static void setup(void)
+{
+	empty_folder();
+	snprintf(own_text, sizeof own_text, "%ld\n", (long)getpid());
+	log_open(LOG_TO_STDERR, LOG_CRIT, LOG_DAEMON);
+}
+
+static void teardown(void)
+{
 	log_close();
 }
 
@@ -272,6 +282,7 @@ static Suite *suite(void)
 {
 	Suite *suite = suite_create("pid_file");
 	TCase *file = tcase_create("file");
+	tcase_add_unchecked_fixture(file, make_folder, remove_folder);
 	tcase_add_checked_fixture(file, setup, teardown);
 	tcase_set_timeout(file, 60);
 	tcase_add_test(file, the_file_names_this_process_and_goes_with_it);

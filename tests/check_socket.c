@@ -510,24 +510,6 @@ END_TEST
 
 /* --- the end of a listener --- */
 
-/* A connect that is under way. */
-static int begin_connect(const struct socket_address *to)
-{
-	int fd = socket(to->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	ck_assert_int_lt(connect(fd, &to->any, to->length), 0);
-	ck_assert_int_eq(errno, EINPROGRESS);
-	return fd;
-}
-
-/* Its SYN is dropped, or refused where we may not filter. */
-static void assert_not_let_in(int fd)
-{
-	bool answered = net_is_ready(fd, POLLOUT | POLLERR, NET_QUIET_MS);
-	int error = answered ? net_get(fd, SOL_SOCKET, SO_ERROR) : ECONNREFUSED;
-	ck_assert_msg(error == ECONNREFUSED, "a new connection was let in");
-	close(fd);
-}
-
 START_TEST(a_listener_that_refuses_new_ones_keeps_what_is_queued)
 {
 	for (int i = 0; i < 2; i++) {
@@ -538,13 +520,14 @@ START_TEST(a_listener_that_refuses_new_ones_keeps_what_is_queued)
 		int queued = net_connect(&group.request.address), open = net_connect(&group.request.address);
 		int first = accept_one(group.fds[0]);
 		ck_assert_int_eq(socket_refuse_new(group.fds[0]), 0);
-		int late = begin_connect(&group.request.address);
+		int late = net_begin_connect(&group.request.address);
 		int second = accept_one(group.fds[0]);
 		net_send(queued, "q", 1);
 		net_send(open, "o", 1);
 		net_wait(first, POLLIN);
 		net_wait(second, POLLIN);
-		assert_not_let_in(late);
+		net_assert_not_connected(late);
+		close(late);
 		close(queued);
 		close(open);
 		close(first);
@@ -568,12 +551,13 @@ START_TEST(handshakes_in_progress_are_still_accepted_while_new_syns_are_not)
 		ck_assert_int_lt(accept4(group.fds[0], NULL, NULL, SOCK_CLOEXEC), 0);
 		ck_assert_int_eq(errno, EAGAIN);
 		ck_assert_int_eq(socket_refuse_new(group.fds[0]), 0);
-		int late = begin_connect(&group.request.address);
+		int late = net_begin_connect(&group.request.address);
 		net_send(early, "s", 1);
 		int server = accept_one(group.fds[0]);
 		net_receive(server, &byte, 1);
 		ck_assert_int_eq(byte, 's');
-		assert_not_let_in(late);
+		net_assert_not_connected(late);
+		close(late);
 		close(early);
 		close(server);
 		group_close(&group);
