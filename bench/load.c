@@ -35,7 +35,8 @@ enum {
 	SOURCES = 200,        /* of 127.0.0.0/8: so that neither ports nor limits a source run out */
 	PATIENCE_MS = 10000,  /* for an answer on TCP */
 	LOST_AFTER_MS = 1000, /* for an answer on UDP */
-	SETTLE_MS = 50,       /* what the server does after its last answer belongs to the work */
+	SILENCES_MAX = 5,     /* of a UDP server that then is not worth waiting for */
+	SETTLE_MS = 20,       /* what the server does after its last answer belongs to the work */
 	LINE_MAX_BYTES = 256,
 	BUCKETS_A_DOUBLING = 64, /* latencies are exact to 1/64 */
 	BUCKETS = 64 * BUCKETS_A_DOUBLING,
@@ -340,7 +341,7 @@ static void check_bytes(const struct stream *stream, const char *bytes, size_t l
 		fail("wrong bytes on connection %td near its byte %" PRIu64, stream - streams, stream->received);
 }
 
-/* Sends as much as may be in flight. What the socket does not take is sent when an echo comes back: there is one, as the
+/* Sends as much as may be in flight. What the socket does not take is sent when an echo comes back: one does, as the
  * socket is full. */
 static void stream_send(struct stream *stream)
 {
@@ -676,6 +677,10 @@ static void on_flow(void *whose, uint32_t what)
 /* What is in flight for so long will not come back. */
 static void on_lost(void)
 {
+	static unsigned silences;
+	if (silences++ == SILENCES_MAX)
+		fail("too many datagrams lost: %" PRIu64 " of %" PRIu64, results.lost,
+		     results.lost + results.operations);
 	for (uint64_t i = 0; i < options.connections; i++) {
 		struct flow *flow = &flows[i];
 		if (flow->received == flow->limit)

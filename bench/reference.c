@@ -1,4 +1,4 @@
-/* reference.c: the simplest honest servers, without libevent, limits, counters or logs, to measure the daemon against. */
+/* reference.c: the simplest honest servers, without libevent, limits, counters or logs, to measure ours against. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -29,6 +29,7 @@ enum {
 	DATAGRAM_SIZE = 64 * 1024,
 	RECEIVE_BUFFER = 1024 * 1024,
 	LINGER_MS = 2000,
+	ACCEPTS_A_WAKEUP = 64, /* so that new connections do not starve open ones */
 };
 
 static char buffer[BUFFER_SIZE];
@@ -58,7 +59,8 @@ static int bound_socket(int type, const char *address)
 	int fd = socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	check(fd >= 0, "socket");
 	check(inet_pton(AF_INET, address, &name.sin_addr) == 1, "not an IPv4 address");
-	check(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", sizeof "lo") == 0, "SO_BINDTODEVICE");
+	if (name.sin_addr.s_addr == htonl(INADDR_ANY))
+		check(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", sizeof "lo") == 0, "SO_BINDTODEVICE");
 	if (type == SOCK_STREAM)
 		check(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) == 0, "TCP_NODELAY");
 	check(bind(fd, (struct sockaddr *)&name, length) == 0, "bind");
@@ -79,6 +81,19 @@ static void loop(int fd, void (*callback)(int fd, void *whose), int (*on_idle)(v
 		check(count >= 0 || errno == EINTR, "epoll_wait");
 		for (int i = 0; i < count; i++)
 			callback(fd, events[i].data.ptr);
+	}
+}
+
+/* Hands what waits to be accepted to BEGIN. */
+static void accept_some(int listener, void (*begin)(int fd))
+{
+	for (int i = 0; i < ACCEPTS_A_WAKEUP; i++) {
+		int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0) {
+			check(errno == EAGAIN, "accept4");
+			return;
+		}
+		begin(fd);
 	}
 }
 
@@ -143,20 +158,23 @@ static void echo(struct connection *connection)
 		keep(connection, buffer + (sent > 0 ? sent : 0), (size_t)(length - (sent > 0 ? sent : 0)));
 }
 
+static void connection_new(int fd)
+{
+	struct connection *connection = calloc(1, sizeof *connection);
+	check(connection != NULL, "calloc");
+	connection->fd = fd;
+	watch(EPOLL_CTL_ADD, fd, EPOLLIN, connection);
+}
+
 static void on_echo(int listener, void *whose)
 {
 	struct connection *connection = whose;
-	if (connection != NULL) {
-		(connection->rest != NULL ? send_rest : echo)(connection);
-		return;
-	}
-	for (int fd; (fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
-		connection = calloc(1, sizeof *connection);
-		check(connection != NULL, "calloc");
-		connection->fd = fd;
-		watch(EPOLL_CTL_ADD, fd, EPOLLIN, connection);
-	}
-	check(errno == EAGAIN, "accept4");
+	if (connection == NULL)
+		accept_some(listener, connection_new);
+	else if (connection->rest != NULL)
+		send_rest(connection);
+	else
+		echo(connection);
 }
 
 static void tcp_echo(const char *address)
@@ -211,7 +229,8 @@ static void visit_new(int fd)
 	*visit = (struct visit){.link = visits_last, .fd = fd, .deadline_ms = now_ms() + LINGER_MS};
 	*visits_last = visit;
 	visits_last = &visit->next;
-	if (send(fd, line, length, MSG_NOSIGNAL) != (ssize_t)length || shutdown(fd, SHUT_WR) < 0)
+	/* MSG_MORE: the line leaves in one packet with the FIN of the shutdown */
+	if (send(fd, line, length, MSG_NOSIGNAL | MSG_MORE) != (ssize_t)length || shutdown(fd, SHUT_WR) < 0)
 		visit_close(visit);
 	else
 		watch(EPOLL_CTL_ADD, fd, EPOLLIN, visit);
@@ -220,15 +239,13 @@ static void visit_new(int fd)
 static void on_daytime(int listener, void *whose)
 {
 	struct visit *visit = whose;
-	if (visit != NULL) {
-		ssize_t length = recv(visit->fd, buffer, sizeof buffer, 0);
-		if (length == 0 || (length < 0 && errno != EAGAIN))
-			visit_close(visit);
+	if (visit == NULL) {
+		accept_some(listener, visit_new);
 		return;
 	}
-	for (int fd; (fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;)
-		visit_new(fd);
-	check(errno == EAGAIN, "accept4");
+	ssize_t length = recv(visit->fd, buffer, sizeof buffer, 0);
+	if (length == 0 || (length < 0 && errno != EAGAIN))
+		visit_close(visit);
 }
 
 static void tcp_daytime(const char *address)
@@ -267,7 +284,7 @@ static struct mmsghdr messages[BATCH];
 static struct iovec parts[BATCH];
 static struct sockaddr_in names[BATCH];
 static struct {
-	_Alignas(struct cmsghdr) char bytes[CMSG_SPACE(sizeof(int))];
+	_Alignas(struct cmsghdr) char bytes[CMSG_SPACE(sizeof(struct in_pktinfo))];
 } controls[BATCH];
 
 static void batch_prepare(void)
@@ -316,6 +333,27 @@ static void udp_batch(const char *address)
 	loop(udp_socket(address), on_batch, wait_for_ever);
 }
 
+/* Replies leave from the address that was asked. */
+static void on_addressed_batch(int fd, void *whose)
+{
+	(void)whose;
+	int count = receive_batch(fd, sizeof controls->bytes);
+	for (int i = 0; i < count; i++) {
+		struct in_pktinfo *info = (void *)CMSG_DATA(CMSG_FIRSTHDR(&messages[i].msg_hdr));
+		info->ipi_ifindex = 0;
+	}
+	send_batch(fd, count);
+}
+
+static void udp_batch_addressed(const char *address)
+{
+	const int yes = 1;
+	int fd = udp_socket(address);
+	check(setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &yes, sizeof yes) == 0, "IP_PKTINFO");
+	batch_prepare();
+	loop(fd, on_addressed_batch, wait_for_ever);
+}
+
 /* A train is answered by a train: the size of its segments, an int with UDP_GRO, is a uint16_t with UDP_SEGMENT. */
 static void turn_control(struct msghdr *message)
 {
@@ -357,7 +395,7 @@ static const struct {
 	void (*serve)(const char *address);
 } modes[] = {
 	{"tcp-echo", tcp_echo},   {"tcp-daytime", tcp_daytime}, {"udp-single", udp_single},
-	{"udp-batch", udp_batch}, {"udp-trains", udp_trains},
+	{"udp-batch", udp_batch}, {"udp-trains", udp_trains},   {"udp-batch-addressed", udp_batch_addressed},
 };
 
 int main(int argc, char **argv)
@@ -371,6 +409,7 @@ int main(int argc, char **argv)
 	for (size_t i = 0; argc == 3 && i < sizeof modes / sizeof *modes; i++)
 		if (strcmp(argv[1], modes[i].name) == 0)
 			modes[i].serve(argv[2]);
-	fputs("usage: reference tcp-echo|tcp-daytime|udp-single|udp-batch|udp-trains ADDRESS\n", stderr);
+	fputs("usage: reference tcp-echo|tcp-daytime|udp-single|udp-batch|udp-batch-addressed|udp-trains ADDRESS\n",
+	      stderr);
 	return 2;
 }
