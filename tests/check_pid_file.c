@@ -99,10 +99,10 @@ START_TEST(the_file_names_this_process_and_goes_with_it)
 }
 END_TEST
 
-START_TEST(everybody_may_read_the_file_and_only_its_owner_write_it)
+START_TEST(everybody_may_read_the_file_whatever_the_umask_and_only_its_owner_write_it)
 {
 	struct stat stat;
-	umask(022);
+	umask(077);
 	struct pid_file *file = pid_file_write(path, (uid_t)-1);
 	ck_assert_int_eq(lstat(path, &stat), 0);
 	ck_assert_uint_eq(stat.st_mode, S_IFREG | 0644);
@@ -286,7 +286,7 @@ static Suite *suite(void)
 	tcase_add_checked_fixture(file, setup, teardown);
 	tcase_set_timeout(file, 60);
 	tcase_add_test(file, the_file_names_this_process_and_goes_with_it);
-	tcase_add_test(file, everybody_may_read_the_file_and_only_its_owner_write_it);
+	tcase_add_test(file, everybody_may_read_the_file_whatever_the_umask_and_only_its_owner_write_it);
 	tcase_add_test(file, the_file_belongs_to_the_owner_it_was_written_for);
 	tcase_add_test(file, a_file_of_a_daemon_that_died_is_replaced);
 	tcase_add_test(file, a_link_in_its_place_is_replaced_and_not_followed);

@@ -803,6 +803,20 @@ START_TEST(a_stream_that_is_cut_ends_in_a_reset)
 }
 END_TEST
 
+/* All of its input has been read, so that nothing but our own will makes the end a reset. */
+START_TEST(a_stream_that_its_client_has_not_got_ends_in_a_reset)
+{
+	serve(CHARGEN "idle_timeout = 10m\n", 1);
+	int client = connect_with_small_buffer();
+	net_wait(client, POLLIN);
+	for (int left = NET_PATIENCE_MS; sum(METRIC_CLOSED_IDLE_TIMEOUT) == 0; pass(11 * MINUTE_MS))
+		net_rest(&left); /* until the kernel takes no more either */
+	net_assert_reset(client);
+	close(client);
+	finish();
+}
+END_TEST
+
 START_TEST(a_busy_connection_ends_in_order_at_its_lifetime)
 {
 	serve(ECHO "lifetime = 10m\n", 1);
@@ -1299,18 +1313,48 @@ START_TEST(end_all_ends_every_connection_in_order)
 }
 END_TEST
 
+/* Mail that keeps its worker busy until it is let go. */
+struct hold {
+	struct mail mail;
+	sem_t begun, over;
+};
+
+static void on_hold(void *argument)
+{
+	struct hold *hold = argument;
+	sem_post(&hold->begun);
+	while (sem_wait(&hold->over) < 0)
+		;
+}
+
+static void hold_worker(struct hold *hold)
+{
+	hold->mail = (struct mail){.run = on_hold, .argument = hold};
+	sem_init(&hold->begun, 0, 0);
+	sem_init(&hold->over, 0, 0);
+	worker_post(host.workers[0], &hold->mail);
+	while (sem_wait(&hold->begun) < 0)
+		;
+}
+
 /* The input that nobody reads any more must not turn the end into a reset that destroys what was sent. */
 START_TEST(end_all_does_not_destroy_what_was_sent)
 {
-	enum { LENGTH = 10000 };
-	static char bytes[LENGTH];
-	serve(CHARGEN, 1);
+	static char bytes[10000 + 1];
+	enum { LENGTH = sizeof bytes - 1 };
+	struct hold hold = {0};
+	serve(ECHO, 1);
 	int client = connect_to(0);
+	net_fill(bytes, LENGTH, 1, 0);
 	net_send(client, bytes, LENGTH);
-	assert_chargen(client, 0, 1000);
+	await_sum(METRIC_SENT_BYTES, LENGTH);
+	hold_worker(&hold);
+	net_send(client, bytes, LENGTH);
 	tcp_end_all(tcp);
+	sem_post(&hold.over);
 	await_sum(METRIC_CLOSED_STOP, 1);
-	ck_assert_msg(net_receive_rest(client) == 0, "no orderly end: %s", strerror(errno));
+	ck_assert_uint_eq(net_receive_all(client, bytes, sizeof bytes), LENGTH);
+	net_assert_bytes(bytes, LENGTH, 1, 0);
 	close(client);
 	finish();
 }
@@ -1442,6 +1486,7 @@ static Suite *suite(void)
 	tcase_add_test(deadlines, a_client_that_only_reads_is_not_idle);
 	tcase_add_test(deadlines, without_an_idle_timeout_a_silent_connection_stays);
 	tcase_add_test(deadlines, a_stream_that_is_cut_ends_in_a_reset);
+	tcase_add_test(deadlines, a_stream_that_its_client_has_not_got_ends_in_a_reset);
 	tcase_add_test(deadlines, a_busy_connection_ends_in_order_at_its_lifetime);
 	tcase_add_test(deadlines, a_lifetime_ends_a_stream_without_end);
 	tcase_add_test(deadlines, many_connections_end_each_at_its_own_time);
