@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "slab.h"
 #include "socket.h"
 #include "wheel.h"
 
@@ -21,6 +22,7 @@ struct side {
 	struct tcp *tcp;
 	struct worker *worker;
 	struct wheel *wheel;
+	struct slab connections;
 	char *scratch; /* TCP_SCRATCH_SIZE bytes, used by one callback at a time */
 	size_t unsent; /* bytes that connections hold */
 	struct tcp_listener *listeners;
@@ -62,6 +64,14 @@ enum {
 	LINGERING = 4,   /* all is sent and shut down: waiting for the client's end */
 };
 
+/* The client's address in 22 bytes instead of a sockaddr's 28. */
+struct peer {
+	struct in6_addr ip; /* IPv4 mapped into ::ffff:0:0/96 */
+	uint32_t scope;
+	in_port_t port; /* in network order */
+};
+
+/* Ordered so that it has no holes: what an idle connection costs is mostly this. */
 struct connection {
 	struct event event; /* the socket is readable */
 	struct wheel_entry deadline;
@@ -70,11 +80,14 @@ struct connection {
 	struct limit_source *source; /* whose place it holds; NULL: sources are not counted */
 	struct unsent *unsent;       /* NULL: nothing waits to be sent */
 	uint64_t received, sent;
-	uint64_t began_ms, active_ms;
-	struct sockaddr_in6 peer; /* or what of it an IPv4 address fills */
+	uint64_t began_ms;
+	union {
+		uint64_t active_ms;   /* of the last exchange */
+		uint64_t linger_left; /* LINGERING: bytes of input that are still thrown away */
+	};
+	struct peer peer;
 	uint8_t flags;
 	uint8_t reason; /* enum metric: why it is being closed, once it is */
-	uint32_t linger_left;
 };
 
 /* The operations of a transport, as recv and send: bytes moved, 0 at the end of the stream, -1 with errno; EAGAIN asks
@@ -82,9 +95,30 @@ struct connection {
 struct transport {
 	int (*handshake)(struct connection *connection); /* 0: done, the service may speak; -1 with errno */
 	ssize_t (*read)(struct connection *connection, char *bytes, size_t size);
-	ssize_t (*write)(struct connection *connection, const char *bytes, size_t length);
+	/* LAST: shutdown follows at once, so what is short enough may leave together with the end */
+	ssize_t (*write)(struct connection *connection, const char *bytes, size_t length, bool last);
 	int (*shutdown)(struct connection *connection); /* of the sending side; 0, or -1 with errno */
 };
+
+static struct peer peer_of(const struct socket_address *address)
+{
+	struct peer peer = {.ip = socket_address_ip(address), .port = htons(socket_address_port(address))};
+	if (address->any.sa_family == AF_INET6)
+		peer.scope = address->v6.sin6_scope_id;
+	return peer;
+}
+
+static struct socket_address peer_address(const struct peer *peer)
+{
+	struct socket_address address = {0};
+	if (IN6_IS_ADDR_V4MAPPED(&peer->ip)) {
+		socket_address_set(&address, AF_INET, &peer->ip.s6_addr[12], "", ntohs(peer->port));
+		return address;
+	}
+	socket_address_set(&address, AF_INET6, &peer->ip, "", ntohs(peer->port));
+	address.v6.sin6_scope_id = peer->scope;
+	return address;
+}
 
 static int connection_fd(const struct connection *connection)
 {
@@ -102,9 +136,9 @@ static ssize_t plain_read(struct connection *connection, char *bytes, size_t siz
 	return recv(connection_fd(connection), bytes, size, 0);
 }
 
-static ssize_t plain_write(struct connection *connection, const char *bytes, size_t length)
+static ssize_t plain_write(struct connection *connection, const char *bytes, size_t length, bool last)
 {
-	return send(connection_fd(connection), bytes, length, MSG_NOSIGNAL);
+	return send(connection_fd(connection), bytes, length, MSG_NOSIGNAL | (last ? MSG_MORE : 0));
 }
 
 static int plain_shutdown(struct connection *connection)
@@ -164,7 +198,7 @@ static void leave(struct tcp *tcp, struct runtime *runtime)
 static void log_connection(const struct connection *connection)
 {
 	const struct config_service *service = connection->runtime->config;
-	struct socket_address peer = {.v6 = connection->peer};
+	struct socket_address peer = peer_address(&connection->peer);
 	char source[SOCKET_TEXT_SIZE];
 	socket_address_print(&peer, source);
 	struct log_context context = {.service = service->name, .transport = "tcp", .source = source};
@@ -200,7 +234,7 @@ static void end(struct connection *connection, enum metric reason)
 	unsent_free(connection);
 	event_del(&connection->event);
 	wheel_remove(&connection->deadline);
-	free(connection);
+	slab_give(&side->connections, connection);
 	close(fd);
 	if (source != NULL)
 		limit_source_leave(runtime->sources, source);
@@ -289,10 +323,10 @@ static bool wait_writable(struct connection *connection, const char *bytes, size
 	return true;
 }
 
-/* Sends as much of BYTES as the socket takes. Returns the count, or -1 when the connection has failed. */
-static ssize_t send_some(struct connection *connection, const char *bytes, size_t length)
+/* Sends as much of BYTES as the socket takes; LAST: nothing follows them. Returns the count, or -1 when the connection has failed. */
+static ssize_t send_some(struct connection *connection, const char *bytes, size_t length, bool last)
 {
-	ssize_t sent = transport_of(connection)->write(connection, bytes, length);
+	ssize_t sent = transport_of(connection)->write(connection, bytes, length, last);
 	if (sent < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -1;
 	connection->sent += (size_t)sent;
@@ -311,14 +345,14 @@ static void speak(struct connection *connection)
 
 	struct service_output output =
 		connection->runtime->service->tcp_output(&context, connection->sent, side->scratch, TCP_SCRATCH_SIZE);
-	ssize_t sent = send_some(connection, output.bytes, output.length);
+	bool done = output.done || output.length == 0;
+	ssize_t sent = send_some(connection, output.bytes, output.length, done);
 	if (sent < 0) {
 		end_failed(connection);
 		return;
 	}
 	const char *rest = output.bytes + sent;
 	size_t left = output.length - (size_t)sent;
-	bool done = output.done || output.length == 0;
 	if (left == 0 && done) {
 		unsent_free(connection);
 		linger(connection, METRIC_CLOSED_DONE);
@@ -357,7 +391,8 @@ static void on_writable(evutil_socket_t fd, short what, void *argument)
 
 	(void)fd, (void)what;
 	if (unsent->to > unsent->from) {
-		ssize_t sent = send_some(connection, unsent->bytes + unsent->from, unsent->to - unsent->from);
+		ssize_t sent = send_some(connection, unsent->bytes + unsent->from, unsent->to - unsent->from,
+					 connection->flags & OUTPUT_DONE);
 		if (sent < 0) {
 			end_failed(connection);
 			return;
@@ -383,7 +418,7 @@ static void take_input(struct connection *connection, char *bytes, size_t length
 	if (length == 0)
 		return;
 
-	ssize_t sent = send_some(connection, bytes, length);
+	ssize_t sent = send_some(connection, bytes, length, false);
 	if (sent < 0) {
 		end_failed(connection);
 		return;
@@ -427,14 +462,15 @@ static void on_readable(evutil_socket_t fd, short what, void *argument)
 		return;
 	}
 	connection->received += (size_t)length;
-	connection->active_ms = wheel_now_ms();
 	metrics_add(counters(connection), METRIC_RECEIVED_BYTES, (uint64_t)length);
-	if (!(connection->flags & LINGERING))
+	if (!(connection->flags & LINGERING)) {
+		connection->active_ms = wheel_now_ms();
 		take_input(connection, side->scratch, (size_t)length);
-	else if (connection->linger_left > (size_t)length)
-		connection->linger_left -= (uint32_t)length;
-	else
+	} else if (connection->linger_left > (size_t)length) {
+		connection->linger_left -= (size_t)length;
+	} else {
 		end(connection, connection->reason);
+	}
 }
 
 /* --- deadlines --- */
@@ -546,7 +582,7 @@ static void begin(struct side *side, struct runtime *runtime, int fd, const stru
 		turn_away(side, runtime, fd, peer, reason);
 		return;
 	}
-	struct connection *connection = calloc(1, sizeof *connection);
+	struct connection *connection = slab_take(&side->connections);
 	if (connection == NULL) {
 		if (source != NULL)
 			limit_source_leave(runtime->sources, source);
@@ -554,11 +590,15 @@ static void begin(struct side *side, struct runtime *runtime, int fd, const stru
 		return;
 	}
 	metrics_add(&runtime->tcp[worker_index(side->worker)], METRIC_ACCEPTED, 1);
-	connection->side = side;
-	connection->runtime = runtime;
-	connection->source = source;
-	connection->peer = peer->v6;
-	connection->began_ms = connection->active_ms = wheel_now_ms();
+	uint64_t now_ms = wheel_now_ms();
+	*connection = (struct connection){
+		.side = side,
+		.runtime = runtime,
+		.source = source,
+		.began_ms = now_ms,
+		.active_ms = now_ms,
+		.peer = peer_of(peer),
+	};
 	event_assign(&connection->event, worker_base(side->worker), fd, EV_READ | EV_PERSIST, on_readable, connection);
 	wheel_set(side->wheel, &connection->deadline, next_deadline(connection));
 	if (runtime->config->dscp == DSCP_COPY) {
@@ -712,6 +752,7 @@ static bool side_init(struct side *side, struct tcp *tcp, struct worker *worker)
 {
 	side->tcp = tcp;
 	side->worker = worker;
+	slab_init(&side->connections, sizeof(struct connection));
 	side->resume = (struct mail){.run = resume, .argument = side};
 	side->end = (struct mail){.run = end_all, .argument = side};
 	side->wheel = wheel_new(worker_base(worker), on_deadline);
@@ -745,6 +786,7 @@ void tcp_free(struct tcp *tcp)
 		if (side->wheel != NULL)
 			wheel_each(side->wheel, end_now);
 		wheel_free(side->wheel);
+		slab_clear(&side->connections);
 		free(side->scratch);
 		if (side->retry != NULL)
 			event_free(side->retry);

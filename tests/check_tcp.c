@@ -1,5 +1,5 @@
 /* check_tcp.c: the life of a connection, as its client and the counters see it. */
-#include <netinet/tcp.h>
+#include <linux/tcp.h> /* netinet/tcp.h counts no segments */
 #include <pthread.h>
 #include <sys/resource.h>
 
@@ -556,6 +556,21 @@ START_TEST(daytime_says_one_line_and_ends)
 END_TEST
 
 /* All of it lies in the socket before the daemon even accepts: a plain close would send a reset. */
+START_TEST(daytime_line_and_end_leave_in_one_packet)
+{
+	struct tcp_info info = {0};
+	socklen_t length = sizeof info;
+
+	serve(DAYTIME, 1);
+	int client = connect_to(0);
+	assert_daytime(client);
+	ck_assert_int_eq(getsockopt(client, IPPROTO_TCP, TCP_INFO, &info, &length), 0);
+	ck_assert_int_eq(info.tcpi_segs_in, 2); /* the one that answered the SYN, and this */
+	close(client);
+	finish();
+}
+END_TEST
+
 START_TEST(daytime_reply_survives_unread_input)
 {
 	enum { CLIENTS = 20 };
@@ -1470,6 +1485,7 @@ static Suite *suite(void)
 
 	TCase *speakers = add_tcase(suite, "speakers");
 	tcase_add_test(speakers, daytime_says_one_line_and_ends);
+	tcase_add_test(speakers, daytime_line_and_end_leave_in_one_packet);
 	tcase_add_test(speakers, daytime_reply_survives_unread_input);
 	tcase_add_test(speakers, daytime_reply_survives_input_that_comes_after_it);
 	tcase_add_test(speakers, who_does_not_end_after_the_reply_is_ended_after_the_linger_time);
