@@ -1,0 +1,36 @@
+/* histogram.h: durations counted in buckets, from which percentiles are read. */
+#ifndef SMALLPROBE_HISTOGRAM_H
+#define SMALLPROBE_HISTOGRAM_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+/* Up to 128 ns buckets are exact. Above, each doubling has 64 buckets, of which the middle is told: a percentile is wrong by
+ * than one part in 128. There is a bucket for every value of 64 bits. */
+enum { HISTOGRAM_BUCKETS_A_DOUBLING = 64, HISTOGRAM_BUCKETS = 59 * HISTOGRAM_BUCKETS_A_DOUBLING };
+
+/* Zeroed memory is an empty one. For one thread. */
+struct histogram {
+	uint64_t count;
+	uint64_t minimum_ns, maximum_ns; /* exact; of an empty one both 0 */
+	uint64_t buckets[HISTOGRAM_BUCKETS];
+};
+
+void histogram_add(struct histogram *histogram, uint64_t value_ns);
+
+/* Adds what OTHER has counted. */
+void histogram_merge(struct histogram *histogram, const struct histogram *other);
+
+/* The value that PART (0 to 1) of all are not above, by nearest rank: of 0 the smallest, of 1 the largest. 0 when nothing was
+ * nothing was counted. */
+uint64_t histogram_percentile(const struct histogram *histogram, double part);
+
+/* Draws bars, one line a doubling of time (finer where all are close together), with counts and cumulated per cent. */
+void histogram_print(const struct histogram *histogram, FILE *file);
+
+enum { HISTOGRAM_TIME_SIZE = 32 };
+
+/* Writes a duration in the unit that suits it, as `12.3 us`, to TEXT of HISTOGRAM_TIME_SIZE bytes. Returns TEXT. */
+char *histogram_time_text(double value_ns, char *text);
+
+#endif

@@ -1,0 +1,162 @@
+/* json.c: writes one JSON text (RFC 8259), without a chance to write a wrong one. */
+#include "probe/json.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+static void print_text(struct json *json, const char *value, size_t length);
+
+/* What stands before each value: a comma after another, and the key. */
+static void begin_value(struct json *json, const char *key)
+{
+	bool keyed = json->depth > 0 && json->in_object[json->depth - 1];
+	assert(keyed == (key != NULL));
+	if (json->depth > 0) {
+		if (json->has_member[json->depth - 1])
+			fputs(", ", json->file);
+		json->has_member[json->depth - 1] = true;
+	}
+	if (!keyed)
+		return;
+	print_text(json, key, strlen(key));
+	fputs(": ", json->file);
+}
+
+static void begin(struct json *json, const char *key, bool object)
+{
+	begin_value(json, key);
+	assert(json->depth < JSON_DEPTH_MAX);
+	json->in_object[json->depth] = object;
+	json->has_member[json->depth] = false;
+	json->depth++;
+	fputc(object ? '{' : '[', json->file);
+}
+
+void json_begin_object(struct json *json, const char *key)
+{
+	begin(json, key, true);
+}
+
+void json_begin_array(struct json *json, const char *key)
+{
+	begin(json, key, false);
+}
+
+void json_end(struct json *json)
+{
+	assert(json->depth > 0);
+	json->depth--;
+	fputc(json->in_object[json->depth] ? '}' : ']', json->file);
+	if (json->depth == 0)
+		fputc('\n', json->file);
+}
+
+/* The length of the UTF-8 character that LENGTH bytes begin with (RFC 3629: shortest form, no surrogates), 0: none. */
+static size_t character_length(const unsigned char *at, size_t length)
+{
+	if (at[0] < 0x80)
+		return 1;
+	size_t wanted = at[0] >= 0xc2 && at[0] <= 0xdf   ? 2
+			: (at[0] & 0xf0) == 0xe0         ? 3
+			: at[0] >= 0xf0 && at[0] <= 0xf4 ? 4
+							 : 0;
+	if (wanted == 0 || wanted > length)
+		return 0;
+	for (size_t i = 1; i < wanted; i++)
+		if ((at[i] & 0xc0) != 0x80)
+			return 0;
+	bool too_long = (at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xf0 && at[1] < 0x90);
+	bool surrogate = at[0] == 0xed && at[1] >= 0xa0;
+	bool too_large = at[0] == 0xf4 && at[1] >= 0x90;
+	return too_long || surrogate || too_large ? 0 : wanted;
+}
+
+static void print_character(FILE *file, const unsigned char *at, size_t length)
+{
+	if (length == 0)
+		fputs("\\ufffd", file);
+	else if (length > 1)
+		fwrite(at, 1, length, file);
+	else if (*at == '"' || *at == '\\')
+		fprintf(file, "\\%c", *at);
+	else if (*at < ' ' || *at == 0x7f)
+		fprintf(file, "\\u%04x", *at);
+	else
+		fputc(*at, file);
+}
+
+static void print_text(struct json *json, const char *value, size_t length)
+{
+	const unsigned char *at = (const unsigned char *)value, *end = at + length;
+	fputc('"', json->file);
+	while (at < end) {
+		size_t character = character_length(at, (size_t)(end - at));
+		print_character(json->file, at, character);
+		at += character > 0 ? character : 1;
+	}
+	fputc('"', json->file);
+}
+
+void json_bytes(struct json *json, const char *key, const char *value, size_t length)
+{
+	begin_value(json, key);
+	print_text(json, value, length);
+}
+
+void json_string(struct json *json, const char *key, const char *value)
+{
+	if (value == NULL) {
+		json_null(json, key);
+		return;
+	}
+	json_bytes(json, key, value, strlen(value));
+}
+
+void json_bool(struct json *json, const char *key, bool value)
+{
+	begin_value(json, key);
+	fputs(value ? "true" : "false", json->file);
+}
+
+void json_null(struct json *json, const char *key)
+{
+	begin_value(json, key);
+	fputs("null", json->file);
+}
+
+void json_uint(struct json *json, const char *key, uint64_t value)
+{
+	begin_value(json, key);
+	fprintf(json->file, "%" PRIu64, value);
+}
+
+void json_int(struct json *json, const char *key, int64_t value)
+{
+	begin_value(json, key);
+	fprintf(json->file, "%" PRId64, value);
+}
+
+void json_number(struct json *json, const char *key, double value, unsigned decimals)
+{
+	char text[512]; /* the largest double has 309 digits */
+	assert(decimals <= 9);
+	if (!isfinite(value)) {
+		json_null(json, key);
+		return;
+	}
+	begin_value(json, key);
+	size_t length = (size_t)snprintf(text, sizeof text, "%.*f", (int)decimals, value);
+	size_t whole = strspn(text, "-0123456789");
+	fwrite(text, 1, whole, json->file);
+	/* a locale may have another point, of several bytes even */
+	if (decimals > 0)
+		fprintf(json->file, ".%s", text + length - decimals);
+}
+
+bool json_finish(struct json *json)
+{
+	assert(json->depth == 0);
+	return fflush(json->file) == 0 && ferror(json->file) == 0;
+}

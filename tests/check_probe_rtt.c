@@ -1,0 +1,234 @@
+/* check_probe_rtt.c: the arithmetic of round trips, against the simple way on the same numbers. */
+#include "probe/rtt.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check_run.h"
+
+enum { MANY = 10000 };
+
+static struct rtt rtt, other;
+static uint64_t values[MANY];
+static uint64_t random_state;
+
+static void setup(void)
+{
+	memset(&rtt, 0, sizeof rtt);
+	memset(&other, 0, sizeof other);
+	random_state = 88172645463325252;
+}
+
+static uint64_t next_random(void)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return random_state;
+}
+
+static int compare(const void *a, const void *b)
+{
+	uint64_t x, y;
+	memcpy(&x, a, sizeof x);
+	memcpy(&y, b, sizeof y);
+	return (x > y) - (x < y);
+}
+
+START_TEST(nothing_measured_is_all_zero)
+{
+	struct rtt_summary summary = rtt_summary(&rtt), zero = {0};
+	ck_assert_uint_eq(summary.count, 0);
+	ck_assert_mem_eq(&summary.mdev, &zero.mdev, sizeof summary.mdev);
+	ck_assert_double_eq(summary.median, 0);
+	ck_assert_uint_eq(histogram_percentile(&rtt.histogram, 0.5), 0);
+}
+END_TEST
+
+START_TEST(one_value_is_every_percentile_without_deviation)
+{
+	rtt_add(&rtt, 1234567);
+	struct rtt_summary summary = rtt_summary(&rtt);
+	ck_assert_double_eq(summary.min, 1234567);
+	ck_assert_double_eq(summary.avg, 1234567);
+	ck_assert_double_eq(summary.max, 1234567);
+	ck_assert_double_eq(summary.median, 1234567);
+	ck_assert_double_eq(summary.p999, 1234567);
+	ck_assert_double_eq(summary.mdev, 0);
+	ck_assert_double_eq(summary.jitter, 0);
+}
+END_TEST
+
+START_TEST(known_values_give_known_figures)
+{
+	static const uint64_t known[] = {2, 4, 4, 4, 5, 5, 7, 9};
+	for (size_t i = 0; i < 8; i++)
+		rtt_add(&rtt, known[i]);
+	struct rtt_summary summary = rtt_summary(&rtt);
+	ck_assert_double_eq(summary.avg, 5);
+	ck_assert_double_eq(summary.mdev, 2);
+	ck_assert_double_eq(summary.jitter, 1); /* 2 0 0 1 0 2 2: 7 of 7 */
+	ck_assert_double_eq(summary.median, 4);
+	ck_assert_double_eq(summary.p90, 9);
+}
+END_TEST
+
+/* A day of round trips of a minute that differ by ns: sums of squares would lose it all. */
+START_TEST(deviation_holds_for_large_values_that_differ_little)
+{
+	for (int i = 0; i < MANY; i++)
+		rtt_add(&rtt, UINT64_C(60000000000) + (i % 2 ? 3 : 1));
+	struct rtt_summary summary = rtt_summary(&rtt);
+	ck_assert_double_eq_tol(summary.mdev, 1, 1e-3);
+	ck_assert_double_eq_tol(summary.jitter, 2, 1e-9);
+}
+END_TEST
+
+static const double parts[] = {0, 0.001, 0.01, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 1};
+
+/* Shapes: even, spread over all magnitudes, few values many times, growing. */
+static uint64_t value_of(int shape, unsigned i)
+{
+	switch (shape) {
+	case 0:
+		return next_random() % 1000000;
+	case 1:
+		return next_random() >> (next_random() % 64);
+	case 2:
+		return 100 + next_random() % 3 * 50000;
+	default:
+		return UINT64_C(977) * i * i;
+	}
+}
+
+START_TEST(percentiles_are_those_of_a_sorted_list_within_the_stated_error)
+{
+	for (unsigned count = 1; count <= MANY; count = count * 3 + 1) {
+		setup();
+		for (unsigned i = 0; i < count; i++)
+			histogram_add(&rtt.histogram, values[i] = value_of(_i, i));
+		qsort(values, count, sizeof *values, compare);
+		for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+			double rank = ceil(parts[i] * count);
+			uint64_t exact = values[rank < 1 ? 0 : (unsigned)rank - 1];
+			uint64_t told = histogram_percentile(&rtt.histogram, parts[i]);
+			double error = fabs((double)told - (double)exact);
+			ck_assert_msg(exact < 128 ? told == exact : error <= (double)exact / 128,
+				      "shape %d, %u values, part %g: %llu, not %llu", _i, count, parts[i],
+				      (unsigned long long)told, (unsigned long long)exact);
+		}
+		ck_assert_uint_eq(histogram_percentile(&rtt.histogram, 0), values[0]);
+		ck_assert_uint_eq(histogram_percentile(&rtt.histogram, 1), values[count - 1]);
+	}
+}
+END_TEST
+
+START_TEST(mean_deviation_and_jitter_are_those_of_the_simple_way)
+{
+	double sum = 0, squares = 0, differences = 0;
+	for (unsigned i = 0; i < MANY; i++) {
+		rtt_add(&rtt, values[i] = value_of(_i, i) >> 16);
+		sum += (double)values[i];
+		differences += i > 0 ? fabs((double)values[i] - (double)values[i - 1]) : 0;
+	}
+	for (unsigned i = 0; i < MANY; i++)
+		squares += ((double)values[i] - sum / MANY) * ((double)values[i] - sum / MANY);
+	struct rtt_summary summary = rtt_summary(&rtt);
+	ck_assert_double_eq_tol(summary.avg, sum / MANY, sum / MANY * 1e-9);
+	ck_assert_double_eq_tol(summary.mdev, sqrt(squares / MANY), sqrt(squares / MANY) * 1e-9);
+	ck_assert_double_eq_tol(summary.jitter, differences / (MANY - 1), differences / MANY * 1e-9 + 1e-9);
+}
+END_TEST
+
+START_TEST(parts_merge_to_the_whole)
+{
+	static struct rtt whole, empty;
+	memset(&whole, 0, sizeof whole);
+	for (unsigned i = 0; i < MANY; i++) {
+		uint64_t value = value_of(0, i);
+		rtt_add(i < MANY / 3 ? &rtt : &other, value);
+		rtt_add(&whole, value);
+	}
+	rtt_merge(&rtt, &empty);
+	rtt_merge(&rtt, &other);
+	rtt_merge(&empty, &rtt);
+	struct rtt_summary merged = rtt_summary(&empty), at_once = rtt_summary(&whole);
+	ck_assert_uint_eq(merged.count, MANY);
+	ck_assert_double_eq(merged.min, at_once.min);
+	ck_assert_double_eq(merged.max, at_once.max);
+	ck_assert_double_eq(merged.p99, at_once.p99);
+	ck_assert_double_eq_tol(merged.avg, at_once.avg, 1e-3);
+	ck_assert_double_eq_tol(merged.mdev, at_once.mdev, 1e-3);
+	ck_assert_double_eq_tol(merged.jitter, at_once.jitter, at_once.jitter * 1e-3);
+	memset(&empty, 0, sizeof empty);
+}
+END_TEST
+
+START_TEST(a_histogram_shows_every_value_in_one_row)
+{
+	static const uint64_t some[] = {900, 1000, 1100, 50000, 51000, 2000000000};
+	for (size_t i = 0; i < 6; i++)
+		histogram_add(&rtt.histogram, some[i]);
+	char *text = NULL;
+	size_t length = 0;
+	FILE *file = open_memstream(&text, &length);
+	ck_assert_ptr_nonnull(file);
+	histogram_print(&rtt.histogram, file);
+	ck_assert_int_eq(fclose(file), 0);
+	unsigned long long sum = 0;
+	unsigned rows = 0;
+	for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+		double from;
+		char unit[3];
+		unsigned long long count;
+		ck_assert_int_eq(sscanf(line, "  from %lf %2s %llu", &from, unit, &count), 3);
+		ck_assert_uint_gt(count, 0);
+		sum += count;
+		rows++;
+		if (sum == 6)
+			ck_assert_ptr_nonnull(strstr(line, "100.000%"));
+	}
+	ck_assert_uint_eq(sum, 6);
+	ck_assert_uint_ge(rows, 3);
+	ck_assert_uint_le(rows, 60);
+	free(text);
+}
+END_TEST
+
+START_TEST(times_are_told_in_the_unit_that_suits_them)
+{
+	static const struct {
+		double ns;
+		const char *text;
+	} known[] = {{0, "0 ns"},           {999, "999 ns"},    {999.9, "1.00 us"},
+		     {1000, "1.00 us"},     {12345, "12.3 us"}, {999949, "1.00 ms"},
+		     {123456789, "123 ms"}, {1.5e9, "1.50 s"},  {123e9, "123 s"}};
+	char text[HISTOGRAM_TIME_SIZE];
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+		ck_assert_str_eq(histogram_time_text(known[i].ns, text), known[i].text);
+}
+END_TEST
+
+static Suite *suite(void)
+{
+	Suite *suite = suite_create("probe rtt");
+	TCase *figures = tcase_create("figures");
+	tcase_add_checked_fixture(figures, setup, NULL);
+	tcase_add_test(figures, nothing_measured_is_all_zero);
+	tcase_add_test(figures, one_value_is_every_percentile_without_deviation);
+	tcase_add_test(figures, known_values_give_known_figures);
+	tcase_add_test(figures, deviation_holds_for_large_values_that_differ_little);
+	tcase_add_loop_test(figures, percentiles_are_those_of_a_sorted_list_within_the_stated_error, 0, 4);
+	tcase_add_loop_test(figures, mean_deviation_and_jitter_are_those_of_the_simple_way, 0, 4);
+	tcase_add_test(figures, parts_merge_to_the_whole);
+	tcase_add_test(figures, a_histogram_shows_every_value_in_one_row);
+	tcase_add_test(figures, times_are_told_in_the_unit_that_suits_them);
+	suite_add_tcase(suite, figures);
+	return suite;
+}
+
+int main(void)
+{
+	return check_run(suite());
+}

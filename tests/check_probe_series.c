@@ -1,0 +1,306 @@
+/* check_probe_series.c: each request of a sequence is counted as what became of it. */
+#include "probe/series.h"
+
+#include "check_run.h"
+
+enum { WINDOW = 64 };
+
+static struct series *series;
+
+static void setup(void)
+{
+	series = series_new(WINDOW);
+	ck_assert_ptr_nonnull(series);
+}
+
+static void teardown(void)
+{
+	series_free(series);
+}
+
+/* Sends COUNT requests, one a ns from 1000 on. */
+static void send_some(unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		series_send(series, 1000 + series_newest(series));
+}
+
+static struct series_reply receive(uint64_t sequence)
+{
+	struct series_reply reply = series_receive(series, sequence, 5000);
+	ck_assert(reply.expected);
+	return reply;
+}
+
+static void adds_up(void)
+{
+	struct series_counts counts = series_counts(series);
+	ck_assert_uint_eq(counts.sent, counts.received + counts.lost + counts.in_flight);
+}
+
+START_TEST(requests_are_numbered_from_one)
+{
+	ck_assert_uint_eq(series_newest(series), 0);
+	ck_assert_uint_eq(series_send(series, 7), 1);
+	ck_assert_uint_eq(series_send(series, 8), 2);
+	ck_assert_uint_eq(series_newest(series), 2);
+	uint64_t sent_ns;
+	ck_assert(series_sent_at(series, 2, &sent_ns));
+	ck_assert_uint_eq(sent_ns, 8);
+	ck_assert(!series_sent_at(series, 0, &sent_ns));
+	ck_assert(!series_sent_at(series, 3, &sent_ns));
+	adds_up();
+}
+END_TEST
+
+START_TEST(a_reply_tells_its_round_trip)
+{
+	series_send(series, 100);
+	ck_assert_uint_eq(series_receive(series, 1, 350).rtt_ns, 250);
+	ck_assert(series_is_answered(series, 1));
+	adds_up();
+}
+END_TEST
+
+START_TEST(a_clock_that_goes_back_makes_no_huge_round_trip)
+{
+	series_send(series, 100);
+	ck_assert_uint_eq(series_receive(series, 1, 99).rtt_ns, 0);
+}
+END_TEST
+
+START_TEST(replies_in_order_are_nothing_but_received)
+{
+	send_some(5);
+	for (uint64_t i = 1; i <= 5; i++) {
+		struct series_reply reply = receive(i);
+		ck_assert(!reply.duplicated && !reply.late && !reply.reordered);
+	}
+	struct series_counts counts = series_counts(series);
+	ck_assert_uint_eq(counts.received, 5);
+	ck_assert_uint_eq(counts.in_flight + counts.lost + counts.reordered + counts.duplicated + counts.late, 0);
+	adds_up();
+}
+END_TEST
+
+START_TEST(a_reply_after_a_later_one_is_reordered)
+{
+	send_some(5);
+	static const struct {
+		uint64_t sequence;
+		bool reordered;
+	} replies[] = {{2, false}, {1, true}, {5, false}, {3, true}, {4, true}};
+	for (size_t i = 0; i < 5; i++)
+		ck_assert_int_eq(receive(replies[i].sequence).reordered, replies[i].reordered);
+	ck_assert_uint_eq(series_counts(series).reordered, 3);
+	adds_up();
+}
+END_TEST
+
+START_TEST(a_gap_is_not_reordering)
+{
+	send_some(3);
+	ck_assert(!receive(1).reordered);
+	ck_assert(!receive(3).reordered);
+	ck_assert_uint_eq(series_counts(series).reordered, 0);
+	ck_assert_uint_eq(series_counts(series).in_flight, 1);
+}
+END_TEST
+
+START_TEST(a_second_reply_is_a_duplicate_and_neither_received_nor_reordered)
+{
+	send_some(3);
+	receive(2);
+	receive(3);
+	ck_assert(receive(2).duplicated);
+	ck_assert(!receive(2).reordered);
+	struct series_counts counts = series_counts(series);
+	ck_assert_uint_eq(counts.duplicated, 2);
+	ck_assert_uint_eq(counts.received, 2);
+	ck_assert_uint_eq(counts.reordered, 0);
+	adds_up();
+}
+END_TEST
+
+START_TEST(time_outs_go_from_the_oldest_on_and_leave_out_what_was_answered)
+{
+	uint64_t sequence, sent_ns;
+	ck_assert(!series_waiting(series, &sequence, &sent_ns));
+	ck_assert(!series_time_out(series));
+	send_some(4);
+	receive(1);
+	receive(3);
+	ck_assert(series_waiting(series, &sequence, &sent_ns));
+	ck_assert_uint_eq(sequence, 2);
+	ck_assert_uint_eq(sent_ns, 1001);
+	ck_assert(series_time_out(series));
+	ck_assert(series_waiting(series, &sequence, &sent_ns));
+	ck_assert_uint_eq(sequence, 4);
+	ck_assert(series_time_out(series));
+	ck_assert(!series_time_out(series));
+	ck_assert_uint_eq(series_counts(series).lost, 2);
+	adds_up();
+}
+END_TEST
+
+START_TEST(a_reply_after_its_time_out_is_late_and_no_longer_lost)
+{
+	send_some(2);
+	series_time_out(series);
+	receive(2);
+	struct series_reply reply = receive(1);
+	ck_assert(reply.late && reply.reordered && !reply.duplicated);
+	struct series_counts counts = series_counts(series);
+	ck_assert_uint_eq(counts.late, 1);
+	ck_assert_uint_eq(counts.lost, 0);
+	ck_assert_uint_eq(counts.received, 2);
+	ck_assert(receive(1).duplicated);
+	adds_up();
+}
+END_TEST
+
+START_TEST(a_reply_to_nothing_is_unexpected)
+{
+	send_some(2);
+	ck_assert(!series_receive(series, 0, 1).expected);
+	ck_assert(!series_receive(series, 3, 1).expected);
+	ck_assert(!series_receive(series, UINT64_MAX, 1).expected);
+	ck_assert_uint_eq(series_counts(series).unexpected, 3);
+	ck_assert_uint_eq(series_counts(series).received, 0);
+	adds_up();
+}
+END_TEST
+
+START_TEST(what_leaves_the_window_in_flight_is_lost_and_forgotten)
+{
+	send_some(WINDOW);
+	ck_assert_uint_eq(series_counts(series).lost, 0);
+	receive(2);
+	ck_assert_uint_eq(series_oldest(series), 1);
+	send_some(2); /* forgets 1, which was in flight, and 2, which was not */
+	ck_assert_uint_eq(series_oldest(series), 3);
+	ck_assert_uint_eq(series_counts(series).lost, 1);
+	ck_assert_uint_eq(series_counts(series).in_flight, WINDOW);
+	ck_assert(!series_receive(series, 1, 5000).expected);
+	receive(3);
+	send_some(10 * WINDOW);
+	ck_assert_uint_eq(series_counts(series).in_flight, WINDOW);
+	ck_assert_uint_eq(series_counts(series).lost, 10 * WINDOW);
+	adds_up();
+}
+END_TEST
+
+START_TEST(faults_and_sums_are_counted)
+{
+	send_some(3);
+	receive(1);
+	series_corrupted(series);
+	series_wrong_source(series);
+	series_wrong_source(series);
+	struct series_counts sum = {.sent = 10, .received = 4, .lost = 4, .in_flight = 2, .late = 1, .unexpected = 9};
+	struct series_counts counts = series_counts(series);
+	series_counts_add(&sum, &counts);
+	ck_assert_uint_eq(sum.sent, 13);
+	ck_assert_uint_eq(sum.received, 5);
+	ck_assert_uint_eq(sum.lost, 4);
+	ck_assert_uint_eq(sum.in_flight, 4);
+	ck_assert_uint_eq(sum.late, 1);
+	ck_assert_uint_eq(sum.unexpected, 9);
+	ck_assert_uint_eq(sum.corrupted, 1);
+	ck_assert_uint_eq(sum.wrong_source, 2);
+}
+END_TEST
+
+START_TEST(loss_is_of_what_is_decided)
+{
+	ck_assert_double_eq(series_loss(&(struct series_counts){.in_flight = 5}), 0);
+	ck_assert_double_eq(series_loss(&(struct series_counts){.received = 3, .lost = 1, .in_flight = 100}), 25);
+	ck_assert_double_eq(series_loss(&(struct series_counts){.lost = 2}), 100);
+}
+END_TEST
+
+/* --- a made sequence against a book kept the simple way --- */
+
+enum { MANY = 20000, NEAR = 40 };
+
+static uint64_t random_state = 88172645463325252;
+
+static unsigned below(unsigned bound)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return (unsigned)(random_state >> 16) % bound;
+}
+
+/* Each request is dropped, answered now, twice, or some requests later; then the book says what has to come out. */
+START_TEST(a_made_sequence_is_counted_as_it_was_made)
+{
+	static unsigned due_at[MANY + NEAR + 1][NEAR + 2], due[MANY + NEAR + 1], answers[MANY + 1];
+	struct series_counts book = {.sent = MANY};
+	uint64_t newest = 0;
+
+	for (unsigned turn = 1; turn <= MANY + NEAR; turn++) {
+		if (turn <= MANY) {
+			series_send(series, turn);
+			unsigned replies = below(10) == 0 ? 0 : 1 + (below(20) == 0);
+			while (replies-- > 0) {
+				unsigned when = turn + (below(4) == 0 ? below(NEAR) : 0);
+				if (due[when] < NEAR + 2)
+					due_at[when][due[when]++] = turn;
+			}
+		}
+		for (unsigned i = 0; i < due[turn]; i++) {
+			unsigned sequence = due_at[turn][i];
+			series_receive(series, sequence, turn);
+			book.duplicated += answers[sequence] > 0;
+			if (answers[sequence]++ > 0)
+				continue;
+			book.received++;
+			book.reordered += sequence < newest;
+			newest = sequence > newest ? sequence : newest;
+		}
+	}
+	while (series_time_out(series))
+		;
+	struct series_counts counts = series_counts(series);
+	ck_assert_uint_eq(counts.sent, book.sent);
+	ck_assert_uint_eq(counts.received, book.received);
+	ck_assert_uint_eq(counts.lost, MANY - book.received);
+	ck_assert_uint_eq(counts.duplicated, book.duplicated);
+	ck_assert_uint_eq(counts.reordered, book.reordered);
+	ck_assert_uint_gt(counts.lost, MANY / 20);
+	ck_assert_uint_gt(counts.duplicated, MANY / 50);
+	ck_assert_uint_gt(counts.reordered, MANY / 20);
+	ck_assert_uint_eq(counts.unexpected, 0);
+	adds_up();
+}
+END_TEST
+
+static Suite *suite(void)
+{
+	Suite *suite = suite_create("probe series");
+	TCase *counts = tcase_create("counts");
+	tcase_add_checked_fixture(counts, setup, teardown);
+	tcase_add_test(counts, requests_are_numbered_from_one);
+	tcase_add_test(counts, a_reply_tells_its_round_trip);
+	tcase_add_test(counts, a_clock_that_goes_back_makes_no_huge_round_trip);
+	tcase_add_test(counts, replies_in_order_are_nothing_but_received);
+	tcase_add_test(counts, a_reply_after_a_later_one_is_reordered);
+	tcase_add_test(counts, a_gap_is_not_reordering);
+	tcase_add_test(counts, a_second_reply_is_a_duplicate_and_neither_received_nor_reordered);
+	tcase_add_test(counts, time_outs_go_from_the_oldest_on_and_leave_out_what_was_answered);
+	tcase_add_test(counts, a_reply_after_its_time_out_is_late_and_no_longer_lost);
+	tcase_add_test(counts, a_reply_to_nothing_is_unexpected);
+	tcase_add_test(counts, what_leaves_the_window_in_flight_is_lost_and_forgotten);
+	tcase_add_test(counts, faults_and_sums_are_counted);
+	tcase_add_test(counts, loss_is_of_what_is_decided);
+	tcase_add_test(counts, a_made_sequence_is_counted_as_it_was_made);
+	suite_add_tcase(suite, counts);
+	return suite;
+}
+
+int main(void)
+{
+	return check_run(suite());
+}
