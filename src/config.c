@@ -43,6 +43,13 @@ static const char *const log_targets[] = {
 	NULL,
 };
 
+static const char *const sandbox_words[] = {
+	[SANDBOX_AUTO] = "auto",
+	[SANDBOX_ON] = "on",
+	[SANDBOX_OFF] = "off",
+	NULL,
+};
+
 static const char *const log_levels[] = {"error", "warning", "notice", "info", "debug", NULL};
 
 static const char *const facility_words[] = {
@@ -137,6 +144,15 @@ const struct option config_daemon_options[] = {
 		.initial = "5s",
 		.max = 365 * DAYS,
 		.help = "how long a stop waits for open connections",
+	},
+	{
+		.key = "sandbox",
+		.type = &option_choice,
+		.offset = offsetof(struct config_daemon, sandbox),
+		.initial = "auto",
+		.words = sandbox_words,
+		.restart = true,
+		.help = "a filter of system calls; auto: where the kernel has it; on: refuse to start without",
 	},
 	{
 		.key = "include",

@@ -20,6 +20,9 @@ struct config_origin {
 /* Values of log_target, in the order of its words. */
 enum config_log_target { LOG_TARGET_AUTO, LOG_TARGET_STDERR, LOG_TARGET_SYSLOG, LOG_TARGET_JOURNAL };
 
+/* Values of sandbox, in the order of its words. */
+enum config_sandbox { SANDBOX_AUTO, SANDBOX_ON, SANDBOX_OFF };
+
 /* [daemon] */
 struct config_daemon {
 	int64_t workers; /* 0: auto */
@@ -31,6 +34,7 @@ struct config_daemon {
 	int syslog_facility;
 	int64_t max_connections; /* 0: auto */
 	int64_t stop_timeout_ms;
+	int sandbox;                   /* enum config_sandbox */
 	char *include;                 /* NULL: none */
 	struct config_origin *origins; /* a row of config_daemon_options each */
 };

@@ -359,6 +359,16 @@ static bool give_up_root(struct server *server)
 	return became;
 }
 
+static bool confine(const struct server *server)
+{
+	const struct config_daemon *daemon = &server->config->daemon;
+	char error[128];
+	if (daemon->sandbox == SANDBOX_OFF || sandbox_confine(daemon->sandbox == SANDBOX_ON, error, sizeof error))
+		return true;
+	log_error("sandbox = on: %s", error);
+	return false;
+}
+
 /* --- workers --- */
 
 static bool create_workers(struct server *server)
@@ -559,7 +569,7 @@ bool server_start(struct server *server)
 		log_error("cannot prepare %u workers: %s", server->worker_count, strerror(errno));
 		return false;
 	}
-	if (!write_pid_file(server) || !give_up_root(server) || !start_workers(server))
+	if (!write_pid_file(server) || !give_up_root(server) || !confine(server) || !start_workers(server))
 		return false;
 	tell_ready(server);
 	return true;

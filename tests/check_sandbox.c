@@ -1,15 +1,24 @@
-/* check_sandbox.c: who was found is who we become, and there is no way back. */
+/* check_sandbox.c: who was found is who we become, there is no way back, and what we do not need is refused. */
+#include <cap-ng.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
+#include <pthread.h>
 #include <pwd.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "check_run.h"
 #include "sandbox.h"
+#include "syscall_filter.h"
 
 enum { ERROR_SIZE = 128, TEXT_SIZE = 32 };
 
@@ -138,12 +147,28 @@ static bool has_no_way_back(void)
 	       prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
 }
 
+static bool has_only(capng_type_t set, unsigned capability)
+{
+	for (unsigned i = 0; i <= CAP_LAST_CAP; i++)
+		if ((capng_have_capability(set, i) > 0) != (i == capability))
+			return false;
+	return true;
+}
+
+/* For a reload, and ambient, so that a new binary has it too. */
+static bool may_bind_low_ports_alone(void)
+{
+	return capng_get_caps_process() == 0 && has_only(CAPNG_EFFECTIVE, CAP_NET_BIND_SERVICE) &&
+	       has_only(CAPNG_PERMITTED, CAP_NET_BIND_SERVICE) && has_only(CAPNG_INHERITABLE, CAP_NET_BIND_SERVICE) &&
+	       has_only(CAPNG_BOUNDING_SET, CAP_NET_BIND_SERVICE) && has_only(CAPNG_AMBIENT, CAP_NET_BIND_SERVICE);
+}
+
 static bool become_unprivileged(void)
 {
 	const gid_t groups[] = {1, 2, 3};
 	setgroups(3, groups);
 	return find("nobody", NULL) && sandbox_become(&identity, error, sizeof error) &&
-	       is_only(identity.uid, identity.gid) && has_no_way_back();
+	       is_only(identity.uid, identity.gid) && has_no_way_back() && may_bind_low_ports_alone();
 }
 
 START_TEST(root_becomes_the_user_for_good_with_no_other_group)
@@ -187,6 +212,139 @@ START_TEST(another_user_than_root_stays_and_gains_nothing_new)
 }
 END_TEST
 
+/* --- the filter of system calls --- */
+
+/* The filter in this child; false where this build or kernel has none. */
+static bool load_filter(void)
+{
+	static char reason[ERROR_SIZE];
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	       syscall_filter_load(reason, sizeof reason) == SYSCALL_FILTER_LOADED;
+}
+
+static bool have_filter(void)
+{
+	int status;
+	pid_t child = fork();
+	if (child == 0)
+		_exit(load_filter() ? 0 : 1);
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	return status == 0;
+}
+
+static bool refused(long result)
+{
+	return result < 0 && errno == EPERM;
+}
+
+static bool refuses_what_is_not_needed(void)
+{
+	char byte = 0;
+	if (!load_filter())
+		return false;
+	return refused(ptrace(PTRACE_TRACEME, 0, NULL, NULL)) && refused(unshare(0)) &&
+	       refused(syscall(SYS_process_vm_readv, getpid(), NULL, 0, NULL, 0, 0)) &&
+	       refused(syscall(SYS_bpf, -1, NULL, 0)) && refused(syscall(SYS_keyctl, -1, 0, 0, 0, 0)) &&
+	       refused(syscall(SYS_mount, NULL, NULL, NULL, 0, NULL)) &&
+	       refused(syscall(SYS_personality, 0xffffffff)) &&
+	       refused(syscall(SYS_add_key, &byte, &byte, &byte, 0, 0)) && refused(chroot("/")) &&
+	       refused(syscall(SYS_init_module, NULL, 0, ""));
+}
+
+static bool refuses_other_families(void)
+{
+	if (!load_filter())
+		return false;
+	static const int families[] = {AF_PACKET, AF_KEY, AF_ALG, AF_VSOCK, AF_BLUETOOTH, AF_CAN};
+	for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+		if (!refused(socket(families[i], SOCK_RAW, 0)))
+			return false;
+	return socket(AF_INET, SOCK_STREAM, 0) >= 0 && socket(AF_UNIX, SOCK_DGRAM, 0) >= 0 &&
+	       (socket(AF_INET6, SOCK_DGRAM, 0) >= 0 || errno == EAFNOSUPPORT);
+}
+
+static bool refuses_code_that_can_be_written(void)
+{
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+	if (!load_filter())
+		return false;
+	void *data = mmap(NULL, 4096, PROT_READ | PROT_WRITE, flags, -1, 0);
+	void *code = mmap(NULL, 4096, PROT_READ | PROT_EXEC, flags, -1, 0);
+	return data != MAP_FAILED && code != MAP_FAILED &&
+	       mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, flags, -1, 0) == MAP_FAILED && errno == EPERM &&
+	       refused(mprotect(data, 4096, PROT_READ | PROT_WRITE | PROT_EXEC)) &&
+	       mprotect(data, 4096, PROT_READ) == 0;
+}
+
+static bool refuses_namespaces(void)
+{
+	return load_filter() && refused(syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, NULL)) &&
+	       syscall(SYS_clone3, NULL, 0) < 0 && errno == ENOSYS;
+}
+
+static void *run_thread(void *argument)
+{
+	return argument;
+}
+
+static bool admits_threads_and_a_new_binary(void)
+{
+	char *const arguments[] = {(char[]){"true"}, NULL};
+	pthread_t thread;
+	void *result = NULL;
+	int status;
+
+	if (!load_filter() || pthread_create(&thread, NULL, run_thread, &status) != 0 ||
+	    pthread_join(thread, &result) != 0 || result != &status)
+		return false;
+	pid_t child = fork();
+	if (child == 0) {
+		execv("/bin/true", arguments);
+		_exit(2);
+	}
+	return child > 0 && waitpid(child, &status, 0) == child && status == 0;
+}
+
+/* A process that an upgrade has started must not pile one filter on the other. */
+static bool is_loaded_once(void)
+{
+	char reason[ERROR_SIZE];
+	return load_filter() && syscall_filter_load(reason, sizeof reason) == SYSCALL_FILTER_THERE &&
+	       prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 2;
+}
+
+static bool (*const filter_promises[])(void) = {
+	refuses_what_is_not_needed, refuses_other_families,          refuses_code_that_can_be_written,
+	refuses_namespaces,         admits_threads_and_a_new_binary, is_loaded_once,
+};
+
+START_TEST(the_filter_refuses_what_the_daemon_does_not_use_and_nothing_else)
+{
+	if (have_filter())
+		in_child(filter_promises[_i]);
+}
+END_TEST
+
+static bool confines_where_it_can(void)
+{
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && sandbox_confine(false, error, sizeof error);
+}
+
+static bool tells_that_it_cannot(void)
+{
+	error[0] = '\0';
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && !sandbox_confine(true, error, sizeof error) &&
+	       strncmp(error, "no filter of system calls: ", 27) == 0 && error[27] != '\0';
+}
+
+START_TEST(without_the_filter_only_who_requires_it_fails)
+{
+	in_child(confines_where_it_can);
+	if (!have_filter())
+		in_child(tells_that_it_cannot);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("sandbox");
@@ -199,6 +357,13 @@ static Suite *suite(void)
 	tcase_add_test(who, root_that_stays_root_sheds_its_groups);
 	tcase_add_test(who, another_user_than_root_stays_and_gains_nothing_new);
 	suite_add_tcase(suite, who);
+
+	TCase *filter = tcase_create("filter");
+	tcase_set_timeout(filter, 60);
+	tcase_add_loop_test(filter, the_filter_refuses_what_the_daemon_does_not_use_and_nothing_else, 0,
+			    sizeof filter_promises / sizeof *filter_promises);
+	tcase_add_test(filter, without_the_filter_only_who_requires_it_fails);
+	suite_add_tcase(suite, filter);
 	return suite;
 }
 

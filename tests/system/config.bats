@@ -693,6 +693,7 @@ start_daemon_from_stdin() {
 		syslog_facility = local3
 		max_connections = 1000
 		stop_timeout = 90s
+		sandbox = off
 		include = conf.d/*.conf
 		[defaults]
 		idle_timeout = 5m

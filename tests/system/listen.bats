@@ -402,15 +402,16 @@ listening_lines() {
 		[echo]
 		[daytime]
 	END
-	local task uid gid
+	local task set uid gid
 	uid=$(id -u nobody)
 	gid=$(id -g nobody)
 	for task in "/proc/$PID/task"/*; do
 		grep -qE "^Uid:	$uid	$uid	$uid	$uid\$" "$task/status"
 		grep -qE "^Gid:	$gid	$gid	$gid	$gid\$" "$task/status"
 		grep -qE "^Groups:	($gid)? *\$" "$task/status"
-		grep -qE '^CapPrm:	0+$' "$task/status"
-		grep -qE '^CapEff:	0+$' "$task/status"
+		for set in Prm Eff Inh Bnd Amb; do
+			grep -qE "^Cap$set:	0+400\$" "$task/status" # CAP_NET_BIND_SERVICE alone
+		done
 		grep -qE '^NoNewPrivs:	1$' "$task/status"
 	done
 	run -0 netcat -N 127.0.0.1 7 <<<"hello"
