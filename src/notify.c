@@ -6,7 +6,9 @@
 #ifdef HAVE_LIBSYSTEMD
 #include <systemd/sd-daemon.h>
 #else
-#define sd_notifyf(unset, ...) ((void)(__VA_ARGS__))
+#define sd_notifyf(unset, ...)               ((void)(__VA_ARGS__))
+#define sd_notify(unset, text)               ((void)(text))
+#define sd_watchdog_enabled(unset, interval) 0
 #endif
 
 void notify_ready(const char *status)
@@ -14,7 +16,27 @@ void notify_ready(const char *status)
 	sd_notifyf(0, "READY=1\nSTATUS=%s", status);
 }
 
+void notify_alive(void)
+{
+	sd_notify(0, "WATCHDOG=1");
+}
+
 void notify_stopping(const char *status)
 {
 	sd_notifyf(0, "STOPPING=1\nSTATUS=%s", status);
+}
+
+uint64_t notify_watchdog_interval_us(void)
+{
+	uint64_t interval = 0;
+	return sd_watchdog_enabled(0, &interval) > 0 ? interval : 0;
+}
+
+bool notify_is_built_in(void)
+{
+#ifdef HAVE_LIBSYSTEMD
+	return true;
+#else
+	return false;
+#endif
 }

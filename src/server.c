@@ -19,6 +19,7 @@
 #include "socket.h"
 #include "tcp.h"
 #include "udp.h"
+#include "watchdog.h"
 #include "worker.h"
 
 enum {
@@ -61,6 +62,7 @@ struct server {
 	struct pid_file *pid_file;
 	struct worker **workers;
 	unsigned worker_count;
+	struct watchdog *watchdog; /* NULL: nobody asks for it */
 	struct tcp *tcp;
 	struct udp *udp;
 	struct listener *listeners;
@@ -447,6 +449,18 @@ static bool start_workers(struct server *server)
 	return true;
 }
 
+static bool start_watchdog(struct server *server)
+{
+	uint64_t interval_us = notify_watchdog_interval_us();
+	if (interval_us == 0)
+		return true;
+	server->watchdog =
+		watchdog_new(server->base, server->mailbox, server->workers, server->worker_count, interval_us);
+	if (server->watchdog == NULL)
+		log_error("cannot watch the workers: out of memory");
+	return server->watchdog != NULL;
+}
+
 /* --- events of the main thread --- */
 
 static void on_log_queued(evutil_socket_t fd, short what, void *argument)
@@ -569,7 +583,8 @@ bool server_start(struct server *server)
 		log_error("cannot prepare %u workers: %s", server->worker_count, strerror(errno));
 		return false;
 	}
-	if (!write_pid_file(server) || !give_up_root(server) || !confine(server) || !start_workers(server))
+	if (!write_pid_file(server) || !give_up_root(server) || !confine(server) || !start_workers(server) ||
+	    !start_watchdog(server))
 		return false;
 	tell_ready(server);
 	return true;
@@ -725,6 +740,7 @@ static void free_workers(struct server *server)
 	for (unsigned i = 0; server->workers != NULL && i < server->worker_count; i++)
 		if (server->workers[i] != NULL)
 			worker_stop(server->workers[i]);
+	watchdog_free(server->watchdog);
 	log_flush(); /* what they have queued comes before what we say ourselves */
 	tcp_free(server->tcp);
 	for (size_t i = 0; i < server->listener_count; i++) {

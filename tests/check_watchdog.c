@@ -1,0 +1,205 @@
+/* check_watchdog.c: the watchdog is fed while every worker answers, and only then. */
+#include <event2/event.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "check_run.h"
+#include "check_stderr.h"
+#include "log.h"
+#include "notify.h"
+#include "watchdog.h"
+#include "worker.h"
+
+enum { WORKERS = 3, INTERVAL_US = 100000, PATIENCE_S = 30, ROUND_US = 20000, ROUNDS = 20 };
+
+static struct event_base *base;
+static struct mailbox *mailbox;
+static struct worker *workers[WORKERS];
+static struct watchdog *watchdog;
+static int manager; /* its end of NOTIFY_SOCKET */
+static char folder[] = "/tmp/check_watchdog.XXXXXX";
+static struct sockaddr_un name = {.sun_family = AF_UNIX};
+
+static void setup(void)
+{
+	ck_assert_ptr_nonnull(mkdtemp(folder));
+	snprintf(name.sun_path, sizeof name.sun_path, "%s/notify", folder);
+	manager = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(bind(manager, (struct sockaddr *)&name, sizeof name), 0);
+	setenv("NOTIFY_SOCKET", name.sun_path, 1);
+
+	base = event_base_new();
+	mailbox = mailbox_new(base);
+	ck_assert_ptr_nonnull(mailbox);
+	for (unsigned i = 0; i < WORKERS; i++) {
+		workers[i] = worker_new(i);
+		ck_assert_ptr_nonnull(workers[i]);
+		ck_assert_int_eq(worker_start(workers[i]), 0);
+	}
+	stderr_begin();
+	log_open(LOG_TO_STDERR, LOG_NOTICE, LOG_DAEMON);
+}
+
+static void teardown(void)
+{
+	for (unsigned i = 0; i < WORKERS; i++)
+		worker_stop(workers[i]);
+	watchdog_free(watchdog);
+	for (unsigned i = 0; i < WORKERS; i++)
+		worker_free(workers[i]);
+	mailbox_free(mailbox);
+	event_base_free(base);
+	log_close();
+	stderr_end();
+	close(manager);
+	unlink(name.sun_path);
+	rmdir(folder);
+}
+
+static void start(void)
+{
+	watchdog = watchdog_new(base, mailbox, workers, WORKERS, INTERVAL_US);
+	ck_assert_ptr_nonnull(watchdog);
+}
+
+/* How often the service manager was told so far that all is well. */
+static unsigned count_told(void)
+{
+	static unsigned told;
+	char text[256];
+	ssize_t length;
+	while ((length = recv(manager, text, sizeof text - 1, 0)) >= 0) {
+		text[length] = '\0';
+		told += strstr(text, "WATCHDOG=1") != NULL;
+	}
+	return told;
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *argument)
+{
+	(void)fd, (void)what, (void)argument;
+}
+
+/* Runs the main thread's loop for a moment. */
+static void run_loop(void)
+{
+	struct timeval moment = {.tv_usec = ROUND_US};
+	ck_assert_int_eq(event_base_once(base, -1, EV_TIMEOUT, on_tick, NULL, &moment), 0);
+	event_base_loop(base, EVLOOP_ONCE);
+}
+
+static void run_until_told(unsigned count)
+{
+	for (int i = 0; count_told() < count; i++) {
+		ck_assert_msg(i < PATIENCE_S * 1000000 / ROUND_US, "told %u times, not %u", count_told(), count);
+		run_loop();
+	}
+}
+
+static void run_until_logged(const char *text)
+{
+	for (int i = 0; strstr(stderr_so_far(), text) == NULL; i++) {
+		ck_assert_msg(i < PATIENCE_S * 1000000 / ROUND_US, "not logged: %s", text);
+		run_loop();
+	}
+}
+
+/* Mail that keeps its worker busy until it is let go. */
+static sem_t holds, lets_go;
+
+static void hang(void *argument)
+{
+	(void)argument;
+	sem_post(&holds);
+	while (sem_wait(&lets_go) < 0)
+		;
+}
+
+START_TEST(it_is_fed_again_and_again_while_all_answer)
+{
+	start();
+	run_until_told(5);
+	ck_assert_str_eq(stderr_so_far(), "");
+}
+END_TEST
+
+START_TEST(a_worker_that_hangs_ends_that_until_it_answers_again)
+{
+	struct mail mail = {.run = hang};
+	sem_init(&holds, 0, 0);
+	sem_init(&lets_go, 0, 0);
+	start();
+	run_until_told(2);
+	worker_post(workers[1], &mail);
+	while (sem_wait(&holds) < 0)
+		;
+	run_until_logged(
+		"worker 1 does not answer: the watchdog is not fed\n"); /* after a round that it had answered */
+	unsigned told = count_told();
+	for (int i = 0; i < ROUNDS; i++)
+		run_loop();
+	ck_assert_uint_eq(count_told(), told);
+	ck_assert_ptr_null(strstr(strstr(stderr_so_far(), "not answer") + 1, "not answer")); /* once is enough */
+
+	sem_post(&lets_go);
+	run_until_told(told + 2);
+	ck_assert_ptr_nonnull(strstr(stderr_so_far(), "worker 1 answers again\n"));
+}
+END_TEST
+
+START_TEST(once_stopped_it_is_not_fed)
+{
+	start();
+	run_until_told(1);
+	watchdog_stop(watchdog);
+	unsigned told = count_told();
+	for (int i = 0; i < ROUNDS; i++)
+		run_loop();
+	ck_assert_uint_eq(count_told(), told);
+}
+END_TEST
+
+START_TEST(the_interval_is_that_of_the_environment_for_this_process_alone)
+{
+	char own[24];
+	snprintf(own, sizeof own, "%ld", (long)getpid());
+	unsetenv("WATCHDOG_USEC");
+	unsetenv("WATCHDOG_PID");
+	ck_assert_uint_eq(notify_watchdog_interval_us(), 0);
+	setenv("WATCHDOG_USEC", "1500000", 1);
+	ck_assert_uint_eq(notify_watchdog_interval_us(), 1500000);
+	setenv("WATCHDOG_PID", own, 1);
+	ck_assert_uint_eq(notify_watchdog_interval_us(), 1500000);
+	setenv("WATCHDOG_PID", "1", 1);
+	ck_assert_uint_eq(notify_watchdog_interval_us(), 0);
+	setenv("WATCHDOG_PID", own, 1);
+	setenv("WATCHDOG_USEC", "soon", 1);
+	ck_assert_uint_eq(notify_watchdog_interval_us(), 0);
+}
+END_TEST
+
+static Suite *suite(void)
+{
+	Suite *suite = suite_create("watchdog");
+	TCase *fed = tcase_create("fed");
+	tcase_set_timeout(fed, 120);
+	tcase_add_checked_fixture(fed, setup, teardown);
+	if (notify_is_built_in()) {
+		tcase_add_test(fed, it_is_fed_again_and_again_while_all_answer);
+		tcase_add_test(fed, a_worker_that_hangs_ends_that_until_it_answers_again);
+		tcase_add_test(fed, once_stopped_it_is_not_fed);
+		tcase_add_test(fed, the_interval_is_that_of_the_environment_for_this_process_alone);
+	}
+	suite_add_tcase(suite, fed);
+	return suite;
+}
+
+int main(void)
+{
+	return check_run(suite());
+}
