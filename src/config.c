@@ -155,6 +155,14 @@ const struct option config_daemon_options[] = {
 		.help = "a filter of system calls; auto: where the kernel has it; on: refuse to start without",
 	},
 	{
+		.key = "drain_timeout",
+		.type = &option_duration,
+		.offset = offsetof(struct config_daemon, drain_timeout_ms),
+		.initial = "30s",
+		.max = 365 * DAYS,
+		.help = "how long a removed service waits for its connections",
+	},
+	{
 		.key = "include",
 		.type = &option_string,
 		.offset = offsetof(struct config_daemon, include),
@@ -213,6 +221,15 @@ const struct option config_service_options[] = {
 		.offset = offsetof(struct config_service, free_bind),
 		.initial = "no",
 		.help = "bind an address that is not up yet",
+	},
+	{
+		.key = "socket_name",
+		.type = &option_string,
+		.offset = offsetof(struct config_service, socket_name),
+		.initial = "none",
+		.max = 255,
+		.word = "none",
+		.help = "take only descriptors of this name from the service manager",
 	},
 	{
 		.key = "backlog",

@@ -35,6 +35,7 @@ struct config_daemon {
 	int64_t max_connections; /* 0: auto */
 	int64_t stop_timeout_ms;
 	int sandbox;                   /* enum config_sandbox */
+	int64_t drain_timeout_ms;
 	char *include;                 /* NULL: none */
 	struct config_origin *origins; /* a row of config_daemon_options each */
 };
@@ -49,6 +50,7 @@ struct config_service {
 	struct option_ports ports;
 	char *interface; /* NULL: any */
 	bool free_bind;
+	char *socket_name; /* of descriptors that are handed over; NULL: any */
 	int64_t backlog;
 	int64_t max_connections;            /* INT64_MAX: unlimited */
 	int64_t max_connections_per_source; /* INT64_MAX: unlimited; 0: auto, half of the daemon's */

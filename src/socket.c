@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/filter.h>
 #include <net/if.h>
@@ -113,37 +114,99 @@ int socket_set_dscp(int fd, int family, int dscp)
 	return set ? 0 : errno;
 }
 
-/* Options that accepted connections inherit from their listener, so that accepting costs no further call. */
-static bool tune_stream(int fd, const struct socket_request *request)
+/* Sets the option that IPv4 calls V4 and IPv6 calls V6, or both. */
+static bool set_of_family(int fd, const struct socket_request *request, int v4, int v6, int value)
 {
-	if (!set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1) || !set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1))
+	bool is_v4 = request->address.any.sa_family == AF_INET;
+	if ((is_v4 || request->both_families) && !set_option(fd, IPPROTO_IP, v4, value))
 		return false;
-	if (request->wants_dscp && !set_option(fd, IPPROTO_TCP, TCP_SAVE_SYN, 1))
-		return false;
-	if (request->keepalive_s == 0)
+	return is_v4 || set_option(fd, IPPROTO_IPV6, v6, value);
+}
+
+/* The size that the kernel gives to a new socket, in the caller's count. */
+static int default_buffer(const struct socket_request *request, int option)
+{
+	int fd = socket(request->address.any.sa_family, request->type | SOCK_CLOEXEC, 0);
+	int size = fd >= 0 ? socket_buffer_size(fd, option) : -1;
+	if (fd >= 0)
+		close(fd);
+	return size;
+}
+
+static bool change_buffer(int fd, const struct socket_request *request, int force, int option, int was, int now)
+{
+	enum { LOCK_SEND = 1, LOCK_RECEIVE = 2 };
+	int locks, lock = option == SO_RCVBUF ? LOCK_RECEIVE : LOCK_SEND;
+	socklen_t length = sizeof locks;
+
+	if (was == now)
 		return true;
-	return set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1) &&
-	       set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, request->keepalive_s) &&
-	       set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, request->keepalive_s) &&
+	if (now > 0)
+		return set_buffer(fd, force, option, now);
+	int size = default_buffer(request, option);
+	if (size < 0 || !set_buffer(fd, force, option, size))
+		return false;
+	/* before 5.14 a size that was set once is never again adapted by the kernel */
+	return getsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &locks, &length) < 0 ||
+	       set_option(fd, SOL_SOCKET, SO_BUF_LOCK, locks & ~lock);
+}
+
+static bool change_keepalive(int fd, int seconds)
+{
+	if (seconds == 0)
+		return set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+	return set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1) && set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds) &&
+	       set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds) &&
 	       set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
 }
 
-/* A reply must leave from the address that was asked, and only members hear their multicast. */
-static bool tune_datagram(int fd, const struct socket_request *request)
+static bool retune_stream(int fd, const struct socket_request *was, const struct socket_request *now)
 {
-	bool v4 = request->address.any.sa_family == AF_INET;
-	int level = v4 ? IPPROTO_IP : IPPROTO_IPV6;
-
-	if (request->shared && !set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1))
-		return false;
-	if (request->wants_dscp && !set_option(fd, level, v4 ? IP_RECVTOS : IPV6_RECVTCLASS, 1))
-		return false;
-	/* before 4.20 there is no IPV6_MULTICAST_ALL; unlisted groups are dropped by their address in any case */
-	set_option(fd, level, v4 ? IP_MULTICAST_ALL : IPV6_MULTICAST_ALL, 0);
-	if (!socket_address_is_wildcard(&request->address))
-		return true;
-	return set_option(fd, level, v4 ? IP_PKTINFO : IPV6_RECVPKTINFO, 1);
+	bool tuned = true;
+	if (was->wants_dscp != now->wants_dscp)
+		tuned &= set_option(fd, IPPROTO_TCP, TCP_SAVE_SYN, now->wants_dscp);
+	if (was->keepalive_s != now->keepalive_s)
+		tuned &= change_keepalive(fd, now->keepalive_s);
+	if (was->backlog > 0 && was->backlog != now->backlog)
+		tuned &= listen(fd, now->backlog) == 0;
+	return tuned;
 }
+
+static bool retune_datagram(int fd, const struct socket_request *was, const struct socket_request *now)
+{
+	bool tuned = true;
+	if (was->shared != now->shared)
+		tuned &= set_option(fd, SOL_SOCKET, SO_REUSEADDR, now->shared);
+	if (was->wants_dscp != now->wants_dscp)
+		tuned &= set_of_family(fd, now, IP_RECVTOS, IPV6_RECVTCLASS, now->wants_dscp);
+	return tuned;
+}
+
+int socket_retune(int fd, const struct socket_request *was, const struct socket_request *now)
+{
+	bool tuned = true;
+	errno = 0;
+	if (was->dscp != now->dscp)
+		tuned &= set_of_family(fd, now, IP_TOS, IPV6_TCLASS, now->dscp >= 0 ? now->dscp << DSCP_SHIFT : 0);
+	tuned &= change_buffer(fd, now, SO_RCVBUFFORCE, SO_RCVBUF, was->receive_buffer, now->receive_buffer);
+	tuned &= change_buffer(fd, now, SO_SNDBUFFORCE, SO_SNDBUF, was->send_buffer, now->send_buffer);
+	tuned &= now->type == SOCK_STREAM ? retune_stream(fd, was, now) : retune_datagram(fd, was, now);
+	return tuned ? 0 : errno;
+}
+
+/* What a socket of ours always has, whoever opened it; accepted connections inherit it from their listener, so that
+ * accepting costs no further call. A reply must leave from the address that was asked, and only members hear multicast. */
+static bool make_ours(int fd, const struct socket_request *request)
+{
+	if (request->type == SOCK_STREAM)
+		return set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	/* before 4.20 there is no IPV6_MULTICAST_ALL; unlisted groups are dropped by their address in any case */
+	set_of_family(fd, request, IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, 0);
+	return !socket_address_is_wildcard(&request->address) ||
+	       set_of_family(fd, request, IP_PKTINFO, IPV6_RECVPKTINFO, 1);
+}
+
+static const struct socket_request untuned = {.dscp = -1};
 
 static bool tune(int fd, const struct socket_request *request)
 {
@@ -154,14 +217,51 @@ static bool tune(int fd, const struct socket_request *request)
 		return false;
 	if (request->free_bind && !set_option(fd, IPPROTO_IP, IP_FREEBIND, 1))
 		return false;
-	if (request->dscp >= 0 && (errno = socket_set_dscp(fd, request->address.any.sa_family, request->dscp)) != 0)
-		return false;
-	if (!set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, request->receive_buffer) ||
-	    !set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, request->send_buffer))
-		return false;
 	if (request->owner != (uid_t)-1 && fchown(fd, request->owner, (gid_t)-1) < 0)
 		return false;
-	return request->type == SOCK_STREAM ? tune_stream(fd, request) : tune_datagram(fd, request);
+	if (request->type == SOCK_STREAM && !set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1))
+		return false;
+	return make_ours(fd, request) && (errno = socket_retune(fd, &untuned, request)) == 0;
+}
+
+int socket_adopt(int fd, const struct socket_request *request)
+{
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return errno;
+	return make_ours(fd, request) ? socket_retune(fd, &untuned, request) : errno;
+}
+
+static bool get_option(int fd, int level, int option, int *value)
+{
+	socklen_t length = sizeof *value;
+	return getsockopt(fd, level, option, value, &length) == 0;
+}
+
+const char *socket_examine(int fd, struct socket_kind *kind)
+{
+	int listens = 0, only_v6 = 1, protocol;
+	socklen_t length = sizeof kind->interface;
+
+	*kind = (struct socket_kind){.address.length = sizeof kind->address.v6};
+	if (!get_option(fd, SOL_SOCKET, SO_TYPE, &kind->type))
+		return errno == EBADF ? "is not open" : "is not a socket";
+	if (getsockname(fd, &kind->address.any, &kind->address.length) < 0)
+		return "has no address";
+	sa_family_t family = kind->address.any.sa_family;
+	if (family != AF_INET && family != AF_INET6)
+		return "is neither an IPv4 nor an IPv6 socket";
+	if (!get_option(fd, SOL_SOCKET, SO_PROTOCOL, &protocol) || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
+		return "is neither a TCP nor a UDP socket";
+	if (protocol == IPPROTO_TCP && (!get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens) || !listens))
+		return "is a TCP socket that does not listen";
+	if (socket_address_port(&kind->address) == 0)
+		return "is not bound to a port";
+	if (getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, kind->interface, &length) < 0)
+		kind->interface[0] = '\0';
+	if (family == AF_INET6 && socket_address_is_wildcard(&kind->address))
+		kind->both_families = get_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6) && !only_v6;
+	return NULL;
 }
 
 /* Binds FD and has it listen. A TCP port is one's own only from listen(2) on: two that are bound may still share it. */
@@ -222,12 +322,27 @@ bool socket_address_is_local(const struct socket_address *address)
 	return local;
 }
 
-int socket_join(int fd, const struct socket_group *group)
+static int change_membership(int fd, const struct socket_group *group, int option)
 {
 	struct group_req request = {.gr_interface = group->interface};
 	int level = group->address.any.sa_family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
 	memcpy(&request.gr_group, &group->address.any, group->address.length);
-	return setsockopt(fd, level, MCAST_JOIN_GROUP, &request, sizeof request) == 0 ? 0 : errno;
+	return setsockopt(fd, level, option, &request, sizeof request) == 0 ? 0 : errno;
+}
+
+int socket_join(int fd, const struct socket_group *group)
+{
+	return change_membership(fd, group, MCAST_JOIN_GROUP);
+}
+
+int socket_leave(int fd, const struct socket_group *group)
+{
+	return change_membership(fd, group, MCAST_LEAVE_GROUP);
+}
+
+bool socket_group_equals(const struct socket_group *a, const struct socket_group *b)
+{
+	return a->interface == b->interface && socket_address_same_ip(&a->address, &b->address);
 }
 
 int socket_buffer_size(int fd, int option)
@@ -237,7 +352,14 @@ int socket_buffer_size(int fd, int option)
 	return getsockopt(fd, SOL_SOCKET, option, &size, &length) == 0 ? size / 2 : -1;
 }
 
-int socket_refuse_new(int fd)
+/* On an interface that is nowhere a new SYN finds nobody, or another socket of the port, while handshakes under way already
+ * know their listener. A socket that has an interface may only be moved by root. */
+static bool move_nowhere(int fd)
+{
+	return set_option(fd, SOL_SOCKET, SO_BINDTOIFINDEX, INT_MAX);
+}
+
+static bool drop_syns(int fd)
 {
 	/* a filter on a TCP socket sees the packet from its TCP header on; it returns how much to keep of it */
 	enum { FLAGS_OFFSET = 13, FLAG_SYN = 0x02, FLAG_ACK = 0x10, KEEP = 0x7fffffff };
@@ -249,11 +371,42 @@ int socket_refuse_new(int fd)
 		BPF_STMT(BPF_RET | BPF_K, KEEP),
 	};
 	struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
-	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0)
-		return 0;
-	/* some kernels keep filters for root: on an interface that is nowhere a new SYN finds nobody, while handshakes
-	 * under way already know their listener */
-	return set_option(fd, SOL_SOCKET, SO_BINDTOIFINDEX, INT_MAX) ? 0 : errno;
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
+}
+
+enum { HOPS_OF_A_NEIGHBOUR = 255 };
+
+/* Everybody but a neighbour that says so has passed a hop, or starts from fewer; the packets of a handshake under way are not
+ * judged by it. */
+static bool demand_hops(int fd, int hops)
+{
+	int family;
+	if (!get_option(fd, SOL_SOCKET, SO_DOMAIN, &family))
+		return false;
+	if (family == AF_INET)
+		return set_option(fd, IPPROTO_IP, IP_MINTTL, hops);
+	set_option(fd, IPPROTO_IP, IP_MINTTL, hops); /* of IPv4 clients of both families' socket */
+	return set_option(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, hops);
+}
+
+int socket_refuse_new(int fd)
+{
+	return move_nowhere(fd) || drop_syns(fd) || demand_hops(fd, HOPS_OF_A_NEIGHBOUR) ? 0 : errno;
+}
+
+void socket_release_accepted(int fd)
+{
+	demand_hops(fd, 0);
+}
+
+/* Between its last empty receive and close(2) a socket would still be found before a wildcard of the same port, and what comes
+ * in then be lost. One that is connected hears its peer alone, and nobody else is itself. */
+int socket_refuse_datagrams(int fd)
+{
+	struct socket_address address = {.length = sizeof address.v6};
+	if (getsockname(fd, &address.any, &address.length) < 0)
+		return errno;
+	return connect(fd, &address.any, address.length) == 0 ? 0 : errno;
 }
 
 int socket_saved_dscp(int fd)

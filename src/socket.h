@@ -2,6 +2,7 @@
 #ifndef SMALLSERVD_SOCKET_H
 #define SMALLSERVD_SOCKET_H
 
+#include <net/if.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -54,6 +55,7 @@ struct socket_request {
 	bool shared;           /* SO_REUSEADDR on UDP: other members of multicast groups may have the port too */
 	int dscp;              /* 0 to 63; -1: the kernel's */
 	bool wants_dscp;       /* tell the peer's DSCP: IP_RECVTOS, TCP_SAVE_SYN */
+	bool both_families;    /* an IPv6 wildcard that was handed over, and that IPv4 clients reach too */
 	int receive_buffer;    /* bytes */
 	int send_buffer;       /* bytes */
 	int keepalive_s;
@@ -67,18 +69,48 @@ struct socket_request {
  * errno with no socket left open. */
 int socket_open_group(struct socket_request *request, int *fds, unsigned count);
 
+/* What a descriptor that somebody else has opened turns out to be. */
+struct socket_kind {
+	struct socket_address address;
+	int type;                    /* SOCK_STREAM or SOCK_DGRAM */
+	char interface[IF_NAMESIZE]; /* empty: any */
+	bool both_families;          /* an IPv6 wildcard that IPv4 clients reach too */
+};
+
+/* Looks at FD. NULL: KIND says what it is; else why it is nothing that we could serve, as `is not a socket`. */
+const char *socket_examine(int fd, struct socket_kind *kind);
+
+/* Makes a socket that was handed over what socket_open_group would have made it, as far as that can be done after the fact.
+ * Returns 0 or an errno. */
+int socket_adopt(int fd, const struct socket_request *request);
+
+/* Sets on FD, which is in use, what NOW asks for and WAS did not: classes, buffers, times, backlog. Returns 0 or an errno,
+ * of the last that failed. */
+int socket_retune(int fd, const struct socket_request *was, const struct socket_request *now);
+
 /* Whether ADDRESS, whatever its port, is one of this host: whether it can be bound. */
 bool socket_address_is_local(const struct socket_address *address);
 
 /* Joins GROUP. Returns 0 or an errno. */
 int socket_join(int fd, const struct socket_group *group);
+int socket_leave(int fd, const struct socket_group *group);
+bool socket_group_equals(const struct socket_group *a, const struct socket_group *b);
 
 /* The size in bytes of SO_RCVBUF or SO_SNDBUF in the caller's count (the kernel doubles it); -1 on error. */
 int socket_buffer_size(int fd, int option);
 
-/* Has a listening socket accept what it is shaking hands with, but no new SYN, which is dropped or refused: so that nothing
- * is reset when it is closed a moment later. Never for a socket that others use. Returns 0 or an errno. */
+/* Has a listening socket accept what it is shaking hands with, but no new SYN: so that nothing is reset when it is closed a
+ * moment later. Where the kernel can be told so without privileges new clients find nobody there, or another socket of the
+ * port; else their SYNs are dropped. What is accepted after has to be let go by socket_release_accepted. Never for a socket
+ * that others use. Returns 0 or an errno. */
 int socket_refuse_new(int fd);
+
+/* Takes off an accepted connection what it has inherited from a listener that refuses new ones. */
+void socket_release_accepted(int fd);
+
+/* Has a datagram socket that is about to be closed be found by nobody any more, while it keeps what it has queued. Never for a
+ * socket that others use. Returns 0 or an errno. */
+int socket_refuse_datagrams(int fd);
 
 /* The DSCP of the SYN that began a connection accepted with wants_dscp; -1 where the kernel does not tell. */
 int socket_saved_dscp(int fd);
