@@ -2,6 +2,8 @@
 #ifndef SMALLSERVD_UDP_H
 #define SMALLSERVD_UDP_H
 
+#include <stdbool.h>
+
 #include "runtime.h"
 #include "socket.h"
 #include "worker.h"
@@ -27,6 +29,11 @@ struct udp_socket;
 /* FD, bound to ADDRESS, stays the caller's, and open until the socket has stopped. NULL when out of memory. */
 struct udp_socket *udp_socket_new(struct udp *udp, unsigned worker, int fd, const struct socket_address *address,
 				  struct runtime *runtime);
+
+/* SHARED with another process: from the next receive on its options are left as they are, since both would have to know
+ * of a change (UDP_GRO), and it is read as if the other one had made it. Not shared, as at first: they are ours again.
+ * Any thread. */
+void udp_socket_set_shared(struct udp_socket *socket, bool shared);
 
 /* Starts serving. Main thread. */
 void udp_socket_start(struct udp_socket *socket);

@@ -2,12 +2,20 @@
 #include <net/if.h>
 #include <netinet/ip.h>
 #include <netinet/udp.h>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "check_net.h"
 #include "check_run.h"
 #include "udp.h"
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
 
 enum {
 	WORKERS = 2,
@@ -32,6 +40,7 @@ static struct host host;
 static struct udp *udp;
 static struct endpoint endpoints[ENDPOINTS_MAX];
 static unsigned endpoint_count, stopped;
+static pthread_t test_thread; /* its clients are not concerned by what calls do to workers */
 
 static void open_endpoint(const struct config_endpoint *wanted)
 {
@@ -80,6 +89,7 @@ static void free_one(struct endpoint *endpoint, unsigned worker)
 /* Sockets are bound, so clients can send, but nothing runs yet. */
 static void prepare(const char *ini, unsigned workers)
 {
+	test_thread = pthread_self();
 	log_open(LOG_TO_STDERR, LOG_CRIT, LOG_DAEMON);
 	host_init(&host, ini, workers, UNLIMITED);
 	udp = udp_new(host.workers, workers);
@@ -194,25 +204,72 @@ static void hear_numbers(int fd, uint32_t from, uint32_t count)
 /* --- sending in a test's hand: the workers' sockets are full, or refuse one destination --- */
 
 static _Atomic int full, refused_port, full_calls;
+static _Atomic int train_fault;               /* an errno for each train; 0: they are sent */
+static _Atomic int trains_sent, trains_tried; /* calls that carried more than one datagram */
 
-static bool is_refused(const struct msghdr *message)
+static bool is_train(const struct msghdr *message)
 {
-	const struct sockaddr_in *to = message->msg_name;
-	return to != NULL && atomic_load(&refused_port) != 0 && ntohs(to->sin_port) == atomic_load(&refused_port);
+	struct msghdr copy = *message;
+	for (struct cmsghdr *part = CMSG_FIRSTHDR(&copy); part != NULL; part = CMSG_NXTHDR(&copy, part))
+		if (part->cmsg_level == IPPROTO_UDP && part->cmsg_type == UDP_SEGMENT)
+			return true;
+	return false;
+}
+
+/* The errno a worker's call shall fail with; 0: none. */
+static int fault_of(const struct sockaddr *name, bool train)
+{
+	const struct sockaddr_in *to = (const void *)name;
+	if (pthread_equal(pthread_self(), test_thread))
+		return 0;
+	if (atomic_load(&full)) {
+		atomic_fetch_add(&full_calls, 1);
+		return EAGAIN;
+	}
+	if (to != NULL && atomic_load(&refused_port) != 0 && ntohs(to->sin_port) == atomic_load(&refused_port))
+		return EPERM;
+	if (!train)
+		return 0;
+	atomic_fetch_add(&trains_tried, 1);
+	if (atomic_load(&train_fault) == 0)
+		atomic_fetch_add(&trains_sent, 1);
+	return atomic_load(&train_fault);
 }
 
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
-	if (atomic_load(&full)) {
-		atomic_fetch_add(&full_calls, 1);
-		errno = EAGAIN;
-		return -1;
-	}
-	if (is_refused(message)) {
-		errno = EPERM;
+	int fault = fault_of(message->msg_name, is_train(message));
+	if (fault != 0) {
+		errno = fault;
 		return -1;
 	}
 	return syscall(SYS_sendmsg, fd, message, flags);
+}
+
+ssize_t sendto(int fd, const void *bytes, size_t length, int flags, const struct sockaddr *to, socklen_t to_length)
+{
+	int fault = fault_of(to, false);
+	if (fault != 0) {
+		errno = fault;
+		return -1;
+	}
+	return syscall(SYS_sendto, fd, bytes, length, flags, to, to_length);
+}
+
+/* A kernel without trains. */
+static atomic_bool refuse_trains;
+static _Atomic int trains_asked;
+
+int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
+{
+	if (level == IPPROTO_UDP && option == UDP_GRO && !pthread_equal(pthread_self(), test_thread)) {
+		atomic_fetch_add(&trains_asked, 1);
+		if (atomic_load(&refuse_trains)) {
+			errno = ENOPROTOOPT;
+			return -1;
+		}
+	}
+	return (int)syscall(SYS_setsockopt, fd, level, option, value, length);
 }
 
 /* As the kernel's: the error of one message is told when it is the first. */
@@ -489,6 +546,390 @@ START_TEST(a_reply_copies_the_dscp_of_its_request_and_not_its_ecn)
 		}
 		close(client);
 	}
+	finish();
+}
+END_TEST
+
+/* --- trains: datagrams that come coalesced, as a sender with UDP_SEGMENT or a network card make them --- */
+
+enum { SEGMENT = 1200, TRAIN = 16 };
+
+/* A kernel before 4.18 has no trains: then there is nothing to see. */
+static bool has_trains(void)
+{
+	int fd = open_client("127.0.0.1"), size = SEGMENT;
+	bool has = setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size) == 0 &&
+		   setsockopt(fd, IPPROTO_UDP, UDP_GRO, &(int){1}, sizeof(int)) == 0;
+	close(fd);
+	return has;
+}
+
+static int trains_of(int fd)
+{
+	return net_get(fd, IPPROTO_UDP, UDP_GRO);
+}
+
+/* Sends LENGTH bytes of the stream NUMBER as datagrams of SIZE. */
+static void ask_train(int fd, const struct socket_address *to, unsigned number, size_t length, size_t size)
+{
+	static char bytes[LONGEST_V4];
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(uint16_t))];
+	} control = {0};
+	struct iovec part = {.iov_base = bytes, .iov_len = length};
+	struct msghdr message = {.msg_name = (void *)(uintptr_t)&to->any,
+				 .msg_namelen = to->length,
+				 .msg_iov = &part,
+				 .msg_iovlen = 1,
+				 .msg_control = control.bytes,
+				 .msg_controllen = sizeof control.bytes};
+	uint16_t segment = (uint16_t)size;
+	struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+	head->cmsg_level = IPPROTO_UDP;
+	head->cmsg_type = UDP_SEGMENT;
+	head->cmsg_len = CMSG_LEN(sizeof segment);
+	memcpy(CMSG_DATA(head), &segment, sizeof segment);
+	net_fill(bytes, length, number, 0);
+	ck_assert_int_eq(sendmsg(fd, &message, 0), (ssize_t)length);
+}
+
+/* Hears what ask_train asked, datagram by datagram. */
+static void hear_train(int fd, const struct socket_address *to, unsigned number, size_t length, size_t size)
+{
+	static char bytes[LONGEST_V4 + 1];
+	struct socket_address from;
+	for (size_t at = 0; at < length; at += size) {
+		size_t left = length - at, wanted = left < size ? left : size;
+		ck_assert_uint_eq(hear(fd, bytes, sizeof bytes, &from), wanted);
+		net_assert_bytes(bytes, wanted, number, at);
+		ck_assert(socket_address_same_ip(&from, to));
+	}
+}
+
+/* Has the worker see that there is more than one datagram at a time. */
+static void warm_up(int client, const struct socket_address *to)
+{
+	for (unsigned i = 0; i < 1000 && trains_of(endpoints[0].fds[0]) == 0; i++) {
+		ask_numbers(client, to, 0, 40);
+		hear_numbers(client, 0, 40);
+	}
+	ck_assert_int_eq(trains_of(endpoints[0].fds[0]), 1);
+}
+
+START_TEST(single_datagrams_do_not_make_a_socket_ask_for_trains)
+{
+	serve(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	for (int i = 0; i < 200; i++)
+		assert_echo(client, &endpoints[0].address, 64);
+	ck_assert_int_eq(atomic_load(&trains_asked), 0);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(a_train_is_answered_by_a_train_of_the_same_datagrams)
+{
+	static const size_t totals[] = {SEGMENT + 1, 2 * SEGMENT, TRAIN * SEGMENT, TRAIN * SEGMENT + 7, 54 * SEGMENT};
+	uint64_t count = 0, bytes = 0;
+	serve(ECHO_HERE, 1);
+	if (has_trains()) {
+		int client = open_client("127.0.0.1");
+		warm_up(client, &endpoints[0].address);
+		host_settle(&host);
+		uint64_t before = sum(METRIC_DATAGRAMS_SENT), bytes_before = sum(METRIC_SENT_BYTES);
+		for (unsigned i = 0; i < sizeof totals / sizeof *totals; i++) {
+			ask_train(client, &endpoints[0].address, i, totals[i], SEGMENT);
+			hear_train(client, &endpoints[0].address, i, totals[i], SEGMENT);
+			count += (totals[i] + SEGMENT - 1) / SEGMENT;
+			bytes += totals[i];
+		}
+		await_sum(METRIC_SENT_BYTES, bytes_before + bytes);
+		ck_assert_uint_eq(sum(METRIC_DATAGRAMS_SENT), before + count);
+		ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), before + count);
+		ck_assert_uint_eq(sum(METRIC_RECEIVED_BYTES), bytes_before + bytes);
+		ck_assert_int_eq(atomic_load(&trains_sent), sizeof totals / sizeof *totals);
+		ck_assert_int_eq(atomic_load(&trains_asked), 1);
+		ck_assert_uint_eq(count_dropped(), 0);
+		close(client);
+	}
+	finish();
+}
+END_TEST
+
+START_TEST(trains_of_many_sources_and_lone_datagrams_in_one_batch_are_told_apart)
+{
+	enum { CLIENTS = 8, ROUNDS = 20 };
+	int clients[CLIENTS];
+	serve(ECHO_HERE, 1);
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = open_client("127.0.0.1");
+	if (has_trains()) {
+		warm_up(clients[0], &endpoints[0].address);
+		for (unsigned round = 0; round < ROUNDS; round++) {
+			for (unsigned i = 0; i < CLIENTS; i++) {
+				ask_train(clients[i], &endpoints[0].address, i, 100 * (i + 2) + round, 100);
+				ask_numbers(clients[i], &endpoints[0].address, round, 1);
+			}
+			for (unsigned i = 0; i < CLIENTS; i++) {
+				hear_train(clients[i], &endpoints[0].address, i, 100 * (i + 2) + round, 100);
+				hear_numbers(clients[i], round, 1);
+			}
+		}
+		ck_assert_uint_eq(count_dropped(), 0);
+	}
+	for (int i = 0; i < CLIENTS; i++)
+		close(clients[i]);
+	finish();
+}
+END_TEST
+
+START_TEST(a_train_is_answered_from_the_address_that_was_asked)
+{
+	static const char *const asked[] = {"127.0.0.1", "127.0.0.2", "127.1.2.3"};
+	serve(ECHO "0.0.0.0\ndscp = copy\n", 1);
+	if (has_trains()) {
+		int client = open_client("127.0.0.1");
+		struct socket_address to = net_address("127.0.0.1", socket_address_port(&endpoints[0].address));
+		warm_up(client, &to);
+		for (unsigned i = 0; i < sizeof asked / sizeof *asked; i++) {
+			to = net_address(asked[i], socket_address_port(&endpoints[0].address));
+			ask_train(client, &to, i, TRAIN * SEGMENT, SEGMENT);
+			hear_train(client, &to, i, TRAIN * SEGMENT, SEGMENT);
+		}
+		ck_assert_int_eq(atomic_load(&trains_sent), sizeof asked / sizeof *asked);
+		close(client);
+	}
+	finish();
+}
+END_TEST
+
+START_TEST(a_train_over_ipv6_is_answered_as_one)
+{
+	serve(ECHO "::1, ::\n", 1);
+	for (unsigned i = 0; i < endpoint_count && has_trains(); i++) {
+		struct socket_address to = net_address("::1", socket_address_port(&endpoints[i].address));
+		int client = open_client("::1");
+		net_set(endpoints[i].fds[0], IPPROTO_UDP, UDP_GRO, 1);
+		udp_socket_set_shared(endpoints[i].sockets[0], true); /* so it hears of trains */
+		ask_train(client, &to, i, TRAIN * SEGMENT + 1, SEGMENT);
+		hear_train(client, &to, i, TRAIN * SEGMENT + 1, SEGMENT);
+		ck_assert_int_eq(atomic_load(&trains_sent), (int)i + 1);
+		close(client);
+	}
+	finish();
+}
+END_TEST
+
+/* An hour's worth, so that no token comes back while we look. */
+START_TEST(each_datagram_of_a_train_takes_its_own_token)
+{
+	prepare(ECHO "127.0.0.1\ndatagram_rate = 10/h\n", 1);
+	net_set(endpoints[0].fds[0], SOL_SOCKET, SO_RCVBUF, BUFFER);
+	if (has_trains()) {
+		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 1);
+		int client = open_client("127.0.0.1");
+		ask_train(client, &endpoints[0].address, 3, TRAIN * SEGMENT, SEGMENT);
+		each_socket(start_one);
+		host_start(&host);
+		hear_train(client, &endpoints[0].address, 3, 10 * SEGMENT, SEGMENT);
+		await_sum(METRIC_DROPPED_RATE, TRAIN - 10);
+		net_assert_quiet(client);
+		ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), TRAIN);
+		ck_assert_int_eq(atomic_load(&trains_sent), 1);
+		close(client);
+	}
+	finish();
+}
+END_TEST
+
+START_TEST(a_train_from_a_denied_source_gets_no_answer_at_all)
+{
+	serve(ECHO "127.0.0.1\ndeny = 127.0.0.8/31\n", 1);
+	if (has_trains()) {
+		int denied = open_client("127.0.0.9"), client = open_client("127.0.0.10");
+		warm_up(client, &endpoints[0].address);
+		ask_train(denied, &endpoints[0].address, 1, TRAIN * SEGMENT, SEGMENT);
+		await_sum(METRIC_DROPPED_DENIED, TRAIN);
+		net_assert_quiet(denied);
+		close(denied);
+		close(client);
+	}
+	finish();
+}
+END_TEST
+
+START_TEST(the_shorter_end_of_a_train_is_judged_by_its_own_length)
+{
+	serve(ECHO "127.0.0.1\nmax_datagram = 100\n", 1);
+	if (has_trains()) {
+		int client = open_client("127.0.0.1");
+		char bytes[SEGMENT];
+		warm_up(client, &endpoints[0].address);
+		ask_train(client, &endpoints[0].address, 1, 3 * SEGMENT + 100, SEGMENT);
+		ck_assert_uint_eq(hear(client, bytes, sizeof bytes, NULL), 100);
+		net_assert_bytes(bytes, 100, 1, (uint64_t)3 * SEGMENT);
+		await_sum(METRIC_DROPPED_TOO_LONG, 3);
+		ck_assert_uint_eq(count_dropped(), 3);
+		close(client);
+	}
+	finish();
+}
+END_TEST
+
+START_TEST(a_service_whose_replies_are_longer_than_requests_answers_each_of_a_train)
+{
+	char line[256];
+	prepare("[daytime]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\ndatagram_rate = unlimited\n", 1);
+	if (has_trains()) {
+		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 1); /* as another process may have had it */
+		int client = open_client("127.0.0.1");
+		ask_train(client, &endpoints[0].address, 1, 40 * 3, 3);
+		each_socket(start_one);
+		host_start(&host);
+		for (int i = 0; i < 40; i++) {
+			size_t length = hear(client, line, sizeof line, NULL);
+			ck_assert_uint_gt(length, 10);
+			ck_assert_int_eq(memcmp(line + length - 2, "\r\n", 2), 0);
+		}
+		await_sum(METRIC_DATAGRAMS_SENT, 40);
+		net_assert_quiet(client);
+		close(client);
+	}
+	finish();
+}
+END_TEST
+
+START_TEST(chargen_answers_a_train_with_shorter_datagrams)
+{
+	char bytes[SEGMENT];
+	serve("[chargen]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n", 1);
+	if (has_trains()) {
+		int client = open_client("127.0.0.1");
+		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 1);
+		udp_socket_set_shared(endpoints[0].sockets[0], true);
+		ask_train(client, &endpoints[0].address, 1, TRAIN * SEGMENT + 5, SEGMENT);
+		for (int i = 0; i < TRAIN; i++)
+			ck_assert_uint_eq(hear(client, bytes, sizeof bytes, NULL), 512);
+		ck_assert_uint_eq(hear(client, bytes, sizeof bytes, NULL), 5);
+		close(client);
+	}
+	finish();
+}
+END_TEST
+
+/* What the kernel says of a train that is too long for the path, and of devices that cannot cut one. */
+static const int train_faults[] = {EMSGSIZE, EIO, EINVAL, ENOPROTOOPT, EOPNOTSUPP};
+
+START_TEST(a_train_that_cannot_be_sent_goes_in_pieces_and_the_next_one_is_tried_again)
+{
+	serve(ECHO_HERE, 1);
+	if (has_trains()) {
+		int client = open_client("127.0.0.1");
+		warm_up(client, &endpoints[0].address);
+		int before = atomic_load(&trains_sent);
+		atomic_store(&train_fault, train_faults[_i]);
+		for (unsigned i = 0; i < 5; i++) {
+			ask_train(client, &endpoints[0].address, i, TRAIN * SEGMENT + 9, SEGMENT);
+			hear_train(client, &endpoints[0].address, i, TRAIN * SEGMENT + 9, SEGMENT);
+		}
+		ck_assert_int_ge(atomic_load(&trains_tried), 5);
+		ck_assert_int_eq(atomic_load(&trains_sent), before);
+		atomic_store(&train_fault, 0);
+		ask_train(client, &endpoints[0].address, 9, TRAIN * SEGMENT, SEGMENT);
+		hear_train(client, &endpoints[0].address, 9, TRAIN * SEGMENT, SEGMENT);
+		ck_assert_int_eq(atomic_load(&trains_sent), before + 1);
+		await_sum(METRIC_DATAGRAMS_SENT, sum(METRIC_DATAGRAMS_RECEIVED));
+		ck_assert_uint_eq(count_dropped(), 0);
+		close(client);
+	}
+	finish();
+}
+END_TEST
+
+/* Whole, or in pieces where a train fails by then. */
+START_TEST(trains_that_a_full_socket_does_not_take_are_sent_later_in_order)
+{
+	serve(ECHO_HERE, 1);
+	if (has_trains()) {
+		int client = open_client("127.0.0.1");
+		warm_up(client, &endpoints[0].address);
+		atomic_store(&full, 1);
+		for (unsigned i = 0; i < 10; i++)
+			ask_train(client, &endpoints[0].address, i, TRAIN * SEGMENT + i, SEGMENT);
+		for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) == 0;)
+			net_rest(&left);
+		atomic_store(&train_fault, _i == 0 ? 0 : EMSGSIZE);
+		atomic_store(&full, 0);
+		for (unsigned i = 0; i < 10; i++)
+			hear_train(client, &endpoints[0].address, i, TRAIN * SEGMENT + i, SEGMENT);
+		await_sum(METRIC_DATAGRAMS_SENT, sum(METRIC_DATAGRAMS_RECEIVED));
+		ck_assert_uint_eq(count_dropped(), 0);
+		close(client);
+	}
+	finish();
+}
+END_TEST
+
+START_TEST(each_datagram_of_a_train_that_fails_is_counted)
+{
+	serve(ECHO_HERE, 1);
+	if (has_trains()) {
+		int client = open_client("127.0.0.1"), unlucky = open_client("127.0.0.1");
+		warm_up(client, &endpoints[0].address);
+		atomic_store(&refused_port, client_port(unlucky));
+		ask_train(unlucky, &endpoints[0].address, 1, TRAIN * SEGMENT, SEGMENT);
+		await_sum(METRIC_DROPPED_SEND_FAILED, TRAIN);
+		assert_echo(client, &endpoints[0].address, 10);
+		close(client);
+		close(unlucky);
+	}
+	finish();
+}
+END_TEST
+
+START_TEST(without_trains_in_the_kernel_all_is_served_and_it_is_asked_once)
+{
+	atomic_store(&refuse_trains, true);
+	serve(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	for (unsigned i = 0; i < 1000 && atomic_load(&trains_asked) == 0; i++) {
+		ask_numbers(client, &endpoints[0].address, 0, 40);
+		hear_numbers(client, 0, 40);
+	}
+	for (unsigned i = 0; i < 20; i++) {
+		ask_numbers(client, &endpoints[0].address, 0, 40);
+		hear_numbers(client, 0, 40);
+	}
+	ck_assert_int_eq(atomic_load(&trains_asked), 1);
+	ck_assert_int_eq(trains_of(endpoints[0].fds[0]), 0);
+	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(a_shared_socket_s_options_are_left_alone_until_it_is_ours_again)
+{
+	prepare(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	udp_socket_set_shared(endpoints[0].sockets[0], true);
+	each_socket(start_one);
+	host_start(&host);
+	for (unsigned i = 0; i < 20; i++) {
+		ask_numbers(client, &endpoints[0].address, 0, 40);
+		hear_numbers(client, 0, 40);
+	}
+	ck_assert_int_eq(atomic_load(&trains_asked), 0);
+	if (has_trains()) {
+		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 1); /* the other process does */
+		ask_train(client, &endpoints[0].address, 1, TRAIN * SEGMENT, SEGMENT);
+		hear_train(client, &endpoints[0].address, 1, TRAIN * SEGMENT, SEGMENT);
+		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 0);
+		udp_socket_set_shared(endpoints[0].sockets[0], false);
+		warm_up(client, &endpoints[0].address);
+	}
+	close(client);
 	finish();
 }
 END_TEST
@@ -982,6 +1423,24 @@ static Suite *suite(void)
 	tcase_add_test(answers, chargen_never_answers_with_more_than_it_was_asked_with);
 	tcase_add_test(answers, discard_counts_and_does_not_answer);
 	tcase_add_test(answers, a_reply_copies_the_dscp_of_its_request_and_not_its_ecn);
+
+	TCase *trains = add_tcase(suite, "trains");
+	tcase_add_test(trains, single_datagrams_do_not_make_a_socket_ask_for_trains);
+	tcase_add_test(trains, a_train_is_answered_by_a_train_of_the_same_datagrams);
+	tcase_add_test(trains, trains_of_many_sources_and_lone_datagrams_in_one_batch_are_told_apart);
+	tcase_add_test(trains, a_train_is_answered_from_the_address_that_was_asked);
+	tcase_add_test(trains, a_train_over_ipv6_is_answered_as_one);
+	tcase_add_test(trains, each_datagram_of_a_train_takes_its_own_token);
+	tcase_add_test(trains, a_train_from_a_denied_source_gets_no_answer_at_all);
+	tcase_add_test(trains, the_shorter_end_of_a_train_is_judged_by_its_own_length);
+	tcase_add_test(trains, a_service_whose_replies_are_longer_than_requests_answers_each_of_a_train);
+	tcase_add_test(trains, chargen_answers_a_train_with_shorter_datagrams);
+	tcase_add_loop_test(trains, a_train_that_cannot_be_sent_goes_in_pieces_and_the_next_one_is_tried_again, 0,
+			    sizeof train_faults / sizeof *train_faults);
+	tcase_add_loop_test(trains, trains_that_a_full_socket_does_not_take_are_sent_later_in_order, 0, 2);
+	tcase_add_test(trains, each_datagram_of_a_train_that_fails_is_counted);
+	tcase_add_test(trains, without_trains_in_the_kernel_all_is_served_and_it_is_asked_once);
+	tcase_add_test(trains, a_shared_socket_s_options_are_left_alone_until_it_is_ours_again);
 
 	TCase *drops = add_tcase(suite, "drops");
 	tcase_add_test(drops, a_datagram_too_long_is_dropped_and_counted_and_never_cut);
