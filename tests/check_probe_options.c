@@ -161,7 +161,7 @@ static const struct {
 	{"--half-close chargen h", "--half-close needs"},
 	{"--early echo h", "--early"},
 	{"--reconnect -u echo h", "--reconnect"},
-	{"--depth 5 -c 5 echo h", "a load has"},
+	{"--depth 5 --early time h", "a load has"},
 	{"--connections 0 echo h", "--connections 0"},
 	{"--rate 0 echo h", "--rate 0"},
 };

@@ -190,6 +190,26 @@ START_TEST(what_leaves_the_window_in_flight_is_lost_and_forgotten)
 }
 END_TEST
 
+START_TEST(what_could_not_be_sent_is_taken_back)
+{
+	send_some(3);
+	receive(1);
+	series_take_back(series);
+	ck_assert_uint_eq(series_newest(series), 2);
+	ck_assert_uint_eq(series_counts(series).sent, 2);
+	ck_assert(!series_receive(series, 3, 5000).expected);
+	ck_assert(series_time_out(series));
+	ck_assert(!series_time_out(series));
+	ck_assert_uint_eq(series_send(series, 9), 3);
+	uint64_t sequence, sent_ns;
+	ck_assert(series_waiting(series, &sequence, &sent_ns));
+	ck_assert_uint_eq(sequence, 3);
+	series_take_back(series);
+	ck_assert(!series_waiting(series, &sequence, &sent_ns));
+	adds_up();
+}
+END_TEST
+
 START_TEST(faults_and_sums_are_counted)
 {
 	send_some(3);
@@ -293,6 +313,7 @@ static Suite *suite(void)
 	tcase_add_test(counts, a_reply_after_its_time_out_is_late_and_no_longer_lost);
 	tcase_add_test(counts, a_reply_to_nothing_is_unexpected);
 	tcase_add_test(counts, what_leaves_the_window_in_flight_is_lost_and_forgotten);
+	tcase_add_test(counts, what_could_not_be_sent_is_taken_back);
 	tcase_add_test(counts, faults_and_sums_are_counted);
 	tcase_add_test(counts, loss_is_of_what_is_decided);
 	tcase_add_test(counts, a_made_sequence_is_counted_as_it_was_made);

@@ -1,6 +1,7 @@
 /* histogram.c: durations counted in buckets, from which percentiles are read. */
 #include "probe/histogram.h"
 
+#include <inttypes.h>
 #include <math.h>
 
 enum {
@@ -90,36 +91,52 @@ char *histogram_time_text(double value_ns, char *text)
 	return text;
 }
 
-static void print_row(FILE *file, const struct histogram *histogram, unsigned first, unsigned count, uint64_t largest,
-		      uint64_t *below)
-{
-	char from[HISTOGRAM_TIME_SIZE];
-	uint64_t here = 0;
-	for (unsigned i = first; i < first + count; i++)
-		here += histogram->buckets[i];
-	if (here == 0)
-		return;
-	*below += here;
-	int bar = (int)((double)here / (double)largest * BAR_WIDTH + 0.5);
-	fprintf(file, "  from %9s %12llu %7.3f%% %.*s\n", histogram_time_text((double)bucket_start(first), from),
-		(unsigned long long)here, 100 * (double)*below / (double)histogram->count, bar > 0 ? bar : 1,
-		"########################################");
-}
-
-void histogram_print(const struct histogram *histogram, FILE *file)
+void histogram_each(const struct histogram *histogram, void (*each)(void *context, uint64_t from_ns, uint64_t count),
+		    void *context)
 {
 	if (histogram->count == 0)
 		return;
 	unsigned first = bucket_of(histogram->minimum_ns), last = bucket_of(histogram->maximum_ns), a_row = 1;
 	while (a_row < A_DOUBLING && last / a_row - first / a_row >= ROWS_MAX)
 		a_row *= 2;
-	uint64_t largest = 0, below = 0;
 	for (unsigned row = first / a_row; row <= last / a_row; row++) {
 		uint64_t here = 0;
 		for (unsigned i = row * a_row; i < (row + 1) * a_row; i++)
 			here += histogram->buckets[i];
-		largest = here > largest ? here : largest;
+		if (here > 0)
+			each(context, bucket_start(row * a_row), here);
 	}
-	for (unsigned row = first / a_row; row <= last / a_row; row++)
-		print_row(file, histogram, row * a_row, a_row, largest, &below);
+}
+
+struct drawing {
+	FILE *file;
+	uint64_t all, largest, below;
+};
+
+static void measure_row(void *context, uint64_t from_ns, uint64_t count)
+{
+	struct drawing *drawing = context;
+
+	(void)from_ns;
+	drawing->largest = count > drawing->largest ? count : drawing->largest;
+}
+
+static void draw_row(void *context, uint64_t from_ns, uint64_t count)
+{
+	struct drawing *drawing = context;
+	char from[HISTOGRAM_TIME_SIZE];
+	int bar = (int)((double)count / (double)drawing->largest * BAR_WIDTH + 0.5);
+
+	drawing->below += count;
+	fprintf(drawing->file, "  from %9s %12" PRIu64 " %7.3f%% %.*s\n", histogram_time_text((double)from_ns, from),
+		count, 100 * (double)drawing->below / (double)drawing->all, bar > 0 ? bar : 1,
+		"########################################");
+}
+
+void histogram_print(const struct histogram *histogram, FILE *file)
+{
+	struct drawing drawing = {.file = file, .all = histogram->count};
+
+	histogram_each(histogram, measure_row, &drawing);
+	histogram_each(histogram, draw_row, &drawing);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "probe/load.h"
 #include "probe/options.h"
 #include "probe/target.h"
 
@@ -30,7 +31,7 @@ static int probe(struct options *options)
 
 	options->colour = isatty(STDOUT_FILENO) && !options->json && !(no_colour && *no_colour);
 	options->progress = isatty(STDERR_FILENO) && !options->json && !options->quiet;
-	return EXIT_RIGHT;
+	return options->load ? load_run(options, &target) : EXIT_RIGHT;
 }
 
 static int print(void (*write)(FILE *))

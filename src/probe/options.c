@@ -369,8 +369,7 @@ static const char *find_contradiction(const struct options *options)
 		 "--half-close needs echo, daytime, qotd or time"},
 		{o->early && (o->udp || !speaks_first), "--early needs daytime, qotd or time over TCP"},
 		{o->reconnect && (o->udp || o->type != TYPE_ECHO), "--reconnect needs echo over TCP"},
-		{o->load && (o->count_given || special),
-		 "a load has neither -c nor --mtu, --half-close, --early, --reconnect"},
+		{o->load && special, "a load has neither --mtu nor --half-close, --early, --reconnect"},
 		{o->size_given && o->size == 0 && !o->udp, "-s 0 needs -u"},
 		{o->size_given && o->udp && o->size > 65527, "a datagram has 65527 bytes at most"},
 	};

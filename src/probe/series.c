@@ -110,6 +110,13 @@ uint64_t series_send(struct series *series, uint64_t now_ns)
 	return sequence;
 }
 
+void series_take_back(struct series *series)
+{
+	series->newest--;
+	series->counts.sent--;
+	series->counts.in_flight--;
+}
+
 static bool is_remembered(const struct series *series, uint64_t sequence)
 {
 	return sequence >= series_oldest(series) && sequence <= series->newest;

@@ -36,6 +36,9 @@ void series_free(struct series *series);
 /* Notes a request that leaves now. Returns its sequence number: 1, 2, 3, ... */
 uint64_t series_send(struct series *series, uint64_t now_ns);
 
+/* Takes back the last request, which could not be sent after all and has had no answer. */
+void series_take_back(struct series *series);
+
 /* The sequence number of the last request, 0 before the first. */
 uint64_t series_newest(const struct series *series);
 
