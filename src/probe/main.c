@@ -4,11 +4,27 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "probe/exchange.h"
 #include "probe/load.h"
+#include "probe/mtu.h"
 #include "probe/options.h"
+#include "probe/ping.h"
+#include "probe/run.h"
 #include "probe/target.h"
+
+enum { RETRY_MS = 100 };
+
+/* Whether a signal or the deadline ended the last run. */
+static bool interrupted;
+
+static int64_t now_ms(void)
+{
+	return (int64_t)(run_now() / 1000000);
+}
 
 static int refuse(const char *error, int status)
 {
@@ -16,22 +32,94 @@ static int refuse(const char *error, int status)
 	return status;
 }
 
-static int probe(struct options *options)
+/* One run of what the options ask for. WHY: the reason when it did not succeed, RUN_FAILURE_SIZE bytes. */
+static int run_once(const struct options *options, struct target *target, char *why)
 {
 	char error[TARGET_ERROR_SIZE];
-	struct target_address near;
-	struct target target;
 
-	if (!target_parse(options, &target, error) || (options->bind && !target_parse_bind(options, &near, error)))
+	if (!target_resolve(options, target, error)) {
+		snprintf(why, RUN_FAILURE_SIZE, "%s", error);
+		return options->silent ? EXIT_NO_CONNECTION : refuse(error, EXIT_NO_CONNECTION);
+	}
+	if (options->load && !options->silent)
+		return load_run(options, target);
+
+	struct run *run = run_new(options, target, error);
+
+	if (!run)
 		return refuse(error, EXIT_USAGE);
-	if (!target_resolve(options, &target, error))
-		return refuse(error, EXIT_NO_CONNECTION);
+	int status = options->mtu                                         ? mtu_run(run)
+		     : options->type == TYPE_ECHO && !options->half_close ? ping_run(run)
+									  : exchange_run(run);
 
+	snprintf(why, RUN_FAILURE_SIZE, "%s", run->failure[0] ? run->failure : "no right answer");
+	interrupted = run->interrupted;
+	run_free(run);
+	return status;
+}
+
+static void rest(int64_t ms)
+{
+	struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+	nanosleep(&time, NULL);
+}
+
+/* Asks once and once again, without a word, until the service answers right. Returns the last exit status. */
+static int wait_for_service(const struct options *options, struct target *target)
+{
+	struct options attempt = *options;
+	char why[RUN_FAILURE_SIZE];
+	int64_t ends_ms = now_ms() + options->wait_ms, left_ms;
+	int status = EXIT_NO_CONNECTION;
+
+	attempt.silent = true;
+	attempt.count = 1;
+	attempt.mtu = attempt.reconnect = false;
+	while ((left_ms = ends_ms - now_ms()) > 0) {
+		attempt.deadline_ms = left_ms;
+		attempt.timeout_ms = options->timeout_ms < left_ms ? options->timeout_ms : left_ms;
+		status = run_once(&attempt, target, why);
+		if (status == EXIT_RIGHT || status == EXIT_USAGE || interrupted)
+			return status;
+		rest(RETRY_MS);
+	}
+	fprintf(stderr, "smallprobe: %s did not answer within %.10g s: %s\n", options->target,
+		(double)options->wait_ms / 1000, why);
+	return status;
+}
+
+/* What can be known to be wrong before anything is sent. */
+static bool is_possible(struct options *options, struct target *target, char *error)
+{
+	struct target_address near;
+
+	if (!target_parse(options, target, error))
+		return false;
+	if (!options->bind)
+		return true;
+	if (!target_parse_bind(options, &near, error))
+		return false;
+	/* the far end has to be of the same family */
+	if (options->family == AF_UNSPEC)
+		options->family = near.address.ss_family;
+	return true;
+}
+
+static int probe(struct options *options)
+{
+	char why[RUN_FAILURE_SIZE];
+	struct target target;
 	const char *no_colour = getenv("NO_COLOR");
 
+	if (!is_possible(options, &target, why))
+		return refuse(why, EXIT_USAGE);
 	options->colour = isatty(STDOUT_FILENO) && !options->json && !(no_colour && *no_colour);
 	options->progress = isatty(STDERR_FILENO) && !options->json && !options->quiet;
-	return options->load ? load_run(options, &target) : EXIT_RIGHT;
+
+	int status = options->wait_ms ? wait_for_service(options, &target) : EXIT_RIGHT;
+
+	return status == EXIT_RIGHT ? run_once(options, &target, why) : status;
 }
 
 static int print(void (*write)(FILE *))

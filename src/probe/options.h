@@ -70,6 +70,7 @@ struct options {
 	double rate;         /* requests a second over all connections; 0: as fast as it goes */
 
 	bool json, quiet, timestamps;
+	bool silent;   /* says nothing at all: an attempt of --wait, main says so */
 	bool progress; /* stderr is a terminal that is watched: main says so */
 	bool colour;   /* stdout is a terminal, and NO_COLOR does not forbid it: main says so */
 };

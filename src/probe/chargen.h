@@ -1,0 +1,14 @@
+/* chargen.h: whether bytes are what a character generator sends (RFC 864). */
+#ifndef SMALLPROBE_CHARGEN_H
+#define SMALLPROBE_CHARGEN_H
+
+#include <stddef.h>
+
+#define CHARGEN_RIGHT SIZE_MAX
+
+/* The offset of the first of LENGTH bytes that breaks the pattern, or CHARGEN_RIGHT. Lines have 72 characters and CR LF; each
+ * begins one character further in the ring of the 95 that print. The first may begin anywhere, as servers do over UDP, and the
+ * last may be cut. */
+size_t chargen_difference(const char *bytes, size_t length);
+
+#endif

@@ -1,0 +1,10 @@
+/* mtu.h: the largest datagram that an echo server gets and returns unfragmented. */
+#ifndef SMALLPROBE_MTU_H
+#define SMALLPROBE_MTU_H
+
+#include "probe/run.h"
+
+/* Looks for it by bisection, with fragments forbidden, prints what the path answered and the summary. Returns the exit status. */
+int mtu_run(struct run *run);
+
+#endif

@@ -1,0 +1,10 @@
+/* ping.h: echo in the manner of ping: a request each interval, a line each reply. */
+#ifndef SMALLPROBE_PING_H
+#define SMALLPROBE_PING_H
+
+#include "probe/run.h"
+
+/* Asks until the count, the deadline or a signal ends it, and prints the summary. Returns the exit status. */
+int ping_run(struct run *run);
+
+#endif
