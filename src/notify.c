@@ -3,6 +3,10 @@
 
 #include "notify.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
 #ifdef HAVE_LIBSYSTEMD
 #include <systemd/sd-daemon.h>
 #else
@@ -24,6 +28,19 @@ void notify_alive(void)
 void notify_stopping(const char *status)
 {
 	sd_notifyf(0, "STOPPING=1\nSTATUS=%s", status);
+}
+
+void notify_main_process(pid_t pid)
+{
+	sd_notifyf(0, "MAINPID=%ld", (long)pid);
+}
+
+void notify_become_watched(void)
+{
+	char pid[24];
+	snprintf(pid, sizeof pid, "%ld", (long)getpid());
+	if (getenv("WATCHDOG_PID") != NULL)
+		setenv("WATCHDOG_PID", pid, 1);
 }
 
 uint64_t notify_watchdog_interval_us(void)

@@ -39,34 +39,68 @@ static bool fill(int fd, uid_t owner)
 	return owner == (uid_t)-1 || fchown(fd, owner, (gid_t)-1) == 0;
 }
 
+/* Writes the file beside PATH and puts it in its place. False: errno says why. */
+static bool replace(struct pid_file *file, uid_t owner)
+{
+	char *temporary = make_temporary_name(file->path);
+	if (temporary == NULL)
+		return false;
+	unlink(temporary); /* of a process that had our id and died here */
+	file->fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+	bool replaced = file->fd >= 0 && fill(file->fd, owner) && rename(temporary, file->path) == 0;
+	int error = errno;
+	if (!replaced && file->fd >= 0) {
+		unlink(temporary);
+		close(file->fd);
+		file->fd = -1;
+	}
+	free(temporary);
+	errno = error;
+	return replaced;
+}
+
+/* Writes over the file that a process before us left us, in a folder that does not let us put another there: it wrote it as
+ * root, who we are not any more. One write of less than a page, so that no reader sees half a number. */
+static bool write_over(struct pid_file *file)
+{
+	char text[32];
+	struct stat status;
+	int length = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+
+	file->fd = open(file->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (file->fd < 0 || fstat(file->fd, &status) < 0)
+		return false;
+	if (!S_ISREG(status.st_mode) || status.st_uid != geteuid()) {
+		errno = EPERM;
+		return false;
+	}
+	return pwrite(file->fd, text, (size_t)length, 0) == length && ftruncate(file->fd, length) == 0;
+}
+
+static bool is_refused(int error)
+{
+	return error == EACCES || error == EPERM || error == EROFS;
+}
+
 struct pid_file *pid_file_write(const char *path, uid_t owner)
 {
 	struct pid_file *file = calloc(1, sizeof *file);
-	char *temporary = make_temporary_name(path);
-	if (file != NULL)
-		file->fd = -1;
-	if (file == NULL || temporary == NULL)
-		goto fail;
+	if (file == NULL)
+		return NULL;
+	file->fd = -1;
 	file->path = strdup(path);
 	if (file->path == NULL)
 		goto fail;
-	unlink(temporary); /* of a process that had our id and died here */
-	file->fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
-	if (file->fd < 0)
-		goto fail;
-	if (!fill(file->fd, owner) || rename(temporary, path) < 0) {
-		int error = errno;
-		unlink(temporary);
-		errno = error;
-		goto fail;
-	}
-	free(temporary);
-	return file;
+	if (replace(file, owner))
+		return file;
+	int refusal = errno;
+	if (is_refused(refusal) && write_over(file))
+		return file;
+	if (is_refused(refusal))
+		errno = refusal; /* of the two reasons the one that can be mended */
 fail:;
 	int error = errno;
-	free(temporary);
-	if (file != NULL)
-		discard(file);
+	discard(file);
 	errno = error;
 	return NULL;
 }

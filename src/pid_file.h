@@ -7,8 +7,8 @@
 /* A written pid file, open for as long as the daemon runs. */
 struct pid_file;
 
-/* Writes this process's id to PATH, at once and whole; the file belongs to OWNER ((uid_t)-1: whoever we are). NULL:
- * errno says why. */
+/* Writes this process's id to PATH, at once and whole; the file belongs to OWNER ((uid_t)-1: whoever we are). Where
+ * the folder does not let us, a file of ours that is there is written over. NULL: errno says why. */
 struct pid_file *pid_file_write(const char *path, uid_t owner);
 
 /* Removes the file if it still names this process, and frees. Where its folder does not let us, it is left empty. NULL

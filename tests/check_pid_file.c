@@ -278,6 +278,67 @@ START_TEST(a_file_that_its_folder_does_not_let_us_remove_is_left_empty)
 }
 END_TEST
 
+/* A file that a daemon wrote as root for the user it became, in a folder of root's. A new process of that user takes it over,
+ * and the one before leaves it alone then. */
+static void take_over_without_leave(void)
+{
+	struct pid_file *before = pid_file_write(path, geteuid() == 0 ? UNPRIVILEGED : geteuid());
+	bool locked = chmod(folder, 0555) == 0;
+	if (geteuid() == 0)
+		locked &= setresuid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED) == 0;
+	if (before == NULL || !locked)
+		_exit(1);
+	int status;
+	pid_t child = fork();
+	if (child == 0)
+		_exit(pid_file_write(path, (uid_t)-1) != NULL ? 0 : 1);
+	if (waitpid(child, &status, 0) != child || status != 0)
+		_exit(2);
+	pid_file_remove(before);
+	char text[TEXT_SIZE] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	_exit(read(fd, text, sizeof text - 1) > 0 && strtol(text, NULL, 10) == (long)child ? 0 : 3);
+}
+
+START_TEST(a_file_whose_folder_does_not_let_us_replace_it_is_written_over)
+{
+	int status;
+	put(path, "4000000000000\n"); /* longer than what is to come */
+	pid_t child = fork();
+	if (child == 0)
+		take_over_without_leave();
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+/* A link there would have us write over whatever it points to. */
+static void write_over_link(void)
+{
+	bool locked = chmod(folder, 0555) == 0;
+	if (geteuid() == 0)
+		locked &= setresuid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED) == 0;
+	_exit(locked && pid_file_write(path, (uid_t)-1) == NULL ? 0 : 1);
+}
+
+START_TEST(a_link_is_not_written_over_either)
+{
+	char target[PATH_SIZE];
+	int status;
+	snprintf(target, sizeof target, "%s/precious", folder);
+	put(target, "precious\n");
+	if (geteuid() == 0)
+		ck_assert_int_eq(chown(target, UNPRIVILEGED, (gid_t)-1), 0);
+	ck_assert_int_eq(symlink(target, path), 0);
+	pid_t child = fork();
+	if (child == 0)
+		write_over_link();
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	ck_assert_int_eq(status, 0);
+	assert_text(target, "precious\n");
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("pid_file");
@@ -298,6 +359,8 @@ static Suite *suite(void)
 	tcase_add_test(file, a_folder_in_its_place_is_an_error_that_leaves_nothing_behind);
 	tcase_add_test(file, an_owner_that_cannot_be_set_is_an_error_that_leaves_nothing_behind);
 	tcase_add_test(file, a_file_that_its_folder_does_not_let_us_remove_is_left_empty);
+	tcase_add_test(file, a_file_whose_folder_does_not_let_us_replace_it_is_written_over);
+	tcase_add_test(file, a_link_is_not_written_over_either);
 	suite_add_tcase(suite, file);
 	return suite;
 }
