@@ -99,6 +99,11 @@ static void open_log(const struct config *config, int verbose)
 		log_warning("log_target: this build has no journal, so lines go to stderr");
 }
 
+static void on_config(const struct config *config, void *verbose)
+{
+	open_log(config, *(const int *)verbose);
+}
+
 /* --- signals --- */
 
 static void on_stop(evutil_socket_t signal, short what, void *server)
@@ -109,8 +114,8 @@ static void on_stop(evutil_socket_t signal, short what, void *server)
 
 static void on_reload(evutil_socket_t signal, short what, void *server)
 {
-	(void)signal, (void)what, (void)server;
-	log_warning("reload is not supported yet: the running configuration stays");
+	(void)signal, (void)what;
+	server_reload(server);
 }
 
 static void on_upgrade(evutil_socket_t signal, short what, void *server)
@@ -171,6 +176,8 @@ static int serve(struct config *config, const struct config_report *report, int 
 	open_log(config, verbose);
 	log_warnings(report);
 	struct server *server = server_new(config);
+	if (server != NULL)
+		server_on_config(server, on_config, &verbose);
 	bool served = server != NULL && watch_signals(server, events);
 	block_signals(SIG_UNBLOCK);
 	served = served && server_start(server) && server_run(server);

@@ -3,8 +3,10 @@
 
 #include "notify.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef HAVE_LIBSYSTEMD
@@ -25,9 +27,16 @@ void notify_alive(void)
 	sd_notify(0, "WATCHDOG=1");
 }
 
-void notify_stopping(const char *status)
+void notify_reloading(void)
 {
-	sd_notifyf(0, "STOPPING=1\nSTATUS=%s", status);
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRId64, (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000);
+}
+
+void notify_stopping(const char *status, int64_t timeout_ms)
+{
+	sd_notifyf(0, "STOPPING=1\nSTATUS=%s\nEXTEND_TIMEOUT_USEC=%" PRId64, status, timeout_ms * 1000);
 }
 
 void notify_main_process(pid_t pid)

@@ -2,13 +2,18 @@
 #ifndef SMALLSERVD_NOTIFY_H
 #define SMALLSERVD_NOTIFY_H
 
+#include <stdint.h>
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 /* Each does nothing where no service manager listens (NOTIFY_SOCKET) or the build has no libsystemd. */
 void notify_ready(const char *status) __attribute__((nonnull));
-void notify_stopping(const char *status) __attribute__((nonnull));
+void notify_reloading(void);
+
+/* It will take at most TIMEOUT_MS. */
+void notify_stopping(const char *status, int64_t timeout_ms) __attribute__((nonnull));
 
 /* All is well: to be told within the interval, again and again, once it is above 0 (WATCHDOG_USEC, and WATCHDOG_PID is this process). */
 void notify_alive(void);

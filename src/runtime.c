@@ -2,6 +2,7 @@
 #include "runtime.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct in6_addr runtime_source(const struct runtime *runtime, const struct in6_addr *ip)
 {
@@ -66,46 +67,157 @@ static bool make_prefixes(struct runtime *runtime)
 	return runtime->prefixes != NULL;
 }
 
-static bool make_buckets(struct option_rate rate, struct limit_buckets **buckets)
+/* --- what outlives generations --- */
+
+struct standing_buckets {
+	struct standing_buckets *next;
+	unsigned transport, owners;
+	struct option_rate rate;
+	struct limit_buckets *buckets;
+};
+
+struct runtime_store {
+	struct metrics *metrics;
+	struct limit_gate *daemon_gate;
+	unsigned workers;
+	struct mailbox *main;
+	generation_callback *on_over;
+	struct standing *standings;
+	struct limit_sources *shared_sources; /* of all services whose limit of a source is the daemon's */
+};
+
+struct runtime_store *runtime_store_new(struct metrics *metrics, struct limit_gate *daemon_gate, unsigned workers,
+					struct mailbox *main, generation_callback *on_over)
+{
+	struct runtime_store *store = calloc(1, sizeof *store);
+	if (store == NULL)
+		return NULL;
+	*store = (struct runtime_store){
+		.metrics = metrics, .daemon_gate = daemon_gate, .workers = workers, .main = main, .on_over = on_over};
+	store->shared_sources = limit_sources_new();
+	if (store->shared_sources != NULL)
+		return store;
+	free(store);
+	return NULL;
+}
+
+void runtime_store_free(struct runtime_store *store)
+{
+	if (store != NULL)
+		limit_sources_free(store->shared_sources);
+	free(store);
+}
+
+/* The standing of SERVICE, with one owner more. NULL when out of memory. */
+static struct standing *take_standing(struct runtime_store *store, const struct config_service *service)
+{
+	struct standing *standing = store->standings;
+	while (standing != NULL && strcmp(standing->name, service->name) != 0)
+		standing = standing->next;
+	if (standing == NULL) {
+		standing = calloc(1, sizeof *standing);
+		if (standing == NULL || (standing->name = strdup(service->name)) == NULL) {
+			free(standing);
+			return NULL;
+		}
+		limit_gate_init(&standing->gate, service->max_connections);
+		standing->next = store->standings;
+		store->standings = standing;
+	}
+	standing->owners++;
+	return standing;
+}
+
+static void leave_standing(struct runtime_store *store, struct standing *standing)
+{
+	if (standing == NULL || --standing->owners > 0)
+		return;
+	struct standing **link = &store->standings;
+	while (*link != standing)
+		link = &(*link)->next;
+	*link = standing->next;
+	limit_sources_free(standing->sources);
+	free(standing->name);
+	free(standing);
+}
+
+/* Buckets stay full or empty as they are while the rate stays the same. */
+static bool take_buckets(struct standing *standing, unsigned transport, struct option_rate rate,
+			 struct limit_buckets **buckets)
 {
 	if (rate.count == 0)
 		return true;
-	*buckets = limit_buckets_new((struct limit_rate){.count = rate.count, .unit_ms = rate.unit_ms});
-	return *buckets != NULL;
+	struct standing_buckets *entry = standing->buckets;
+	while (entry != NULL && (entry->transport != transport || entry->rate.count != rate.count ||
+				 entry->rate.unit_ms != rate.unit_ms))
+		entry = entry->next;
+	if (entry == NULL) {
+		struct limit_buckets *fresh =
+			limit_buckets_new((struct limit_rate){.count = rate.count, .unit_ms = rate.unit_ms});
+		entry = calloc(1, sizeof *entry);
+		if (fresh == NULL || entry == NULL) {
+			limit_buckets_free(fresh);
+			free(entry);
+			return false;
+		}
+		*entry = (struct standing_buckets){standing->buckets, transport, 0, rate, fresh};
+		standing->buckets = entry;
+	}
+	entry->owners++;
+	*buckets = entry->buckets;
+	return true;
 }
+
+static void leave_buckets(struct standing *standing, const struct limit_buckets *buckets)
+{
+	struct standing_buckets **link = buckets != NULL ? &standing->buckets : NULL;
+	while (link != NULL && (*link)->buckets != buckets)
+		link = &(*link)->next;
+	if (link == NULL || --(*link)->owners > 0)
+		return;
+	struct standing_buckets *entry = *link;
+	*link = entry->next;
+	limit_buckets_free(entry->buckets);
+	free(entry);
+}
+
+/* --- one service --- */
 
 /* A limit of the service's own is counted in a table of its own; the daemon's, half of all places, over all services
  * together: else a few services would be enough for one source to have them all. */
-static bool make_source_limit(struct runtime *runtime, struct limit_sources *shared)
+static bool make_source_limit(struct runtime *runtime, int64_t daemon_maximum)
 {
 	int64_t maximum = runtime->config->max_connections_per_source;
-	int64_t half = atomic_load(&runtime->daemon_gate->maximum) / 2;
+	int64_t half = daemon_maximum / 2;
 
 	if (maximum == INT64_MAX)
 		return true;
 	runtime->source_maximum = maximum > 0 ? maximum : half > 0 ? half : 1;
-	runtime->sources = maximum > 0 ? limit_sources_new() : shared;
-	runtime->shares_sources = maximum == 0;
+	if (maximum > 0 && runtime->standing->sources == NULL)
+		runtime->standing->sources = limit_sources_new();
+	runtime->sources = maximum > 0 ? runtime->standing->sources : runtime->generation->store->shared_sources;
 	return runtime->sources != NULL;
 }
 
-static bool make_tcp(struct runtime *runtime, struct metrics *metrics, struct limit_sources *shared)
+static bool make_tcp(struct runtime *runtime, int64_t daemon_maximum)
 {
 	const struct config_service *config = runtime->config;
 
-	runtime->tcp = metrics_blocks(metrics, config->name, TRANSPORT_TCP);
-	if (runtime->tcp == NULL || !make_buckets(config->connection_rate, &runtime->connection_buckets))
+	runtime->tcp = metrics_blocks(runtime->generation->store->metrics, config->name, TRANSPORT_TCP);
+	if (runtime->tcp == NULL ||
+	    !take_buckets(runtime->standing, TRANSPORT_TCP, config->connection_rate, &runtime->connection_buckets))
 		return false;
-	return make_source_limit(runtime, shared);
+	return make_source_limit(runtime, daemon_maximum);
 }
 
-static bool make_udp(struct runtime *runtime, struct metrics *metrics)
+static bool make_udp(struct runtime *runtime)
 {
 	const struct config_service *config = runtime->config;
 	const struct option_ports *refused = &config->refuse_source_ports;
 
-	runtime->udp = metrics_blocks(metrics, config->name, TRANSPORT_UDP);
-	if (runtime->udp == NULL || !make_buckets(config->datagram_rate, &runtime->datagram_buckets))
+	runtime->udp = metrics_blocks(runtime->generation->store->metrics, config->name, TRANSPORT_UDP);
+	if (runtime->udp == NULL ||
+	    !take_buckets(runtime->standing, TRANSPORT_UDP, config->datagram_rate, &runtime->datagram_buckets))
 		return false;
 	if (refused->count == 0)
 		return true;
@@ -118,49 +230,103 @@ static bool make_udp(struct runtime *runtime, struct metrics *metrics)
 	return true;
 }
 
-static bool runtime_init(struct runtime *runtime, const struct config_service *config, struct metrics *metrics,
-			 struct limit_sources *shared)
+static bool runtime_init(struct runtime *runtime, struct generation *generation, const struct config_service *config,
+			 int64_t daemon_maximum)
 {
+	runtime->generation = generation;
+	runtime->daemon_gate = generation->store->daemon_gate;
 	runtime->config = config;
 	runtime->service = config->type;
 	runtime->settings = config->settings;
-	limit_gate_init(&runtime->gate, config->max_connections);
+	runtime->standing = take_standing(generation->store, config);
+	if (runtime->standing == NULL)
+		return false;
+	runtime->gate = &runtime->standing->gate;
 	if (!config->enabled)
 		return true;
-	return make_prefixes(runtime) &&
-	       (!(config->transports & TRANSPORT_TCP) || make_tcp(runtime, metrics, shared)) &&
-	       (!(config->transports & TRANSPORT_UDP) || make_udp(runtime, metrics));
+	return make_prefixes(runtime) && (!(config->transports & TRANSPORT_TCP) || make_tcp(runtime, daemon_maximum)) &&
+	       (!(config->transports & TRANSPORT_UDP) || make_udp(runtime));
 }
 
 static void runtime_clear(struct runtime *runtime)
 {
+	if (runtime->standing == NULL)
+		return;
+	log_tell_suppressed(&runtime->refused_bound, runtime->config->name);
+	log_tell_suppressed(&runtime->full_bound, runtime->config->name);
+	log_tell_suppressed(&runtime->failed_bound, runtime->config->name);
 	prefix_map_free(runtime->prefixes);
-	if (!runtime->shares_sources)
-		limit_sources_free(runtime->sources);
-	limit_buckets_free(runtime->connection_buckets);
-	limit_buckets_free(runtime->datagram_buckets);
+	leave_buckets(runtime->standing, runtime->connection_buckets);
+	leave_buckets(runtime->standing, runtime->datagram_buckets);
+	leave_standing(runtime->generation->store, runtime->standing);
 	free(runtime->refused_ports);
 }
 
-struct generation *generation_new(struct config *config, struct metrics *metrics, struct limit_gate *daemon_gate)
+/* --- all of one configuration --- */
+
+static void drop(struct generation *generation)
+{
+	if (atomic_fetch_sub(&generation->references, 1) == 1)
+		mailbox_post(generation->store->main, &generation->over);
+}
+
+static void on_leave(void *argument)
+{
+	struct generation_share *share = argument;
+	share->left = true;
+	if (share->held == 0)
+		drop(share->generation);
+}
+
+static bool make_shares(struct generation *generation, unsigned workers)
+{
+	generation->shares = aligned_alloc(_Alignof(struct generation_share), workers * sizeof *generation->shares);
+	if (generation->shares == NULL)
+		return false;
+	for (unsigned i = 0; i < workers; i++)
+		generation->shares[i] = (struct generation_share){
+			.generation = generation,
+			.leave = {.run = on_leave, .argument = &generation->shares[i]},
+		};
+	atomic_init(&generation->references, workers);
+	generation->over = (struct mail){.run = generation->store->on_over, .argument = generation};
+	return true;
+}
+
+static bool make_runtimes(struct generation *generation, int64_t daemon_maximum)
+{
+	const struct config *config = generation->config;
+
+	generation->runtimes = calloc(config->service_count + 1, sizeof *generation->runtimes);
+	for (size_t i = 0; generation->runtimes != NULL && i < config->service_count; i++)
+		if (!runtime_init(&generation->runtimes[i], generation, &config->services[i], daemon_maximum))
+			return false;
+	return generation->runtimes != NULL;
+}
+
+struct generation *generation_new(struct config *config, struct runtime_store *store, int64_t daemon_maximum,
+				  struct problems *problems)
 {
 	struct generation *generation = calloc(1, sizeof *generation);
-	if (generation == NULL)
-		return NULL;
-	generation->config = config_ref(config);
-	generation->runtimes = calloc(config->service_count, sizeof *generation->runtimes);
-	generation->shared_sources = limit_sources_new();
-	if (generation->runtimes == NULL || generation->shared_sources == NULL)
-		goto fail;
-	for (size_t i = 0; i < config->service_count; i++) {
-		generation->runtimes[i].daemon_gate = daemon_gate;
-		if (!runtime_init(&generation->runtimes[i], &config->services[i], metrics, generation->shared_sources))
-			goto fail;
+	if (generation != NULL) {
+		generation->config = config_ref(config);
+		generation->store = store;
+		if (make_shares(generation, store->workers) && make_runtimes(generation, daemon_maximum))
+			return generation;
 	}
-	return generation;
-fail:
+	problems_add(problems, NULL, "%s: out of memory", config->file);
 	generation_free(generation);
 	return NULL;
+}
+
+void generation_enforce(struct generation *generation)
+{
+	for (size_t i = 0; i < generation->config->service_count; i++) {
+		struct runtime *runtime = &generation->runtimes[i];
+		atomic_store(&runtime->gate->maximum, runtime->config->max_connections);
+		if (runtime->tcp != NULL)
+			atomic_store(&runtime->standing->ends_at_ms, 0);
+	}
 }
 
 void generation_refuse_ports(struct generation *generation, const struct runtime_ports *served)
@@ -178,8 +344,8 @@ void generation_free(struct generation *generation)
 		return;
 	for (size_t i = 0; generation->runtimes != NULL && i < generation->config->service_count; i++)
 		runtime_clear(&generation->runtimes[i]);
-	limit_sources_free(generation->shared_sources);
 	config_unref(generation->config);
+	free(generation->shares);
 	free(generation->runtimes);
 	free(generation);
 }
@@ -187,4 +353,43 @@ void generation_free(struct generation *generation)
 struct runtime *generation_runtime(const struct generation *generation, const struct config_service *service)
 {
 	return &generation->runtimes[service - generation->config->services];
+}
+
+struct runtime *generation_find(const struct generation *generation, const char *name)
+{
+	for (size_t i = 0; i < generation->config->service_count; i++)
+		if (strcmp(generation->config->services[i].name, name) == 0)
+			return &generation->runtimes[i];
+	return NULL;
+}
+
+/* --- who serves by it --- */
+
+void runtime_hold(struct runtime *runtime, unsigned index)
+{
+	runtime->generation->shares[index].held++;
+}
+
+void runtime_release(struct runtime *runtime, unsigned index)
+{
+	struct generation_share *share = &runtime->generation->shares[index];
+	if (--share->held == 0 && share->left)
+		drop(share->generation);
+}
+
+void runtime_send(struct runtime *runtime)
+{
+	atomic_fetch_add(&runtime->generation->references, 1);
+}
+
+void runtime_receive(struct runtime *runtime, unsigned index)
+{
+	struct generation_share *share = &runtime->generation->shares[index];
+	if (share->held++ > 0 || !share->left)
+		drop(share->generation); /* else the worker, which had given up its own reference, keeps this one */
+}
+
+void runtime_give_up(struct runtime *runtime)
+{
+	drop(runtime->generation);
 }

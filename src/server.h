@@ -1,8 +1,10 @@
-/* server.h: start, apply a configuration, drain, stop. */
+/* server.h: start, reload, drain, stop. */
 #ifndef SMALLSERVD_SERVER_H
 #define SMALLSERVD_SERVER_H
 
 #include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
 
 #include "config.h"
 
@@ -21,6 +23,22 @@ struct event_base *server_base(const struct server *server);
 
 /* Runs until a stop is complete. False: the loop failed, which has been logged. */
 bool server_run(struct server *server);
+
+/* Told of each configuration that a reload puts in force, before it logs anything about it. */
+typedef void server_config_callback(const struct config *config, void *argument);
+void server_on_config(struct server *server, server_config_callback *on_config, void *argument);
+
+/* Reads the configuration file again and switches to it whole, or logs why not and goes on as before. Calls that come while one is under
+ * way are one more; while it stops they are ignored. Workers may have the old one for a moment after it returns. */
+void server_reload(struct server *server);
+
+/* How reloads have ended so far; the start counts as a success without being one of them. */
+struct server_reloads {
+	uint64_t succeeded, failed;
+	bool last_succeeded;
+	time_t last_success;
+};
+const struct server_reloads *server_reloads(const struct server *server);
 
 /* Stops accepting, serves what is queued, waits for open connections up to stop_timeout, then has server_run return. A
  * second call has it return at once. */

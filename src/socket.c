@@ -68,6 +68,16 @@ struct in6_addr socket_address_ip(const struct socket_address *address)
 	return ip;
 }
 
+void socket_address_unmap(struct socket_address *address)
+{
+	if (address->any.sa_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&address->v6.sin6_addr))
+		return;
+	struct sockaddr_in6 mapped = address->v6;
+	address->v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = mapped.sin6_port};
+	memcpy(&address->v4.sin_addr, &mapped.sin6_addr.s6_addr[12], sizeof address->v4.sin_addr);
+	address->length = sizeof address->v4;
+}
+
 bool socket_address_same_ip(const struct socket_address *a, const struct socket_address *b)
 {
 	if (a->any.sa_family != b->any.sa_family)

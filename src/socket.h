@@ -32,6 +32,9 @@ bool socket_address_is_wildcard(const struct socket_address *address);
 /* The IP alone, IPv4 mapped into ::ffff:0:0/96. */
 struct in6_addr socket_address_ip(const struct socket_address *address);
 
+/* Makes the address of an IPv4 client as a socket of both families tells it, ::ffff:1.2.3.4, the IPv4 address that it is. */
+void socket_address_unmap(struct socket_address *address);
+
 /* Whether both are one IP (ports aside). */
 bool socket_address_same_ip(const struct socket_address *a, const struct socket_address *b);
 

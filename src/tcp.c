@@ -26,8 +26,10 @@ struct side {
 	char *scratch; /* TCP_SCRATCH_SIZE bytes, used by one callback at a time */
 	size_t unsent; /* bytes that connections hold */
 	struct tcp_listener *listeners;
-	struct event *retry;     /* out of descriptors or memory: accept again */
+	struct event *retry; /* out of descriptors or memory: accept again */
+	_Atomic(struct dealt *) dealt;
 	struct mail resume, end; /* a place is free; end everything */
+	struct mail end_removed, take_dealt;
 };
 
 struct tcp {
@@ -46,9 +48,23 @@ struct tcp_listener {
 	struct event event;
 	int fd;
 	bool paused, stopping, stopped;
-	struct mail start, stop;
+	bool shared;                  /* others accept from it too */
+	unsigned rounds_left;         /* of a shared one that stops: its queue may never be empty */
+	bool deals;                   /* to all workers in turn */
+	unsigned dealt_to;            /* last */
+	atomic_bool refuses;          /* what is accepted has inherited that new ones are refused */
+	struct runtime *next_runtime; /* main's, until CHANGE has run */
+	struct mail start, stop, change;
 	struct mailbox *main;
 	struct mail *done;
+};
+
+/* An accepted connection, which holds its places, on its way to another worker. */
+struct dealt {
+	struct dealt *next;
+	struct runtime *runtime;
+	int fd;
+	struct socket_address peer;
 };
 
 /* What a short send left over, in a block of its own, since few connections ever need one. */
@@ -57,6 +73,8 @@ struct unsent {
 	size_t from, to;    /* of bytes */
 	char bytes[];
 };
+
+enum { SHARED_ROUNDS = 64 }; /* of TCP_ACCEPTS_A_WAKEUP, until a stop leaves the rest to the others */
 
 enum {
 	INPUT_ENDED = 1, /* the client has shut down its sending side */
@@ -177,17 +195,17 @@ static void leave_gate(struct tcp *tcp, struct limit_gate *gate)
 
 static bool enter(struct tcp *tcp, struct runtime *runtime)
 {
-	if (!limit_gate_enter(&runtime->gate))
+	if (!limit_gate_enter(runtime->gate))
 		return false;
 	if (limit_gate_enter(runtime->daemon_gate))
 		return true;
-	leave_gate(tcp, &runtime->gate);
+	leave_gate(tcp, runtime->gate);
 	return false;
 }
 
 static void leave(struct tcp *tcp, struct runtime *runtime)
 {
-	leave_gate(tcp, &runtime->gate);
+	leave_gate(tcp, runtime->gate);
 	leave_gate(tcp, runtime->daemon_gate);
 	if (atomic_load(&tcp->draining) && atomic_load(&tcp->daemon_gate->taken) == 0)
 		mailbox_post(tcp->main, tcp->idle);
@@ -239,6 +257,7 @@ static void end(struct connection *connection, enum metric reason)
 	if (source != NULL)
 		limit_source_leave(runtime->sources, source);
 	leave(side->tcp, runtime);
+	runtime_release(runtime, worker_index(side->worker));
 }
 
 static bool holds_unsent(const struct connection *connection)
@@ -590,6 +609,7 @@ static void begin(struct side *side, struct runtime *runtime, int fd, const stru
 		return;
 	}
 	metrics_add(&runtime->tcp[worker_index(side->worker)], METRIC_ACCEPTED, 1);
+	runtime_hold(runtime, worker_index(side->worker));
 	uint64_t now_ms = wheel_now_ms();
 	*connection = (struct connection){
 		.side = side,
@@ -621,6 +641,7 @@ static void stopped(struct tcp_listener *listener)
 	*listener->link = listener->next;
 	if (listener->next != NULL)
 		listener->next->link = listener->link;
+	runtime_release(listener->runtime, worker_index(listener->side->worker));
 	mailbox_post(listener->main, listener->done);
 }
 
@@ -629,11 +650,13 @@ static void pause_full(struct tcp_listener *listener)
 	const struct config_service *service = listener->runtime->config;
 	listener->paused = true;
 	event_del(&listener->event);
+	if (listener->stopping && listener->shared)
+		stopped(listener);
 	if (listener->stopping || !log_allows(&listener->runtime->full_bound, wheel_now_ms()))
 		return;
 	struct log_context context = {.service = service->name, .transport = "tcp"};
-	bool own = atomic_load(&listener->runtime->gate.taken) >= atomic_load(&listener->runtime->gate.maximum);
-	int64_t maximum = own ? listener->runtime->gate.maximum : listener->runtime->daemon_gate->maximum;
+	bool own = atomic_load(&listener->runtime->gate->taken) >= atomic_load(&listener->runtime->gate->maximum);
+	int64_t maximum = own ? listener->runtime->gate->maximum : listener->runtime->daemon_gate->maximum;
 	log_write(LOG_WARNING, &context, "%s: accepting pauses: max_connections = %lld of the %s is reached",
 		  service->name, (long long)maximum, own ? "service" : "daemon");
 }
@@ -661,6 +684,46 @@ static bool failed_alone(int error)
 	       error == EOPNOTSUPP || error == ENETUNREACH || error == EPERM;
 }
 
+/* Begins what the listener accepted: on its own worker, or on the next in turn where one listener is there for all. */
+static void take_in(struct tcp_listener *listener, int fd, struct socket_address *peer)
+{
+	struct side *side = listener->side;
+	struct tcp *tcp = side->tcp;
+
+	if (atomic_load_explicit(&listener->refuses, memory_order_relaxed))
+		socket_release_accepted(fd);
+	socket_address_unmap(peer);
+	if (listener->deals)
+		listener->dealt_to = (listener->dealt_to + 1) % tcp->count;
+	struct side *other = listener->deals ? &tcp->sides[listener->dealt_to] : side;
+	struct dealt *dealt = other != side ? malloc(sizeof *dealt) : NULL;
+	if (dealt == NULL) {
+		begin(side, listener->runtime, fd, peer);
+		return;
+	}
+	*dealt = (struct dealt){.runtime = listener->runtime, .fd = fd, .peer = *peer};
+	runtime_send(dealt->runtime);
+	dealt->next = atomic_load(&other->dealt);
+	while (!atomic_compare_exchange_weak(&other->dealt, &dealt->next, dealt))
+		;
+	worker_post(other->worker, &other->take_dealt);
+}
+
+static void take_dealt(void *argument)
+{
+	struct side *side = argument;
+	unsigned index = worker_index(side->worker);
+	struct dealt *dealt = atomic_exchange(&side->dealt, NULL);
+	while (dealt != NULL) {
+		struct dealt *next = dealt->next;
+		runtime_receive(dealt->runtime, index);
+		begin(side, dealt->runtime, dealt->fd, &dealt->peer);
+		runtime_release(dealt->runtime, index);
+		free(dealt);
+		dealt = next;
+	}
+}
+
 static void on_acceptable(evutil_socket_t fd, short what, void *argument)
 {
 	struct tcp_listener *listener = argument;
@@ -675,7 +738,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *argument)
 		}
 		int accepted = accept4(fd, &peer.any, &peer.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (accepted >= 0) {
-			begin(side, listener->runtime, accepted, &peer);
+			take_in(listener, accepted, &peer);
 			continue;
 		}
 		int error = errno;
@@ -689,7 +752,9 @@ static void on_acceptable(evutil_socket_t fd, short what, void *argument)
 			stopped(listener);
 		return;
 	}
-	if (listener->stopping) /* the queue may be empty by now, and then no event would say so */
+	if (listener->stopping && listener->shared && --listener->rounds_left == 0)
+		stopped(listener);
+	else if (listener->stopping) /* the queue may be empty by now, and then no event would say so */
 		event_active(&listener->event, EV_READ, 0);
 }
 
@@ -721,18 +786,50 @@ static void start(void *argument)
 	if (listener->next != NULL)
 		listener->next->link = &listener->next;
 	side->listeners = listener;
+	runtime_hold(listener->runtime, worker_index(side->worker));
 	event_assign(&listener->event, worker_base(side->worker), listener->fd, EV_READ | EV_PERSIST, on_acceptable,
 		     listener);
 	if (event_add(&listener->event, NULL) < 0)
 		log_error("%s: cannot watch a listener: out of memory", listener->runtime->config->name);
 }
 
+/* Who paused at a limit looks again: it may be another one now. */
+static void change(void *argument)
+{
+	struct tcp_listener *listener = argument;
+	unsigned index = worker_index(listener->side->worker);
+	runtime_hold(listener->next_runtime, index);
+	runtime_release(listener->runtime, index);
+	listener->runtime = listener->next_runtime;
+	if (!listener->paused)
+		return;
+	listener->paused = false;
+	event_add(&listener->event, NULL);
+}
+
 static void stop(void *argument)
 {
 	struct tcp_listener *listener = argument;
 	listener->stopping = true;
+	listener->rounds_left = SHARED_ROUNDS;
 	if (!listener->paused)
 		on_acceptable(listener->fd, EV_READ, listener);
+}
+
+/* Ends a connection of a service that was removed, once its time is over. */
+static void end_if_removed(struct wheel_entry *entry)
+{
+	struct connection *connection = connection_of(entry);
+	uint64_t ends_at_ms = atomic_load(&connection->runtime->standing->ends_at_ms);
+	if (ends_at_ms == 0 || wheel_now_ms() < ends_at_ms || connection->flags & LINGERING)
+		return;
+	end_overdue(connection, METRIC_CLOSED_STOP);
+}
+
+static void end_removed(void *argument)
+{
+	struct side *side = argument;
+	wheel_each(side->wheel, end_if_removed);
 }
 
 static void end_all(void *argument)
@@ -755,6 +852,8 @@ static bool side_init(struct side *side, struct tcp *tcp, struct worker *worker)
 	slab_init(&side->connections, sizeof(struct connection));
 	side->resume = (struct mail){.run = resume, .argument = side};
 	side->end = (struct mail){.run = end_all, .argument = side};
+	side->end_removed = (struct mail){.run = end_removed, .argument = side};
+	side->take_dealt = (struct mail){.run = take_dealt, .argument = side};
 	side->wheel = wheel_new(worker_base(worker), on_deadline);
 	side->scratch = malloc(TCP_SCRATCH_SIZE);
 	side->retry = evtimer_new(worker_base(worker), on_retry, side);
@@ -776,6 +875,20 @@ struct tcp *tcp_new(struct worker *const *workers, unsigned count, struct limit_
 	return tcp;
 }
 
+/* What never arrived. */
+static void take_back_dealt(struct side *side)
+{
+	struct dealt *dealt = atomic_exchange(&side->dealt, NULL);
+	while (dealt != NULL) {
+		struct dealt *next = dealt->next;
+		close(dealt->fd);
+		leave(side->tcp, dealt->runtime);
+		runtime_give_up(dealt->runtime);
+		free(dealt);
+		dealt = next;
+	}
+}
+
 void tcp_free(struct tcp *tcp)
 {
 	if (tcp == NULL)
@@ -783,8 +896,10 @@ void tcp_free(struct tcp *tcp)
 	atomic_store(&tcp->draining, false);
 	for (unsigned i = 0; i < tcp->count; i++) {
 		struct side *side = &tcp->sides[i];
-		if (side->wheel != NULL)
+		if (side->wheel != NULL) {
+			take_back_dealt(side);
 			wheel_each(side->wheel, end_now);
+		}
 		wheel_free(side->wheel);
 		slab_clear(&side->connections);
 		free(side->scratch);
@@ -804,7 +919,31 @@ struct tcp_listener *tcp_listener_new(struct tcp *tcp, unsigned worker, int fd, 
 	listener->fd = fd;
 	listener->start = (struct mail){.run = start, .argument = listener};
 	listener->stop = (struct mail){.run = stop, .argument = listener};
+	listener->change = (struct mail){.run = change, .argument = listener};
 	return listener;
+}
+
+void tcp_listener_share(struct tcp_listener *listener)
+{
+	listener->shared = true;
+}
+
+void tcp_listener_deal(struct tcp_listener *listener)
+{
+	listener->shared = listener->deals = true;
+	listener->dealt_to = worker_index(listener->side->worker);
+}
+
+void tcp_listener_change(struct tcp_listener *listener, struct runtime *runtime)
+{
+	listener->next_runtime = runtime;
+	worker_post(listener->side->worker, &listener->change);
+}
+
+int tcp_listener_refuse_new(struct tcp_listener *listener)
+{
+	atomic_store(&listener->refuses, true);
+	return socket_refuse_new(listener->fd);
 }
 
 void tcp_listener_start(struct tcp_listener *listener)
@@ -833,6 +972,12 @@ void tcp_drain(struct tcp *tcp, struct mailbox *main, struct mail *idle)
 	atomic_store(&tcp->draining, true);
 	if (atomic_load(&tcp->daemon_gate->taken) == 0)
 		mailbox_post(main, idle);
+}
+
+void tcp_end_removed(struct tcp *tcp)
+{
+	for (unsigned i = 0; i < tcp->count; i++)
+		worker_post(tcp->sides[i].worker, &tcp->sides[i].end_removed);
 }
 
 void tcp_end_all(struct tcp *tcp)

@@ -34,6 +34,20 @@ struct tcp_listener;
 /* FD stays the caller's, and open until the listener has stopped. NULL when out of memory. */
 struct tcp_listener *tcp_listener_new(struct tcp *tcp, unsigned worker, int fd, struct runtime *runtime);
 
+/* Other processes accept from its socket too: so a stop takes what is queued, but leaves them what comes meanwhile. Main thread, before the
+ * stop. */
+void tcp_listener_share(struct tcp_listener *listener);
+
+/* It is the only listener of its endpoint: deals what it accepts to all workers in turn; and it is shared. Before its start. */
+void tcp_listener_deal(struct tcp_listener *listener);
+
+/* From now on serves new connections by RUNTIME; open ones go on as they began. Not again before the worker has got the mail. Main
+ * thread. */
+void tcp_listener_change(struct tcp_listener *listener, struct runtime *runtime);
+
+/* As socket_refuse_new, ahead of a stop. Never for a shared one. Main thread. */
+int tcp_listener_refuse_new(struct tcp_listener *listener);
+
 /* Starts accepting. Main thread. */
 void tcp_listener_start(struct tcp_listener *listener);
 
@@ -45,6 +59,9 @@ void tcp_listener_free(struct tcp_listener *listener);
 
 /* From now on posts IDLE to MAIN each time the last open connection has ended. Main thread, once. */
 void tcp_drain(struct tcp *tcp, struct mailbox *main, struct mail *idle);
+
+/* Ends the connections of services that were removed and whose time is over (standing->ends_at_ms). Main thread. */
+void tcp_end_removed(struct tcp *tcp);
 
 /* Ends every connection and stops every stopping listener now. Main thread. */
 void tcp_end_all(struct tcp *tcp);

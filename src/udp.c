@@ -89,8 +89,11 @@ struct udp_socket {
 	bool asked_trains;      /* UDP_GRO is on, or cannot be had */
 	bool hears_trains;      /* UDP_GRO may be on */
 	struct unsent *unsent, **unsent_last;
-	bool stopping;
-	struct mail start, stop;
+	bool both_families; /* an IPv6 socket that IPv4 clients reach too */
+	bool stays_open;    /* with others, once it has stopped */
+	bool stopping, refuses;
+	struct runtime *next_runtime; /* main's, until CHANGE has run */
+	struct mail start, stop, change;
 	struct mailbox *main;
 	struct mail *done;
 };
@@ -143,11 +146,16 @@ static void read_control(const struct udp_socket *socket, struct train *train)
 		const void *data = CMSG_DATA(part);
 		if (part->cmsg_level == IPPROTO_IP && part->cmsg_type == IP_PKTINFO) {
 			const struct in_pktinfo *info = data;
+			if (to->address.any.sa_family == AF_INET6) /* a client of a socket of both families */
+				socket_address_set(&to->address, AF_INET, &info->ipi_addr, "",
+						   socket_address_port(&to->address));
 			to->address.v4.sin_addr = info->ipi_addr;
 			to->reply_v4 = info->ipi_spec_dst;
 			to->interface = (unsigned)info->ipi_ifindex;
 		} else if (part->cmsg_level == IPPROTO_IPV6 && part->cmsg_type == IPV6_PKTINFO) {
 			const struct in6_pktinfo *info = data;
+			if (IN6_IS_ADDR_V4MAPPED(&info->ipi6_addr))
+				continue; /* IP_PKTINFO tells more */
 			to->address.v6.sin6_addr = info->ipi6_addr;
 			to->interface = info->ipi6_ifindex;
 		} else if (part->cmsg_level == IPPROTO_IP && part->cmsg_type == IP_TOS) {
@@ -388,6 +396,14 @@ static bool answer(struct udp_socket *socket, const struct train *train, char *b
 	return true;
 }
 
+/* The reply to an IPv4 client of a socket of both families goes to its IPv4 address, as options of IPv4 go with it. */
+static void unmap_source(struct train *train)
+{
+	socket_address_unmap(&train->from);
+	memcpy(train->request->msg_name, &train->from.any, train->from.length);
+	train->request->msg_namelen = train->from.length;
+}
+
 /* Answers all of message I. */
 static void answer_train(struct udp_socket *socket, unsigned i, struct service_context *context)
 {
@@ -397,6 +413,8 @@ static void answer_train(struct udp_socket *socket, unsigned i, struct service_c
 
 	train.length = side->in[i].msg_len;
 	train.from = (struct socket_address){.v6 = side->names[i], .length = train.request->msg_namelen};
+	if (socket->both_families)
+		unmap_source(&train);
 	read_control(socket, &train);
 	judge_train(socket, &train);
 	metrics_add(socket->counters, METRIC_DATAGRAMS_RECEIVED, count_datagrams(train.length, train.segment));
@@ -676,19 +694,51 @@ static void start(void *argument)
 		socket->asked_trains = socket->hears_trains = true; /* it was somebody else's before */
 	event_assign(&socket->readable, base, socket->fd, EV_READ | EV_PERSIST, on_readable, socket);
 	event_assign(&socket->writable, base, socket->fd, EV_WRITE | EV_PERSIST, on_writable, socket);
+	runtime_hold(socket->runtime, worker_index(socket->side->worker));
 	if (event_add(&socket->readable, NULL) < 0)
 		log_error("%s: cannot watch a socket: out of memory", socket->runtime->config->name);
 }
 
-static void finish_stop(struct udp_socket *socket)
+/* Answers what is queued, as far as no flood refills the queue and the kernel takes the replies. */
+static void empty(struct udp_socket *socket)
 {
 	for (int i = 0; i < DRAIN_BATCHES && socket->unsent == NULL; i++)
 		if (serve(socket) == 0)
 			break;
+}
+
+static void finish_stop(struct udp_socket *socket)
+{
+	empty(socket);
+	if (socket->unsent == NULL && !socket->stays_open && !socket->refuses) {
+		socket->refuses = true;
+		int error = socket_refuse_datagrams(socket->fd);
+		if (error != 0)
+			log_info("%s: udp: cannot leave a port before it is closed: %s", socket->runtime->config->name,
+				 strerror(error));
+		empty(socket); /* what came in between */
+	}
 	if (socket->unsent != NULL)
 		return; /* on_writable goes on */
 	event_del(&socket->readable);
+	runtime_release(socket->runtime, worker_index(socket->side->worker));
 	mailbox_post(socket->main, socket->done);
+}
+
+static void use_runtime(struct udp_socket *socket, struct runtime *runtime)
+{
+	socket->runtime = runtime;
+	socket->counters = &runtime->udp[worker_index(socket->side->worker)];
+	socket->wants_control = socket_address_is_wildcard(&socket->address) || runtime->config->dscp == DSCP_COPY;
+}
+
+static void change(void *argument)
+{
+	struct udp_socket *socket = argument;
+	unsigned index = worker_index(socket->side->worker);
+	runtime_hold(socket->next_runtime, index);
+	runtime_release(socket->runtime, index);
+	use_runtime(socket, socket->next_runtime);
 }
 
 static void stop(void *argument)
@@ -750,21 +800,36 @@ struct udp_socket *udp_socket_new(struct udp *udp, unsigned worker, int fd, cons
 	if (socket == NULL)
 		return NULL;
 	socket->side = &udp->sides[worker];
-	socket->runtime = runtime;
-	socket->counters = &runtime->udp[worker];
 	socket->fd = fd;
 	socket->address = *address;
-	socket->wants_control = socket_address_is_wildcard(address) || runtime->config->dscp == DSCP_COPY;
+	use_runtime(socket, runtime);
 	socket->unsent_last = &socket->unsent;
 	socket->pause = PAUSE_FIRST;
 	socket->start = (struct mail){.run = start, .argument = socket};
 	socket->stop = (struct mail){.run = stop, .argument = socket};
+	socket->change = (struct mail){.run = change, .argument = socket};
 	return socket;
 }
 
 void udp_socket_set_shared(struct udp_socket *socket, bool shared)
 {
 	atomic_store(&socket->shared, shared);
+}
+
+void udp_socket_leave_open(struct udp_socket *socket)
+{
+	socket->stays_open = true;
+}
+
+void udp_socket_serve_both_families(struct udp_socket *socket)
+{
+	socket->both_families = true;
+}
+
+void udp_socket_change(struct udp_socket *socket, struct runtime *runtime)
+{
+	socket->next_runtime = runtime;
+	worker_post(socket->side->worker, &socket->change);
 }
 
 void udp_socket_start(struct udp_socket *socket)

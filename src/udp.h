@@ -35,6 +35,16 @@ struct udp_socket *udp_socket_new(struct udp *udp, unsigned worker, int fd, cons
  * Any thread. */
 void udp_socket_set_shared(struct udp_socket *socket, bool shared);
 
+/* Others have it too, and may go on with it: so a stop answers what is queued, but leaves it open to what comes. Main thread, before the
+ * stop. */
+void udp_socket_leave_open(struct udp_socket *socket);
+
+/* IPv4 clients reach it too, though it is an IPv6 socket. Before its start. */
+void udp_socket_serve_both_families(struct udp_socket *socket);
+
+/* From now on serves by RUNTIME. Not again before the worker has got the mail. Main thread. */
+void udp_socket_change(struct udp_socket *socket, struct runtime *runtime);
+
 /* Starts serving. Main thread. */
 void udp_socket_start(struct udp_socket *socket);
 

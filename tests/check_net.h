@@ -231,6 +231,7 @@ struct host {
 	struct config *config;
 	struct metrics *metrics;
 	struct limit_gate gate;
+	struct runtime_store *store;
 	struct generation *generation;
 	struct worker *workers[HOST_WORKERS_MAX];
 	unsigned worker_count;
@@ -257,19 +258,28 @@ static inline struct event_base *host_base_new(void)
 	return base;
 }
 
+/* A generation that all workers have left. */
+static inline void host_on_over(void *generation)
+{
+	generation_free(generation);
+}
+
 /* WORKERS that do not run yet. MAXIMUM: connections over all services. */
 static inline void host_init(struct host *host, const char *ini, unsigned workers, int64_t maximum)
 {
 	*host = (struct host){.config = host_read(ini), .worker_count = workers};
 	limit_gate_init(&host->gate, maximum);
 	host->metrics = metrics_new(workers);
-	host->generation = generation_new(host->config, host->metrics, &host->gate);
-	ck_assert_ptr_nonnull(host->generation);
 	for (unsigned i = 0; i < workers; i++)
 		ck_assert_ptr_nonnull(host->workers[i] = worker_new(i));
 	host->base = host_base_new();
 	host->mailbox = mailbox_new(host->base);
 	ck_assert_ptr_nonnull(host->mailbox);
+	struct problems problems = {0};
+	host->store = runtime_store_new(host->metrics, &host->gate, workers, host->mailbox, host_on_over);
+	ck_assert_ptr_nonnull(host->store);
+	host->generation = generation_new(host->config, host->store, maximum, &problems);
+	ck_assert_ptr_nonnull(host->generation);
 }
 
 static inline void host_start(struct host *host)
@@ -288,9 +298,10 @@ static inline void host_free(struct host *host)
 {
 	for (unsigned i = 0; i < host->worker_count; i++)
 		worker_free(host->workers[i]);
+	generation_free(host->generation);
+	runtime_store_free(host->store);
 	mailbox_free(host->mailbox);
 	event_base_free(host->base);
-	generation_free(host->generation);
 	metrics_free(host->metrics);
 	config_unref(host->config);
 }

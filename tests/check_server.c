@@ -613,7 +613,7 @@ START_TEST(the_service_manager_is_told_when_it_is_ready_and_when_it_stops)
 	start(DAEMON "workers = 2\n" ECHO);
 	assert_told(manager, "READY=1\nSTATUS=1 services, 2 endpoints, 2 workers");
 	command('s');
-	assert_told(manager, "STOPPING=1\nSTATUS=draining");
+	assert_told(manager, "STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=11000000");
 	await_over();
 	net_assert_quiet(manager);
 	close(manager);

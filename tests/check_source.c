@@ -578,6 +578,7 @@ struct scene {
 	struct config *config;
 	struct metrics *metrics;
 	struct limit_gate gate;
+	struct runtime_store *store;
 	struct generation *generation;
 };
 
@@ -588,13 +589,17 @@ static void scene_init(struct scene *scene, const char *text, int64_t maximum)
 	ck_assert_msg(scene->config != NULL, "%s", errors);
 	scene->metrics = metrics_new(1);
 	limit_gate_init(&scene->gate, maximum);
-	scene->generation = generation_new(scene->config, scene->metrics, &scene->gate);
+	struct problems problems = {0};
+	scene->store = runtime_store_new(scene->metrics, &scene->gate, 1, NULL, NULL);
+	ck_assert_ptr_nonnull(scene->store);
+	scene->generation = generation_new(scene->config, scene->store, maximum, &problems);
 	ck_assert_ptr_nonnull(scene->generation);
 }
 
 static void scene_clear(struct scene *scene)
 {
 	generation_free(scene->generation);
+	runtime_store_free(scene->store);
 	metrics_free(scene->metrics);
 	config_unref(scene->config);
 }

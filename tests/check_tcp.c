@@ -921,7 +921,7 @@ static void take_turns(const int *clients, unsigned count, unsigned maximum)
 		await_served(open, count, served, expected);
 		host_settle(&host);
 		ck_assert_uint_eq(count_served(open, count, served), expected);
-		ck_assert_int_le(host_runtime(&host, 0)->gate.taken, maximum);
+		ck_assert_int_le(host_runtime(&host, 0)->gate->taken, maximum);
 		ck_assert_uint_eq(sum(METRIC_ACCEPTED), expected);
 		unsigned leaver = 0;
 		while (open[leaver] < 0 || !served[leaver])
