@@ -33,8 +33,8 @@ enum {
 	RECEIVES_AT_ONCE = 16,
 	EVENTS_AT_ONCE = 1024,
 	SOURCES = 200,        /* of 127.0.0.0/8: so that neither ports nor limits a source run out */
-	PATIENCE_MS = 10000,  /* for an answer on TCP */
-	LOST_AFTER_MS = 1000, /* for an answer on UDP */
+	PATIENCE_MS = 10000,  /* for an answer on TCP, unless told otherwise */
+	LOST_AFTER_MS = 1000, /* for an answer on UDP, likewise */
 	SILENCES_MAX = 5,     /* of a UDP server that then is not worth waiting for */
 	SETTLE_MS = 20,       /* what the server does after its last answer belongs to the work */
 	LINE_MAX_BYTES = 256,
@@ -54,7 +54,8 @@ static struct {
 	struct sockaddr_in server;
 	pid_t pid;
 	uint64_t connections, size, depth, operations;
-	double seconds; /* instead of operations, when it is not 0 */
+	double seconds;  /* instead of operations, when it is not 0 */
+	int patience_ms; /* for an answer; 0: as it says above */
 	bool trains, steps;
 } options;
 
@@ -311,9 +312,14 @@ static void loop(const uint64_t *open, void (*callback)(void *whose, uint32_t wh
 	}
 }
 
+static int patience_ms(int otherwise)
+{
+	return options.patience_ms > 0 ? options.patience_ms : otherwise;
+}
+
 static void no_answer(void)
 {
-	fail("no answer for %d ms after %" PRIu64 " operations", PATIENCE_MS, results.operations);
+	fail("no answer for %d ms after %" PRIu64 " operations", patience_ms(PATIENCE_MS), results.operations);
 }
 
 /* What connection INDEX shall do in whole, of messages. */
@@ -393,7 +399,7 @@ static void on_stream(void *whose, uint32_t what)
 /* One message there and back, so that the server has seen the connection and is in its steady state. */
 static void stream_greet(struct stream *stream)
 {
-	const struct timeval patience = {.tv_sec = PATIENCE_MS / 1000};
+	const struct timeval patience = {.tv_sec = patience_ms(PATIENCE_MS) / 1000};
 	if (setsockopt(stream->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0)
 		fail("SO_RCVTIMEO: %s", strerror(errno));
 	if (connect(stream->fd, (struct sockaddr *)&options.server, sizeof options.server) < 0)
@@ -427,7 +433,7 @@ static void streams_work(void)
 {
 	for (uint64_t i = 0; i < options.connections; i++)
 		stream_send(&streams[i]);
-	loop(&streams_open, on_stream, PATIENCE_MS, no_answer);
+	loop(&streams_open, on_stream, patience_ms(PATIENCE_MS), no_answer);
 }
 
 /* --- TCP connections that are opened, answered and closed again --- */
@@ -521,7 +527,7 @@ static void visits_work(uint32_t first_event, void (*callback)(void *whose, uint
 	visits_open = options.connections;
 	for (uint64_t i = 0; i < options.connections; i++)
 		visit_begin(&visits[i], first_event);
-	loop(&visits_open, callback, PATIENCE_MS, no_answer);
+	loop(&visits_open, callback, patience_ms(PATIENCE_MS), no_answer);
 	free(visits);
 }
 
@@ -715,7 +721,7 @@ static void flows_work(void)
 {
 	for (uint64_t i = 0; i < options.connections; i++)
 		flow_send(&flows[i]);
-	loop(&flows_open, on_flow, LOST_AFTER_MS, on_lost);
+	loop(&flows_open, on_flow, patience_ms(LOST_AFTER_MS), on_lost);
 }
 
 /* --- what to do --- */
@@ -738,6 +744,7 @@ static const char usage[] =
 	"  -o, --operations N     the work in whole: messages echoed, or connections\n"
 	"  -t, --seconds SECONDS  as many as there is time for, instead\n"
 	"  -g, --trains           UDP: send with UDP_SEGMENT, receive with UDP_GRO\n"
+	"      --patience SECONDS for an answer: 10 on TCP, 1 on UDP unless it is given\n"
 	"      --steps            say `ready` and wait for a line before the work, and for another after the result\n"
 	"The result is one line of JSON.\n";
 
@@ -802,6 +809,9 @@ static void parse_option(int letter, const char *value)
 	case 'g':
 		options.trains = true;
 		break;
+	case 'a':
+		options.patience_ms = (int)parse_number(value, 3600) * 1000;
+		break;
 	case 'w':
 		options.steps = true;
 		break;
@@ -836,6 +846,7 @@ static void parse_arguments(int count, char **arguments)
 		{"operations", required_argument, NULL, 'o'},
 		{"seconds", required_argument, NULL, 't'},
 		{"trains", no_argument, NULL, 'g'},
+		{"patience", required_argument, NULL, 'a'},
 		{"steps", no_argument, NULL, 'w'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},

@@ -1,0 +1,76 @@
+#!/usr/bin/env bats
+# The bench: that what it compares did the same work, that it notices a wrong answer, and what it counts of ours.
+# shellcheck disable=SC2030,SC2031,SC2034 # a test and helpers.bash share their variables, each test has its own
+
+load helpers
+
+BUILD=$(cd "$(dirname "$SMALLSERVD")" && pwd)
+
+need_bench() {
+	[[ -x $BUILD/bench/load && -x $BUILD/bench/reference ]] || skip "the bench is not built (make bench)"
+	unset NOTIFY_SOCKET
+}
+
+# Datagrams are lost where the buffers that are asked for are not to be had.
+need_large_buffers() {
+	is_root || (($(cat /proc/sys/net/core/rmem_max) >= 1048576)) || skip "net.core.rmem_max is too small for this user"
+}
+
+bench() {
+	timeout $((DEADLINE * 8)) python3 "$TESTS_SRCDIR/../bench/run" --build "$BUILD" "$@"
+}
+
+@test "bench: the daemon and the references are given the same work over TCP" {
+	need_bench
+	bench check --only tcp-64 tcp-4k tcp-4k-thread tcp-bulk connect-echo connect-daytime >out
+	[[ $(grep -c 'the same for both' out) == 6 ]]
+}
+
+@test "bench: the daemon and the references are given the same work over UDP" {
+	need_bench
+	need_large_buffers
+	bench check --only udp-64 udp-64-price udp-one udp-one-thread udp-trains >out
+	[[ $(grep -c 'the same for both' out) == 5 ]]
+}
+
+# Loads that come after the first find a file, and send one byte more in each message.
+@test "bench: it fails when the reference is given other work than the daemon" {
+	need_bench
+	mkdir -p other/bench
+	ln -s "$BUILD/smallservd" other/smallservd
+	ln -s "$BUILD/bench/reference" other/bench/reference
+	cat >other/bench/load <<-END
+		#!/bin/sh
+		if [ -e "$PWD/second" ]; then
+			set -- "\$@" -s 65
+		fi
+		: >"$PWD/second"
+		exec "$BUILD/bench/load" "\$@"
+	END
+	chmod +x other/bench/load
+	run -1 bench --build other check --only tcp-64
+	[[ $output == *"different work: sent_bytes 32000 for the daemon, 32500 for the reference"* ]]
+}
+
+@test "bench: the load notices a single wrong byte" {
+	need_bench
+	python_background port wrong_echo.py 5000
+	wait_for_line port '[0-9]+'
+	run -1 timeout "$DEADLINE" "$BUILD/bench/load" --pid "$HELPER" --patience "$DEADLINE" -c1 -s64 -o200 tcp-echo \
+		"127.0.0.1:$(cat port)"
+	[[ $output == *"wrong bytes on connection 0 near its byte 4"* ]]
+}
+
+# One receive, one send and a share of a wait for each message: no clock, no timer, no change of an event, no option.
+@test "bench: a message costs one call to receive and one to send, and nothing else" {
+	need_bench
+	need_programs strace
+	need_large_buffers
+	! sanitized || skip "a sanitizer calls the kernel for itself"
+	run bench syscalls
+	[[ $output != *"strace cannot attach"* ]] || skip "strace may not attach here"
+	echo "$output"
+	[[ $status == 0 ]]
+	[[ $output =~ tcp-64\ +.*recvfrom\ 1\.000 && $output =~ tcp-64\ +.*sendto\ 1\.000 ]]
+	[[ $output =~ udp-one\ +.*sendto\ 1\.000 && $output =~ udp-64\ +.*sendmmsg ]]
+}
