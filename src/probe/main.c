@@ -16,7 +16,7 @@
 #include "probe/run.h"
 #include "probe/target.h"
 
-enum { RETRY_MS = 100 };
+enum { RETRY_MS = 100, DATAGRAM_MAX_V4 = 65507 };
 
 /* Whether a signal or the deadline ended the last run. */
 static bool interrupted;
@@ -41,6 +41,8 @@ static int run_once(const struct options *options, struct target *target, char *
 		snprintf(why, RUN_FAILURE_SIZE, "%s", error);
 		return options->silent ? EXIT_NO_CONNECTION : refuse(error, EXIT_NO_CONNECTION);
 	}
+	if (options->udp && options->size > DATAGRAM_MAX_V4 && target->addresses[0].address.ss_family == AF_INET)
+		return refuse("a datagram over IPv4 has 65507 bytes at most", EXIT_USAGE);
 	if (options->load && !options->silent)
 		return load_run(options, target);
 

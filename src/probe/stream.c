@@ -389,6 +389,11 @@ static void on_connected(evutil_socket_t fd, short what, void *context)
 		take(attempt);
 		return;
 	}
+	if (error == ECONNRESET) { /* there was a connection: else it were refused */
+		target_print((const struct sockaddr *)&stream->target->addresses[attempt->index].address, stream->peer);
+		end_by_errno(stream, error);
+		return;
+	}
 	note_failure(attempt, "connect to ", strerror(error));
 	drop_attempt(attempt);
 	begin_next(stream);

@@ -1,0 +1,550 @@
+#!/usr/bin/env bats
+# smallprobe as people call it: every type, every transport, what it says, and how it ends.
+
+# run sets stderr, too
+# shellcheck disable=SC2154
+
+load helpers
+
+: "${SMALLPROBE:=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)/smallprobe}"
+
+# What is waited for comes at once, or the test fails at the deadline: so a slow machine is no lost reply.
+probe() {
+	"${NETWORK[@]}" timeout $((DEADLINE * 2)) "$SMALLPROBE" -W "$DEADLINE" "$@"
+}
+
+start_all() {
+	printf 'The only one.\n' >quotes
+	start_daemon <<-END
+		[daemon]
+		workers = 1
+		[defaults]
+		address = 127.0.0.1$(! has_ipv6 || echo ', ::1')
+		port = 0
+		datagram_rate = unlimited
+		[echo]
+		[discard]
+		[daytime]
+		[chargen]
+		[time]
+		[qotd]
+		quotes_file = $BATS_TEST_TMPDIR/quotes
+	END
+}
+
+# Starts a server of probe.py; its port is in PORT.
+start_server() {
+	python_background server probe.py "$@"
+	wait_for_line server 'port [0-9]+'
+	PORT=$(sed -n 's/^port //p' server)
+}
+
+json() {
+	python3 -c 'import json, sys; print(eval(sys.argv[1], {"j": json.load(open("out.json"))}))' "$1"
+}
+
+has() {
+	[[ $output == *"$1"* ]] || fail "not said: $1
+$output"
+}
+
+has_line() {
+	grep -qxE -e "$1" <<<"$output" || fail "no such line: $1
+$output"
+}
+
+@test "probe: echo over tcp, a line each reply and a summary" {
+	start_all
+	local port
+	port=$(port_of echo tcp 127.0.0.1)
+	run -0 probe -c 3 -i 0.01 echo "127.0.0.1:$port"
+	has_line "56 bytes from 127\.0\.0\.1:$port: seq=1 time=[0-9]+\.[0-9]{3} ms"
+	has_line "56 bytes from 127\.0\.0\.1:$port: seq=3 time=[0-9]+\.[0-9]{3} ms"
+	has_line '3 sent, 3 received, 0% lost, 0 duplicated, 0 reordered, 0 late, 0 corrupted, 0 wrong source'
+	has_line 'rtt min/avg/max/mdev = [0-9.]+/[0-9.]+/[0-9.]+/[0-9.]+ ms'
+	has_line 'median [0-9.]+ ms, p90 [0-9.]+ ms, p99 [0-9.]+ ms, p99\.9 [0-9.]+ ms, jitter [0-9.]+ ms'
+}
+
+@test "probe: echo over udp tells the ttl; every size comes back whole" {
+	start_all
+	local port size
+	port=$(port_of echo udp 127.0.0.1)
+	run -0 probe -u -c 2 -i 0.01 echo "127.0.0.1:$port"
+	has_line "56 bytes from 127\.0\.0\.1:$port: seq=2 ttl=64 time=[0-9.]+ ms"
+	for size in 0 1 7 8 24 25 1472 65507; do
+		run -0 probe -u -c 2 -i 0.01 -s "$size" echo "127.0.0.1:$port"
+		has_line "$size bytes from .* seq=2 .*"
+		has '2 sent, 2 received, 0% lost, 0 duplicated, 0 reordered, 0 late, 0 corrupted'
+	done
+	run -2 probe -u -c 1 -s 65508 echo "127.0.0.1:$port"
+	has 65507
+}
+
+@test "probe: echo over tcp takes large requests, and many under way" {
+	start_all
+	run -0 probe -c 3 -i 0.001 -s 3000000 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
+	has '3 sent, 3 received, 0% lost'
+	run -0 probe -q -c 500 -i 0.0005 -s 1000 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
+	has '500 sent, 500 received, 0% lost'
+}
+
+@test "probe: ipv6, over both transports" {
+	need_ipv6
+	start_all
+	local port
+	port=$(port_of echo tcp '[::1]')
+	run -0 probe -c 1 echo "[::1]:$port"
+	has_line "56 bytes from \[::1\]:$port: seq=1 time=.*"
+	run -0 probe -6 -c 1 -p "$port" echo ::1
+	port=$(port_of echo udp '[::1]')
+	run -0 probe -u -c 1 echo "[::1]:$port"
+	has_line "56 bytes from \[::1\]:$port: seq=1 ttl=64 time=.*"
+}
+
+# Runs the probe where /etc/hosts has the lines on standard input alone.
+probe_with_hosts() {
+	cat >hosts
+	"${NETWORK[@]}" unshare --mount timeout $((DEADLINE * 2)) \
+		sh -c 'mount --bind hosts /etc/hosts && exec "$@"' sh "$SMALLPROBE" -W "$DEADLINE" "$@"
+}
+
+@test "probe: a name with two addresses is reached at the one that answers" {
+	need_ipv6
+	make_network
+	make_interface
+	unshare --mount true 2>/dev/null || skip "cannot mount here"
+	start_daemon <<-END
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1, 10.9.0.1
+		port = 0
+	END
+	local port
+	port=$(port_of echo tcp 127.0.0.1)
+	run -0 probe_with_hosts -c 1 echo "two.example:$port" < <(printf '%s two.example\n' ::1 127.0.0.1)
+	has "56 bytes from 127.0.0.1:$port: seq=1"
+	run -3 probe_with_hosts -6 -c 1 echo "two.example:$port" < <(printf '%s two.example\n' ::1 127.0.0.1)
+	has "connect to [::1]:$port: Connection refused"
+	# nobody says that this one is not there: the other is tried while it is waited for
+	run -0 probe_with_hosts -c 1 echo "two.example:$(port_of echo tcp 10.9.0.1)" \
+		< <(printf '%s two.example\n' fd00:9::99 10.9.0.1)
+	has "56 bytes from 10.9.0.1:$(port_of echo tcp 10.9.0.1): seq=1"
+}
+
+@test "probe: discard takes all and ends, over udp nothing comes back" {
+	start_all
+	run -0 probe -s 100000 discard "127.0.0.1:$(port_of discard tcp 127.0.0.1)"
+	has_line '100000 bytes taken by .*: seq=1 time=[0-9.]+ ms'
+	run -0 probe -u -W 0.2 discard "127.0.0.1:$(port_of discard udp 127.0.0.1)"
+	has ': seq=1, nothing came back'
+	start_server says hello
+	run -1 probe discard "127.0.0.1:$PORT"
+	has 'wrong: answered, with 5 bytes'
+}
+
+@test "probe: daytime and time show the clock and its offset" {
+	start_all
+	local type transport flags
+	for type in daytime time; do
+		for transport in tcp udp; do
+			flags=()
+			[[ $transport == tcp ]] || flags=(-u)
+			run -0 probe "${flags[@]}" "$type" "127.0.0.1:$(port_of "$type" "$transport" 127.0.0.1)"
+			has_line 'clock 2[0-9]{3}-[01][0-9]-[0-3][0-9]T[0-9:]{8}Z \((ctime|time).*\), offset [-+][0-9.]+ s, uncertainty [0-9.]+ s'
+			has_line 'clock offset [-+][0-9.]+ s, uncertainty [0-9.]+ s, of 1 answers'
+		done
+	done
+	probe -u -c 5 -i 0.05 --json time "127.0.0.1:$(port_of time udp 127.0.0.1)" >out.json
+	# one machine, one clock: the offset is 0 within its uncertainty
+	[[ $(json 'abs(j["clock"]["offset_s"]) <= j["clock"]["uncertainty_s"] + 1e-6') == True ]]
+	[[ $(json 'j["clock"]["answers"], j["received"]') == '(5, 5)' ]]
+}
+
+@test "probe: every format of daytime is understood, also where its zone is not told" {
+	start_daemon <<-END
+		[defaults]
+		type = daytime
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		timezone = Asia/Kolkata
+		[rfc3339]
+		format = rfc3339
+		[nist]
+		format = nist
+		[smtp]
+		format = smtp
+		[ctime]
+		format = ctime
+	END
+	local format
+	for format in rfc3339 nist smtp ctime; do
+		TZ=Asia/Kolkata probe --json daytime "127.0.0.1:$(port_of "$format" tcp)" >out.json
+		[[ $(json 'j["clock"]["format"]') == "$format" ]]
+		[[ $(json 'abs(j["clock"]["offset_s"]) <= j["clock"]["uncertainty_s"] + 1e-6') == True ]] || {
+			cat out.json
+			fail "$format: the offset is wrong"
+		}
+	done
+	[[ $(json 'j["clock"]["zone"]') == local ]]
+}
+
+@test "probe: a clock that is wrong is told by how much; what is no time is an answer, too" {
+	start_server says '2001-09-09T01:46:40Z\r\n'
+	run -0 probe --json daytime "127.0.0.1:$PORT"
+	printf '%s\n' "$output" >out.json
+	[[ $(json 'j["clock"]["time"]') == 2001-09-09T01:46:40Z ]]
+	[[ $(json 'j["clock"]["offset_s"] < -7e8') == True ]]
+	start_server says 'half past nine\r\n'
+	run -0 probe daytime "127.0.0.1:$PORT"
+	has 'half past nine'
+	[[ $output != *'clock '* ]]
+}
+
+@test "probe: qotd and chargen print what came, and chargen's pattern is checked" {
+	start_all
+	local transport flags
+	for transport in tcp udp; do
+		flags=()
+		[[ $transport == tcp ]] || flags=(-u)
+		run -0 probe "${flags[@]}" qotd "127.0.0.1:$(port_of qotd "$transport" 127.0.0.1)"
+		has_line 'The only one\.'
+		run -0 probe "${flags[@]}" chargen "127.0.0.1:$(port_of chargen "$transport" 127.0.0.1)"
+		has $'cdefg\n!"#$%'
+	done
+	run -0 probe -q -s 1000000 chargen "127.0.0.1:$(port_of chargen tcp 127.0.0.1)"
+	start_server says ' !"#$%&x'
+	run -1 probe chargen "127.0.0.1:$PORT"
+	has 'wrong: not the pattern at byte 7'
+	start_server says ' !"#'
+	run -1 probe chargen "127.0.0.1:$PORT"
+	has 'wrong: only 4 of 740 bytes came'
+}
+
+@test "probe: text from outside cannot command the terminal" {
+	start_server says '\x1b[31mred\x07\xc2\x9b \xc3\xa4\x80\r\n'
+	run -0 probe qotd "127.0.0.1:$PORT"
+	has '\x1b[31mred\x07\xc2\x9b'
+	has $'\xc3\xa4\\x80'
+	[[ $output != *$'\e'* ]]
+}
+
+@test "probe: answers that are no answers are wrong" {
+	start_server says ''
+	run -1 probe daytime "127.0.0.1:$PORT"
+	has 'wrong: closed without an answer'
+	start_server says 'abcde'
+	run -1 probe time "127.0.0.1:$PORT"
+	has 'wrong: 5 bytes instead of 4'
+	start_server says '' reset
+	run -1 probe qotd "127.0.0.1:$PORT"
+	has 'Connection reset by peer'
+}
+
+@test "probe: a server that does not close has answered" {
+	start_server says 'slow\r\n' stay
+	run -0 probe -W 0.5 qotd "127.0.0.1:$PORT"
+	has 'not closed by the server'
+}
+
+@test "probe: nobody there is exit status 3, told once with the reason" {
+	local port
+	port=$(free_port)
+	run -3 --separate-stderr probe -c 5 echo "127.0.0.1:$port"
+	[[ -z $output && $stderr == "smallprobe: connect to 127.0.0.1:$port: Connection refused" ]]
+	run -3 --separate-stderr probe daytime "127.0.0.1:$port"
+	[[ -z $output && $stderr == "smallprobe: connect to 127.0.0.1:$port: Connection refused" ]]
+	run -3 --separate-stderr probe -u -c 2 -i 0.01 echo "127.0.0.1:$port"
+	[[ $stderr == "smallprobe: send to 127.0.0.1:$port: Connection refused" ]]
+	has 'refused seq=1 by 127.0.0.1: Connection refused'
+	has '2 sent, 0 received, 100% lost'
+	run -3 --separate-stderr probe -u time "127.0.0.1:$port"
+	[[ $stderr == "smallprobe: send to 127.0.0.1:$port: Connection refused" ]]
+	run -3 --separate-stderr probe --json daytime "127.0.0.1:$port"
+	printf '%s\n' "$output" >out.json
+	[[ $(json 'j["error"], j["exit_status"]') == "('connect to 127.0.0.1:$port: Connection refused', 3)" ]]
+	run -3 probe -c 1 echo no-such-host.invalid
+	has 'no-such-host.invalid'
+}
+
+@test "probe: usage is exit status 2" {
+	run -2 probe
+	run -2 probe finger localhost
+	run -2 probe echo 'a b'
+	has "'a b' is neither a host name nor an address"
+	run -2 probe echo 127.0.0.1:0
+	run -2 probe -B localhost echo 127.0.0.1
+	run -2 probe --tls --cacert "$BATS_TEST_TMPDIR/missing.pem" echo 127.0.0.1
+	has 'missing.pem'
+	run -0 probe --help
+	run -0 probe -V
+	has_line 'smallprobe [0-9.]+'
+}
+
+@test "probe: replies that do not come are timeouts; --max-loss forgives them" {
+	start_server datagrams swallow
+	run -1 probe -u -c 2 -i 0.01 -W 0.2 echo "127.0.0.1:$PORT"
+	has_line 'timeout seq=1'
+	has_line 'timeout seq=2'
+	has '2 sent, 0 received, 100% lost'
+	run -0 probe -u -c 1 -W 0.2 --max-loss 100 echo "127.0.0.1:$PORT"
+	run -1 probe -u -c 1 -W 0.2 --max-loss 99 daytime "127.0.0.1:$PORT"
+	has_line 'timeout seq=1'
+	start_server silent
+	run -1 probe -c 1 -W 0.2 echo "127.0.0.1:$PORT"
+	has_line 'timeout seq=1'
+	run -1 probe -c 1 -W 0.2 daytime "127.0.0.1:$PORT"
+	has_line 'timeout seq=1'
+}
+
+@test "probe: a flipped bit is told with its byte" {
+	start_server datagrams flip
+	run -1 probe -u -c 1 echo "127.0.0.1:$PORT"
+	has 'corrupted at byte 40'
+	has '1 sent, 1 received, 0% lost, 0 duplicated, 0 reordered, 0 late, 1 corrupted'
+}
+
+@test "probe: a reply from elsewhere is told" {
+	start_server datagrams elsewhere
+	run -1 probe -u -c 1 echo "127.0.0.1:$PORT"
+	has ' wrong source'
+	has '0 corrupted, 1 wrong source'
+	run -1 probe -u -c 1 -W 0.3 daytime "127.0.0.1:$PORT"
+	has ' wrong source'
+}
+
+@test "probe: replies that come twice or in another order are told" {
+	start_server datagrams twice
+	run -0 probe -u -c 2 -i 0.05 echo "127.0.0.1:$PORT"
+	has_line '.* seq=1 .* duplicate'
+	has '2 sent, 2 received, 0% lost, 2 duplicated'
+	start_server datagrams swap
+	run -0 probe -u -c 2 -i 0.01 echo "127.0.0.1:$PORT"
+	has_line '.* seq=1 .* reordered'
+	has '2 sent, 2 received, 0% lost, 0 duplicated, 1 reordered'
+}
+
+@test "probe: a datagram that is none of ours is unexpected" {
+	start_server datagrams chatty
+	run -1 probe -u -c 1 -W 0.3 echo "127.0.0.1:$PORT"
+	has '1 unexpected'
+	run -1 probe -u time "127.0.0.1:$PORT"
+	has 'wrong: 5 bytes instead of 4'
+	run -1 probe -u discard "127.0.0.1:$PORT"
+	has 'wrong: answered, with 5 bytes'
+}
+
+@test "probe: ^C and the deadline give the summary" {
+	start_all
+	# the deadline is only there so that nothing is left behind
+	"$SMALLPROBE" -w $((DEADLINE * 4)) -i 0.01 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)" >out &
+	local pid=$!
+	wait_until grep -qs 'seq=3' out
+	kill -INT "$pid"
+	wait_until ended "$pid"
+	wait "$pid"
+	run cat out
+	has ' 0% lost'
+	has 'rtt min/avg/max/mdev'
+	run -0 probe -i 0.05 -w 0.3 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
+	has 'rtt min/avg/max/mdev'
+}
+
+@test "probe: a connection that breaks ends it; --reconnect goes on and tells of the outage" {
+	start_server breaks 112
+	run -1 probe -c 9 -i 0.01 echo "127.0.0.1:$PORT"
+	has 'Connection reset by peer'
+	has ' 2 received'
+	start_server breaks 112
+	run -1 probe -c 9 -i 0.01 --reconnect echo "127.0.0.1:$PORT"
+	has 'connection lost: '
+	has "connected again to 127.0.0.1:$PORT after an outage of "
+	has_line '1 outages, [0-9.]+ s in all'
+	has '9 sent, 8 received'
+	start_server breaks 112
+	run -0 probe -c 9 -i 0.01 --reconnect --max-loss 20 --json echo "127.0.0.1:$PORT"
+	printf '%s\n' "$output" >out.json
+	[[ $(json 'j["outages"], j["outage_ms"] > 0, j["lost"]') == '(1, True, 1)' ]]
+}
+
+@test "probe: --wait waits until the service answers, or tells why it did not" {
+	local port
+	port=$(free_port)
+	run -3 --separate-stderr probe --wait 0.3 echo "127.0.0.1:$port"
+	[[ $stderr == "smallprobe: 127.0.0.1:$port did not answer within 0.3 s: connect to 127.0.0.1:$port: Connection refused" ]]
+	probe --wait "$DEADLINE" echo "127.0.0.1:$port" >out 2>&1 &
+	local pid=$!
+	start_daemon <<-END
+		[echo]
+		address = 127.0.0.1
+		port = $port
+	END
+	wait "$pid"
+	grep -q '1 sent, 1 received, 0% lost' out
+	run -0 probe --wait "$DEADLINE" -c 2 -i 0.01 -u echo "127.0.0.1:$port"
+	has '2 sent, 2 received'
+}
+
+@test "probe: --half-close and --early pass with ours, and are told where they do not" {
+	start_all
+	run -0 probe --half-close -s 300000 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
+	has 'after we ended our side'
+	run -0 probe --half-close qotd "127.0.0.1:$(port_of qotd tcp 127.0.0.1)"
+	run -0 probe --early -s 1000 daytime "127.0.0.1:$(port_of daytime tcp 127.0.0.1)"
+	start_server breaks 100
+	run -1 probe --half-close -s 1000 echo "127.0.0.1:$PORT"
+	has 'wrong: '
+	start_server says ''
+	run -1 probe --half-close echo "127.0.0.1:$PORT"
+	has 'wrong: only 0 of 56 bytes came after we ended our side'
+}
+
+make_certificates() {
+	need_programs openssl
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=probe authority' \
+		-keyout ca.key -out ca.pem -addext basicConstraints=critical,CA:TRUE 2>openssl.log
+	local name
+	for name in server client; do
+		openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$name" \
+			-keyout "$name.key" -out "$name.csr" 2>>openssl.log
+		openssl x509 -req -in "$name.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out "$name.pem" \
+			-extfile <(echo 'subjectAltName = DNS:probe.example, IP:127.0.0.1') 2>>openssl.log
+	done
+}
+
+@test "probe: tls checks the certificate, by address and by name" {
+	make_certificates
+	start_server tls server.pem server.key
+	run -0 probe --tls --cacert ca.pem -c 2 -i 0.01 echo "127.0.0.1:$PORT"
+	has '2 sent, 2 received, 0% lost'
+	run -0 probe --tls --cacert ca.pem --server-name probe.example -c 1 -s 1000000 echo "127.0.0.1:$PORT"
+	run -0 probe --tls -k -c 1 echo "127.0.0.1:$PORT"
+	run -1 probe --tls -c 1 echo "127.0.0.1:$PORT"
+	has "127.0.0.1:$PORT: the certificate: "
+	run -1 probe --tls --cacert ca.pem --server-name other.example -c 1 echo "127.0.0.1:$PORT"
+	has 'ostname mismatch'
+	start_server tls server.pem server.key ca.pem
+	run -1 probe --tls --cacert ca.pem -c 1 echo "127.0.0.1:$PORT"
+	run -0 probe --tls --cacert ca.pem --cert client.pem --key client.key -c 1 echo "127.0.0.1:$PORT"
+}
+
+@test "probe: tls where there is none is told" {
+	start_all
+	run -1 probe --tls -k -c 1 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
+	has 'TLS: '
+}
+
+@test "probe: --proxy begins with a header of the true addresses" {
+	start_server proxied
+	run -0 probe --proxy v1 -c 1 echo "127.0.0.1:$PORT"
+	run -0 probe --proxy v2 -c 1 echo "127.0.0.1:$PORT"
+	[[ $(grep -c '^header true$' server) == 2 ]]
+	! has_ipv6 || {
+		start_server proxied ::1
+		run -0 probe --proxy v1 -c 1 echo "[::1]:$PORT"
+		run -0 probe --proxy v2 -c 1 echo "[::1]:$PORT"
+		[[ $(grep -c '^header true$' server) == 2 ]]
+	}
+}
+
+@test "probe: -B is the near end, -t and --dscp go with the packets" {
+	need_programs ss
+	start_all
+	run -0 probe -B 127.0.0.9 -c 1 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
+	run -0 probe -u -B 127.0.0.9 -t 9 --dscp ef -I lo -c 1 echo "127.0.0.1:$(port_of echo udp 127.0.0.1)"
+	has ' seq=1 ttl='
+	run -3 probe -B 192.0.2.1 -c 1 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
+	has 'bind to 192.0.2.1: '
+	run -3 probe -I no-such-one -c 1 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
+	has 'no-such-one'
+}
+
+@test "probe: colours only on a terminal, and never with NO_COLOR" {
+	start_server datagrams swallow
+	local arguments=(-u -c 1 -W 0.1 echo "127.0.0.1:$PORT")
+	run python probe.py terminal env -u NO_COLOR "$SMALLPROBE" "${arguments[@]}"
+	has $'\e[31mtimeout seq=1'
+	run python probe.py terminal env NO_COLOR=1 "$SMALLPROBE" "${arguments[@]}"
+	has 'timeout seq=1'
+	[[ $output != *$'\e['* ]]
+	run -1 "$SMALLPROBE" "${arguments[@]}"
+	[[ $output != *$'\e['* ]]
+}
+
+@test "probe: -D tells the time, -q the summary alone, --json one object" {
+	start_all
+	local target
+	target=127.0.0.1:$(port_of echo udp 127.0.0.1)
+	run -0 probe -u -D -c 1 echo "$target"
+	has_line '\[[0-9]{10}\.[0-9]{6}\] 56 bytes from .*'
+	run -0 probe -u -q -c 2 -i 0.01 echo "$target"
+	[[ $output != *seq=* ]]
+	has '2 sent, 2 received'
+	probe -u --json -c 2 -i 0.01 echo "$target" >out.json
+	[[ $(wc -l <out.json) == 1 ]]
+	[[ $(json 'j["type"], j["transport"], j["sent"], j["received"], j["lost"], j["exit_status"]') == "('echo', 'udp', 2, 2, 0, 0)" ]]
+	[[ $(json '0 < j["rtt_ms"]["min"] <= j["rtt_ms"]["median"] <= j["rtt_ms"]["p99"] <= j["rtt_ms"]["max"]') == True ]]
+}
+
+# A router between the probe and the daemon, whose far link takes 1400 bytes.
+make_path() {
+	make_network
+	NEAR=("${NETWORK[@]}")
+	make_network
+	ROUTER=("${NETWORK[@]}")
+	make_network
+	FAR=("${NETWORK[@]}")
+	local router=${ROUTER[2]} far=${FAR[2]}
+	"${NEAR[@]}" ip link add n0 type veth peer name r0 netns "$router" 2>/dev/null || skip "the kernel has no veth"
+	"${ROUTER[@]}" ip link add r1 type veth peer name f0 netns "$far"
+	"${NEAR[@]}" ip address add 10.8.1.1/24 dev n0
+	"${ROUTER[@]}" ip address add 10.8.1.2/24 dev r0
+	"${ROUTER[@]}" ip address add 10.8.2.2/24 dev r1
+	"${FAR[@]}" ip address add 10.8.2.1/24 dev f0
+	"${NEAR[@]}" ip address add fd00:8:1::1/64 dev n0 nodad
+	"${ROUTER[@]}" ip address add fd00:8:1::2/64 dev r0 nodad
+	"${ROUTER[@]}" ip address add fd00:8:2::2/64 dev r1 nodad
+	"${FAR[@]}" ip address add fd00:8:2::1/64 dev f0 nodad
+	"${NEAR[@]}" ip link set n0 up
+	"${ROUTER[@]}" ip link set r0 up
+	"${ROUTER[@]}" ip link set r1 mtu 1400 up
+	"${FAR[@]}" ip link set f0 mtu 1400 up
+	"${NEAR[@]}" ip route add default via 10.8.1.2
+	"${FAR[@]}" ip route add default via 10.8.2.2
+	"${NEAR[@]}" ip -6 route add default via fd00:8:1::2
+	"${FAR[@]}" ip -6 route add default via fd00:8:2::2
+	"${ROUTER[@]}" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 2>/dev/null ||
+		skip "cannot make a router here"
+}
+
+@test "probe: --mtu finds what passes a narrow link, and what the path answered" {
+	need_ipv6
+	make_path
+	NETWORK=("${FAR[@]}")
+	start_daemon <<-END
+		[echo]
+		protocol = udp
+		address = 10.8.2.1, fd00:8:2::1
+		port = 0
+		datagram_rate = unlimited
+	END
+	NETWORK=("${NEAR[@]}")
+	run -0 probe --mtu echo "10.8.2.1:$(port_of echo udp 10.8.2.1)"
+	has 'says 10.8.1.2, 1400 would pass'
+	has 'says this host'
+	has_line 'largest datagram that passes: 1372 bytes, MTU 1400'
+	run -0 probe --mtu --json echo "[fd00:8:2::1]:$(port_of echo udp '[fd00:8:2::1]')"
+	printf '%s\n' "$output" >out.json
+	[[ $(json 'j["mtu"]') == "{'datagram_bytes': 1352, 'packet_bytes': 1400}" ]]
+}
+
+@test "probe: --mtu over loopback, and where nobody answers" {
+	start_all
+	run -0 probe --mtu echo "127.0.0.1:$(port_of echo udp 127.0.0.1)"
+	has_line 'largest datagram that passes: 65507 bytes, MTU 65535'
+	run -3 probe --mtu echo "127.0.0.1:$(free_port)"
+	has 'Connection refused'
+	start_server datagrams swallow
+	run -1 probe --mtu -W 0.1 echo "127.0.0.1:$PORT"
+	has 'no answer to 3 tries'
+}
