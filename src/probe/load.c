@@ -218,10 +218,13 @@ static int run_threads(struct load *load, int signals)
 static int run_with_signals(struct load *load)
 {
 	sigset_t ends, before;
+	struct sigaction now;
 
 	sigemptyset(&ends);
-	sigaddset(&ends, SIGINT);
 	sigaddset(&ends, SIGTERM);
+	/* a shell lets what runs in its background ignore ^C */
+	if (sigaction(SIGINT, NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+		sigaddset(&ends, SIGINT);
 	pthread_sigmask(SIG_BLOCK, &ends, &before);
 	int status = EXIT_NO_CONNECTION, signals = signalfd(-1, &ends, SFD_NONBLOCK | SFD_CLOEXEC);
 	load->done = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -235,13 +238,6 @@ static int run_with_signals(struct load *load)
 		close(signals);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return status;
-}
-
-static const char *find_refusal(const struct options *options)
-{
-	if (options->type != TYPE_ECHO)
-		return "a load is for echo alone";
-	return options->proxy ? "a load has no --proxy" : NULL;
 }
 
 int load_run(const struct options *asked, const struct target *target)
@@ -258,8 +254,8 @@ int load_run(const struct options *asked, const struct target *target)
 	int64_t duration_ms = options.duration_ms;
 	char error[TARGET_ERROR_SIZE];
 
-	if (find_refusal(&options) != NULL) {
-		complain(find_refusal(&options));
+	if (options.type != TYPE_ECHO) {
+		complain("a load is for echo alone");
 		return EXIT_USAGE;
 	}
 	if (options.deadline_ms > 0 && options.deadline_ms < duration_ms)

@@ -9,6 +9,7 @@
 
 #include "probe/dial.h"
 #include "probe/load_thread.h"
+#include "probe/preface.h"
 #include "probe/secure.h"
 
 enum { BUFFER = PAYLOAD_STREAM_AHEAD };
@@ -95,6 +96,23 @@ static void shake_hands(struct stream *stream)
 	load_line_break(line, error);
 }
 
+/* Sends the PROXY header of our own addresses. A fresh socket has room for all of it. */
+static bool introduce(const struct stream *stream)
+{
+	const struct load *load = stream->line.owner->load;
+	struct sockaddr_storage near;
+	socklen_t length = sizeof(near);
+	char header[PREFACE_MAX + 1];
+
+	if (load->options->proxy == 0)
+		return true;
+	if (getsockname(stream->line.fd, (struct sockaddr *)&near, &length) < 0)
+		return false;
+	size_t size = preface_write(load->options->proxy, (const struct sockaddr *)&near,
+				    (const struct sockaddr *)&load->address->address, header);
+	return send(stream->line.fd, header, size, MSG_NOSIGNAL) == (ssize_t)size;
+}
+
 static void go_on_opening(struct stream *stream)
 {
 	struct load_line *line = &stream->line;
@@ -105,6 +123,10 @@ static void go_on_opening(struct stream *stream)
 
 	if (!stream->connected && (getsockopt(line->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0 || error != 0)) {
 		load_line_break(line, strerror(error != 0 ? error : errno));
+		return;
+	}
+	if (!stream->connected && !introduce(stream)) {
+		load_line_break(line, strerror(errno));
 		return;
 	}
 	if (!stream->connected && load->tls != NULL) {

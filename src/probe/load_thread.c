@@ -245,7 +245,7 @@ static void on_tick(struct load_thread *thread)
 {
 	uint64_t ticks;
 
-	if (read(thread->timer, &ticks, sizeof(ticks)) < 0 && errno != EAGAIN)
+	if (read(thread->timer, &ticks, sizeof(ticks)) < 0 && errno != EAGAIN && errno != EINTR)
 		fail(thread, "timer");
 }
 
@@ -357,6 +357,7 @@ static void measure(struct load_thread *thread)
 		swept_ns = thread->now_ns;
 		sweep(thread);
 	}
+	sweep(thread);
 	if (thread->now_ns < thread->end_ns)
 		thread->end_ns = thread->now_ns;
 	thread->books.behind = behind(thread);

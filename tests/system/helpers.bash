@@ -4,6 +4,7 @@
 bats_require_minimum_version 1.5.0
 
 : "${SMALLSERVD:=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)/smallservd}"
+: "${SMALLPROBE:=$(dirname "$SMALLSERVD")/smallprobe}"
 : "${TESTS_SRCDIR:=$(cd "$BATS_TEST_DIRNAME/.." && pwd)}"
 export PYTHONDONTWRITEBYTECODE=1
 
@@ -267,6 +268,11 @@ make_interface() {
 # netcat with a deadline.
 netcat() {
 	"${NETWORK[@]}" timeout "$DEADLINE" nc "$@"
+}
+
+# The probe with a deadline.
+smallprobe() {
+	"${NETWORK[@]}" timeout $((DEADLINE * 4)) "$SMALLPROBE" "$@"
 }
 
 # A Python helper of these tests with a deadline, as `python echo.py split ...`.
