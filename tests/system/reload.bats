@@ -1,0 +1,474 @@
+#!/usr/bin/env bats
+# Reload: the file is read again on HUP, and either all of it is put in force or nothing.
+# shellcheck disable=SC2030,SC2031,SC2153 # helpers.bash sets PID, LOG, CONF and STATUS in the test's own shell
+
+load helpers
+
+# How many reloads have ended so far.
+results() {
+	grep -caE '(^|[ >=])(reloaded: |reload failed)' "$LOG" || true
+}
+
+more_results() {
+	(($(results) > $1))
+}
+
+# Has the daemon read the configuration on standard input.
+reload() {
+	local before
+	before=$(results)
+	write_config "$CONF.new"
+	mv "$CONF.new" "$CONF"
+	kill -HUP "$PID"
+	wait_until more_results "$before" || fail "no reload: $(tail -n 3 "$LOG")"
+}
+
+# Calls a helper with the daemon that runs.
+reloading() {
+	python reload.py "$1" "$PID" "$CONF" "$LOG" "${@:2}"
+}
+
+# The sockets of the daemon, by their numbers in the kernel.
+sockets() {
+	find "/proc/$PID/fd" -lname 'socket:*' -printf '%l\n' | sort
+}
+
+start_pair() {
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		$(printf '%s\n' "$@")
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+}
+
+@test "reload: an open connection keeps the configuration that it began with, a new one gets the new one" {
+	local port
+	port=$(free_port)
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		address = 127.0.0.1
+		port = $port
+	END
+	write_config next <<-END
+		[daemon]
+		workers = 2
+		[daytime]
+		address = 127.0.0.1
+		port = $port
+	END
+	reloading keeps 127.0.0.1 "$port" next
+	log_matches "echo: no longer listening on tcp 127\.0\.0\.1:$port$"
+	log_matches "daytime: listening on udp 127\.0\.0\.1:$port$"
+	log_matches 'reloaded: 1 services, 2 endpoints$'
+}
+
+@test "reload: endpoints that do not change keep their sockets and the ports that the kernel picked" {
+	start_pair
+	local before port
+	before=$(sockets)
+	port=$(port_of echo tcp)
+	reload <<-END
+		[daemon]
+		workers = 2
+		[daytime]
+		address = 127.0.0.1
+		port = 0
+		[echo]
+		address = 127.0.0.1
+		port = 0
+		idle_timeout = 1h
+	END
+	[[ $(comm -12 <(sockets) <(echo "$before")) == "$before" ]]
+	[[ $(port_of echo tcp) == "$port" ]]
+	[[ $(grep -c 'echo: listening' "$LOG") == 2 ]] || fail "an endpoint that stayed was told of again"
+	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
+	[[ $output == hello ]]
+	[[ $(netcat -N 127.0.0.1 "$(port_of daytime tcp)" </dev/null) == *:*:* ]]
+}
+
+@test "reload: whoever connects while a listener is removed is served, and nobody after" {
+	local service port round
+	for service in echo daytime; do
+		port=$(free_port)
+		start_daemon <<-END
+			[daemon]
+			workers = 2
+			[$service]
+			address = 127.0.0.1
+			port = $port
+			[discard]
+			address = 127.0.0.1
+			port = 0
+		END
+		cp "$CONF" with
+		sed "/^\[$service\]/,/^port/d" with >without
+		for ((round = 0; round < 3; round++)); do
+			reloading removed 127.0.0.1 "$port" without "$service"
+			log_matches "$service: no longer listening on tcp 127\.0\.0\.1:$port$"
+			reload <with
+		done
+	done
+}
+
+@test "reload: what the kernel had queued for a removed service is served" {
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		address = 127.0.0.1
+		port = 0
+		[discard]
+		address = 127.0.0.1
+		port = 0
+	END
+	write_config next <<-END
+		[daemon]
+		workers = 2
+		[discard]
+		address = 127.0.0.1
+		port = 0
+	END
+	reloading queued 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" next 50
+}
+
+nobody_reads() {
+	setpriv --reuid nobody --clear-groups cat "$1" >/dev/null
+}
+
+@test "reload: a removed service loses nothing where the daemon became nobody" {
+	need_root
+	local port
+	port=$(free_port)
+	start_daemon <<-END
+		[daemon]
+		user = nobody
+		workers = 2
+		[echo]
+		address = 127.0.0.1
+		port = $port
+		[discard]
+		address = 127.0.0.1
+		port = 0
+	END
+	chmod go+x "$BATS_RUN_TMPDIR" "${BATS_TEST_TMPDIR%/*}" "$BATS_TEST_TMPDIR"
+	write_config next <<-END
+		[daemon]
+		user = nobody
+		workers = 2
+		[discard]
+		address = 127.0.0.1
+		port = 0
+	END
+	nobody_reads "$CONF" || skip "nobody may not read in $BATS_RUN_TMPDIR"
+	reloading removed 127.0.0.1 "$port" next echo
+}
+
+@test "reload: a file that is wrong in any way changes nothing, and one line says where and why" {
+	local taken port
+	python_background other take.py tcp 127.0.0.1 0
+	wait_for_line other 'port [0-9]+'
+	taken=$(cut -d ' ' -f 2 other)
+	start_pair
+	local good="[daemon]"$'\nworkers = 2\n[echo]\naddress = 127.0.0.1\nport = 0\n'
+	printf '%s' "$good" | write_config good
+	cp good unknown_key && echo 'bogus = 1' >>unknown_key
+	cp good bad_value && echo 'idle_timeout = 30' >>bad_value
+	cp good no_value && echo 'idle_timeout =' >>no_value
+	cp good header && echo '[echo' >>header
+	cp good twice && printf '[echo]\nport = 0\n' >>twice
+	cp good nul && printf 'idle_timeout = 1\000s\n' >>nul
+	cp good utf8 && printf 'interface = \377\n' >>utf8
+	cp good include && sed -i 's/^\[daemon\]/[daemon]\ninclude = nothing\/there.conf/' include
+	cp good prefixes && echo 'allow_file = /does/not/exist' >>prefixes
+	cp good quotes && printf '[qotd]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\nquotes_file = /does/not/exist\n' >>quotes
+	cp good port_taken && printf '[time]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0, %s\n' "$taken" >>port_taken
+	cp good foreign && printf '[time]\nprotocol = tcp\naddress = 192.0.2.1\nport = 0\n' >>foreign
+	cp good interface && printf '[time]\nprotocol = tcp\ninterface = nowhere0\nport = 0\n' >>interface
+	cp good group && printf '[time]\nprotocol = udp\naddress = 0.0.0.0\nport = 0\nmulticast_groups = 239.1.2.3%%nowhere0\n' >>group
+	: >empty
+	local bad=(unknown_key bad_value no_value header twice nul utf8 prefixes quotes port_taken foreign interface group empty)
+	reloading bad_files 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" "${bad[@]}"
+	[[ $(grep -c 'reload failed, the running configuration stays: ' "$LOG") == "${#bad[@]}" ]]
+	[[ $(grep -cE "reload failed, the running configuration stays: $CONF:[0-9]+: |$CONF: " "$LOG") == "${#bad[@]}" ]]
+	log_matches "stays: $CONF:[0-9]+: \[echo\] bogus: unknown key"
+	log_matches "stays: $CONF:[0-9]+: time: cannot listen on tcp 127\.0\.0\.1:$taken: Address already in use"
+	run ! log_matches '^reloaded'
+}
+
+@test "reload: a file that is gone or cannot be read changes nothing" {
+	start_pair
+	local text
+	text=$(<"$CONF")
+	rm "$CONF"
+	kill -HUP "$PID"
+	wait_for_log "reload failed, the running configuration stays: $CONF"
+	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
+	[[ $output == hello ]]
+	reload <<<"$text"
+	log_matches '^reloaded: 1 services, 2 endpoints$'
+}
+
+@test "reload: every error of a file is told" {
+	start_pair
+	reload <<-END
+		[echo]
+		address = 127.0.0.1
+		port = 0
+		first = 1
+		second = 2
+	END
+	log_matches 'reload failed.*\[echo\] first: unknown key'
+	log_matches "^$CONF:[0-9]+: \[echo\] second: unknown key"
+}
+
+@test "reload: keys that need a restart are named, and the rest is put in force" {
+	start_pair
+	reload <<-END
+		[daemon]
+		workers = 3
+		pid_file = $BATS_TEST_TMPDIR/pid
+		[echo]
+		address = 127.0.0.1
+		port = 0
+		[discard]
+		address = 127.0.0.1
+		port = 0
+	END
+	log_matches '\[daemon\] workers changed: takes effect at a restart'
+	log_matches '\[daemon\] pid_file changed: takes effect at a restart'
+	run ! log_matches '\[daemon\] (user|group|stop_timeout|log_level) changed'
+	log_matches '^reloaded: 2 services, 4 endpoints$'
+	[[ ! -e $BATS_TEST_TMPDIR/pid ]]
+	[[ $(find "/proc/$PID/task" -mindepth 1 -maxdepth 1 -exec cat {}/comm \; | grep -c worker) == 2 ]]
+}
+
+@test "reload: log_level is in force at once" {
+	start_pair
+	reload <<-END
+		[daemon]
+		workers = 2
+		log_level = error
+		[echo]
+		address = 127.0.0.1
+		port = 0
+		bogus = 1
+	END
+	log_matches 'reload failed'
+	write_config "$CONF" <<-END
+		[daemon]
+		workers = 2
+		log_level = error
+		[echo]
+		address = 127.0.0.1
+		port = 0
+		[discard]
+		address = 127.0.0.1
+		port = 0
+	END
+	local before
+	before=$(sockets | wc -l)
+	kill -HUP "$PID"
+	has_more_sockets() { (($(sockets | wc -l) > before)); }
+	wait_until has_more_sockets
+	stop_daemon
+	run ! log_matches 'reloaded|stopping|discard'
+}
+
+@test "reload: of a storm of signals the last file is the one that runs" {
+	start_pair
+	write_config one <"$CONF"
+	{
+		cat "$CONF"
+		printf '[last]\ntype = echo\naddress = 127.0.0.1\nport = 0\n'
+	} | write_config two
+	reloading storm 2000 one two one two
+	wait_for_log 'last: listening on tcp'
+	last_is_in_force() {
+		tail -n 1 "$LOG" | grep -q '^reloaded: 2 services, 4 endpoints$'
+	}
+	wait_until last_is_in_force
+	local port
+	port=$(grep 'last: listening on tcp' "$LOG" | tail -n 1 | sed 's/.*://')
+	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
+	[[ $output == hello ]]
+	(($(results) < 1500)) || fail "signals are not put together: $(results) reloads"
+}
+
+@test "reload: a hundred of them under load lose nothing and leave nothing behind" {
+	start_pair 'log_level = notice'
+	local rounds=100 allowed=512
+	if sanitized; then
+		rounds=20 allowed=1000000 # its own memory of what was freed grows
+	fi
+	reloading leaks 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" "$rounds" "$allowed"
+}
+
+@test "reload: places that are taken stay taken, and a higher limit lets those in who wait" {
+	local limit
+	for limit in 2 3; do
+		write_config "limit.$limit" <<-END
+			[daemon]
+			workers = 2
+			[echo]
+			protocol = tcp
+			address = 127.0.0.1
+			port = 0
+			max_connections = $limit
+		END
+	done
+	start_daemon <limit.2
+	reloading waits 127.0.0.1 "$(port_of echo tcp)" limit.2 limit.3
+}
+
+@test "reload: connections of a removed service end in order at drain_timeout" {
+	start_pair 'drain_timeout = 1s'
+	write_config next <<-END
+		[daemon]
+		workers = 2
+		drain_timeout = 1s
+		[discard]
+		address = 127.0.0.1
+		port = 0
+	END
+	reloading drains 127.0.0.1 "$(port_of echo tcp)" next 1
+}
+
+@test "reload: a service that comes back in time keeps its connections" {
+	start_pair 'drain_timeout = 1s'
+	write_config next <<-END
+		[daemon]
+		workers = 2
+		drain_timeout = 1s
+		[discard]
+		address = 127.0.0.1
+		port = 0
+	END
+	reloading comes_back 127.0.0.1 "$(port_of echo tcp)" next 1.5
+}
+
+@test "reload: an address and the wildcard over it take over from each other without a client noticing" {
+	local port
+	port=$(free_port)
+	serving_on() {
+		write_config "$1" <<-END
+			[daemon]
+			workers = 2
+			[echo]
+			address = $2
+			port = $port
+		END
+	}
+	serving_on wildcard 0.0.0.0
+	serving_on both '0.0.0.0, 127.0.0.1'
+	serving_on address 127.0.0.1
+	start_daemon <wildcard
+	reloading resets_nobody_beside 127.0.0.1 "$port" both address both wildcard address wildcard
+}
+
+@test "reload: HUP during a stop is ignored" {
+	start_pair 'stop_timeout = 1h'
+	python reload.py times_in_a_stop "$PID" 127.0.0.1 "$(port_of echo tcp)"
+	wait_for_log 'not reloading'
+	wait_for_end
+	[[ $STATUS == 0 ]]
+	run ! log_matches 'reloaded'
+}
+
+@test "reload: TERM right behind HUP is an orderly stop" {
+	local round
+	for ((round = 0; round < 10; round++)); do
+		start_pair
+		printf '[new]\ntype = echo\naddress = 127.0.0.1\nport = 0\n' >>"$CONF"
+		kill -HUP "$PID"
+		sleep "0.00$round"
+		stop_daemon
+	done
+}
+
+@test "reload: standard input cannot be read again, which is told" {
+	local text
+	text=$(write_config /dev/stdout <<-END
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	)
+	LOG=$BATS_TEST_TMPDIR/log.stdin
+	"$SMALLSERVD" -c - <<<"$text" >"$LOG" 2>&1 3>&- 4>&- &
+	PID=$!
+	STARTED+=("$PID")
+	wait_for_log 'ready: '
+	kill -HUP "$PID"
+	wait_for_log 'reload failed, the running configuration stays: standard input'
+	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
+	[[ $output == hello ]]
+}
+
+@test "reload: the service manager is told when one begins and when it has ended, also badly" {
+	grep -qa 'sd_notify' "$SMALLSERVD" || skip "a build without libsystemd"
+	python_background told notify.py "$BATS_TEST_TMPDIR/manager"
+	wait_for_line told listening
+	NOTIFY_SOCKET=$BATS_TEST_TMPDIR/manager start_pair
+	wait_for_line told READY=1
+	printf '[discard]\naddress = 127.0.0.1\nport = 0\n' >>"$CONF"
+	kill -HUP "$PID"
+	wait_for_line told 'STATUS=2 services, 4 endpoints, 2 workers'
+	echo 'bogus = 1' >>"$CONF"
+	kill -HUP "$PID"
+	wait_for_log 'reload failed'
+	ready_three_times() { [[ $(grep -c '^READY=1$' told) == 3 ]]; }
+	wait_until ready_three_times
+	[[ $(grep -c '^RELOADING=1$' told) == 2 ]]
+	[[ $(grep -cE '^MONOTONIC_USEC=[0-9]+$' told) == 2 ]]
+	[[ $(grep -nE '^(READY|RELOADING)=1$' told | cut -d : -f 2 | tr '\n' ' ') == 'READY=1 RELOADING=1 READY=1 RELOADING=1 READY=1 ' ]]
+}
+
+@test "reload: a multicast group is joined and left" {
+	make_network
+	make_interface
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		protocol = udp
+		address = 0.0.0.0
+		port = 7777
+	END
+	groups() { "${NETWORK[@]}" cat /proc/net/igmp | grep -c '030201EF' || true; }
+	[[ $(groups) == 0 ]]
+	reload <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		protocol = udp
+		address = 0.0.0.0
+		port = 7777
+		multicast_groups = 239.1.2.3%net0
+	END
+	[[ $(groups) == 1 ]]
+	reload <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		protocol = udp
+		address = 0.0.0.0
+		port = 7777
+		multicast_groups = 239.1.2.3%net0, 239.1.2.4%nowhere
+	END
+	log_matches 'reload failed.*cannot join 239\.1\.2\.4'
+	[[ $(groups) == 1 ]]
+	reload <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		protocol = udp
+		address = 0.0.0.0
+		port = 7777
+	END
+	[[ $(groups) == 0 ]]
+}
