@@ -310,11 +310,15 @@ static struct change *prepare_start(struct server *server)
 	struct change *change = NULL;
 	struct endpoint_pool *inherited = endpoint_pool_new();
 
-	if (inherited == NULL)
+	if (inherited == NULL) {
 		log_error("out of memory");
-	else if (inheritance_take(inherited, &problems))
+		return NULL;
+	}
+	if (inheritance_take(inherited, &problems)) {
 		change = serving_prepare(server->serving, server->started, inherited, &problems);
-	if (change != NULL && !inheritance_check_left(inherited, &problems)) {
+		inheritance_check_left(inherited, &problems);
+	}
+	if (problems.count > 0) {
 		serving_cancel(change);
 		change = NULL;
 	}

@@ -1,0 +1,209 @@
+#!/usr/bin/env bats
+# Sockets that a service manager hands over: which endpoint gets which, and what is an error.
+# shellcheck disable=SC2030,SC2031,SC2034,SC2153 # helpers.bash sets PID, LOG, CONF and STATUS in the test's own shell, and reads RUNNER
+
+load helpers
+
+# The daemon is started by a manager that hands over what is named, as `tcp=127.0.0.1:7`.
+handing() {
+	RUNNER=(python3 "$BATS_TEST_DIRNAME/handed.py" "$@" --)
+}
+
+# How many sockets of the daemon are bound to PORT.
+sockets_on() {
+	"${NETWORK[@]}" ss -Hltun "sport = :$1" | wc -l
+}
+
+# The start fails with exit status 1 and a line that matches PATTERN.
+assert_refused() {
+	wait_for_end
+	[[ $STATUS == 1 ]] || fail "exit status $STATUS"
+	log_matches "$1" || fail "not logged: $1"
+	run ! log_matches '^ready: '
+}
+
+echo_on() {
+	cat <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		address = ${2:-127.0.0.1}
+		port = $1
+	END
+}
+
+@test "handed: sockets are matched by transport, address and port, and the rest is bound" {
+	local port other
+	port=$(free_port) other=$(free_port)
+	handing "udp=127.0.0.1:$port" "tcp=127.0.0.1:$port"
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		[daytime]
+		address = 127.0.0.1
+		port = $other
+		[echo]
+		address = 127.0.0.1
+		port = $port
+	END
+	log_matches "^echo: listening on tcp 127\.0\.0\.1:$port$"
+	log_matches '^ready: 2 services, 4 endpoints, 2 workers$'
+	[[ $(sockets_on "$port") == 2 ]] || fail "$(sockets_on "$port") sockets"
+	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
+	[[ $output == hello ]]
+	python echo.py datagrams 127.0.0.1 "$port" 0 1 100
+	[[ $(netcat -N 127.0.0.1 "$other" </dev/null) == *:*:* ]]
+	stop_daemon
+}
+
+@test "handed: the connections of one listener are dealt to all workers" {
+	local port
+	port=$(free_port)
+	handing "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
+	start_daemon < <(echo_on "$port")
+	python_background clients hold.py 127.0.0.1 "$port" 20
+	wait_for_line clients 'served 20'
+	# an event loop has a line for each descriptor that it watches
+	local fd first second most loops=()
+	for fd in "/proc/$PID/fdinfo"/*; do
+		loops+=("$(grep -c '^tfd:' "$fd" || true)")
+	done
+	most=$(printf '%s\n' "${loops[@]}" | sort -n | tail -n 2 | tr '\n' ' ')
+	read -r first second <<<"$most"
+	((second >= 10 && first <= 14)) || fail "not in halves: $most"
+}
+
+@test "handed: a socket of both families serves both endpoints of a star" {
+	need_ipv6
+	local port
+	port=$(free_port)
+	handing "both_tcp=[::]:$port" "both_udp=[::]:$port"
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		port = $port
+		log_connections = yes
+		allow = 127.0.0.0/8, ::1
+	END
+	log_matches "^echo: listening on tcp 0\.0\.0\.0:$port$"
+	log_matches "^echo: listening on udp \[::\]:$port$"
+	log_matches '^ready: 1 services, 4 endpoints, 2 workers$'
+	[[ $(sockets_on "$port") == 2 ]]
+	local address
+	for address in 127.0.0.1 127.0.0.5 ::1; do
+		run -0 netcat -N "$address" "$port" <<<"hello"
+		[[ $output == hello ]]
+		python echo.py datagrams "$address" "$port" 0 1 100
+	done
+	wait_for_log 'echo: tcp 127\.0\.0\.1:[0-9]+ closed'
+	wait_for_log 'echo: tcp \[::1\]:[0-9]+ closed'
+}
+
+@test "handed: a socket of both families is none of an address that is IPv6 only" {
+	need_ipv6
+	local port
+	port=$(free_port)
+	handing "both_tcp=[::]:$port"
+	launch_daemon < <(echo_on "$port" ::)
+	assert_refused 'matches no endpoint: tcp .* of both families'
+}
+
+@test "handed: socket_name takes only descriptors of that name" {
+	local port other
+	port=$(free_port) other=$(free_port)
+	conf() {
+		cat <<-END
+			[echo]
+			protocol = tcp
+			address = 127.0.0.1
+			port = $port
+			socket_name = mine
+			[discard]
+			protocol = tcp
+			address = 127.0.0.1
+			port = $other
+		END
+	}
+	handing --names theirs:mine "tcp=127.0.0.1:$other" "tcp=127.0.0.1:$port"
+	start_daemon < <(conf)
+	[[ $(sockets_on "$port") == 1 ]]
+	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
+	[[ $output == hello ]]
+	stop_daemon
+	handing --names mine:theirs "tcp=127.0.0.1:$other" "tcp=127.0.0.1:$port"
+	launch_daemon < <(conf)
+	assert_refused "echo: cannot listen on tcp 127\.0\.0\.1:$port: Address already in use"
+}
+
+@test "handed: what matches no endpoint is an error that names it" {
+	local port other
+	port=$(free_port) other=$(free_port)
+	handing --names a:b "tcp=127.0.0.1:$port" "tcp=127.0.0.1:$other"
+	launch_daemon < <(echo_on "$port")
+	assert_refused "descriptor 4 \(b\).*matches no endpoint: tcp 127\.0\.0\.1:$other"
+	handing "udp=127.0.0.1:$port" "tcp=127.0.0.2:$port"
+	launch_daemon < <(echo_on "$port")
+	assert_refused "descriptor 4,.*matches no endpoint: tcp 127\.0\.0\.2:$port"
+}
+
+@test "handed: what could not be served is an error that says what it is" {
+	local kind port
+	declare -A wrong=([unix]='neither an IPv4 nor an IPv6' [seqpacket]='neither an IPv4 nor an IPv6'
+		[connected]='does not listen' [file]='is not a socket')
+	port=$(free_port)
+	for kind in "${!wrong[@]}"; do
+		handing "$kind"
+		launch_daemon < <(echo_on "$port")
+		assert_refused "descriptor 3, .*${wrong[$kind]}"
+	done
+}
+
+@test "handed: descriptors that were meant for another process are left alone" {
+	local port
+	port=$(free_port)
+	handing --pid 1 "tcp=127.0.0.1:0"
+	start_daemon < <(echo_on "$port")
+	[[ $(sockets_on "$port") -ge 2 ]]
+	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
+	[[ $output == hello ]]
+}
+
+@test "handed: a reload keeps the sockets, also when it gives them to another service" {
+	local port
+	port=$(free_port)
+	handing "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
+	start_daemon < <(echo_on "$port")
+	write_config "$CONF" <<-END
+		[daemon]
+		workers = 2
+		[time]
+		address = 127.0.0.1
+		port = $port
+		dscp = ef
+	END
+	kill -HUP "$PID"
+	wait_for_log '^reloaded: 1 services, 2 endpoints$'
+	[[ $(sockets_on "$port") == 2 ]]
+	[[ $(netcat -N 127.0.0.1 "$port" </dev/null | wc -c) == 4 ]]
+}
+
+@test "handed: a stop serves what is queued" {
+	local port
+	port=$(free_port)
+	handing "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
+	start_daemon < <(echo_on "$port")
+	python signals.py queued "$PID" 127.0.0.1 "$port" "$port" 50
+	wait_for_end
+	[[ $STATUS == 0 ]]
+}
+
+@test "handed: the variables that told of them are gone, and so are the descriptors after an exec" {
+	local port fd
+	port=$(free_port)
+	handing "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
+	start_daemon < <(echo_on "$port")
+	for fd in 3 4; do
+		(($(awk '/^flags:/ {print $2}' "/proc/$PID/fdinfo/$fd") & 02000000)) || fail "descriptor $fd lives on"
+	done
+}
