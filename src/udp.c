@@ -323,14 +323,15 @@ static bool can_join(const struct side *side, size_t length)
 static void append_part(struct side *side, char *bytes, size_t length)
 {
 	struct mmsghdr *reply = &side->out[side->reply_count - 1];
-	struct iovec *last = &side->reply_parts[side->part_count - 1];
+	struct iovec *next = &side->reply_parts[side->part_count];
 
 	reply->msg_len += (unsigned)length;
-	if (reply->msg_hdr.msg_iovlen > 0 && (char *)last->iov_base + last->iov_len == bytes) {
-		last->iov_len += length;
+	if (reply->msg_hdr.msg_iovlen > 0 && (char *)next[-1].iov_base + next[-1].iov_len == bytes) {
+		next[-1].iov_len += length;
 		return;
 	}
-	side->reply_parts[side->part_count++] = (struct iovec){.iov_base = bytes, .iov_len = length};
+	*next = (struct iovec){.iov_base = bytes, .iov_len = length};
+	side->part_count++;
 	reply->msg_hdr.msg_iovlen++;
 }
 
