@@ -295,16 +295,6 @@ void options_print_help(FILE *out)
 	      out);
 }
 
-void options_print_list(FILE *out)
-{
-	for (size_t i = 0; i < ROW_COUNT; i++) {
-		if (rows[i].letter)
-			fprintf(out, "-%c ", rows[i].letter);
-		fprintf(out, "--%s%s%s\n", rows[i].name, rows[i].argument ? " " : "",
-			rows[i].argument ? rows[i].argument : "");
-	}
-}
-
 /* What getopt_long is told, made from the rows: its values are FIRST_LONG and the row's index, or the letter. */
 struct getopt_tables {
 	char letters[2 * ROW_COUNT + 2];

@@ -81,7 +81,4 @@ struct options options_parse(int argc, char **argv);
 /* Writes what --help says. */
 void options_print_help(FILE *out);
 
-/* Writes every option, as `-c --count COUNT` or `--tls`, one a line: the completion is held against it. */
-void options_print_list(FILE *out);
-
 #endif

@@ -1,0 +1,168 @@
+#!/usr/bin/env bats
+# What others build on smallprobe: the check for Nagios, the probe of smokeping, the completion of bash, the manual page.
+
+load helpers
+
+: "${SMALLPROBE:=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)/smallprobe}"
+export SMALLPROBE
+SOURCE=$TESTS_SRCDIR/..
+
+check() {
+	timeout $((DEADLINE * 2)) "$SOURCE/plugins/check_smallprobe" "$@"
+}
+
+start_echo() {
+	start_daemon <<-END
+		[defaults]
+		address = 127.0.0.1
+		port = 0
+		[echo]
+		[daytime]
+	END
+}
+
+@test "check_smallprobe: a service that is well is OK, with data for graphs" {
+	start_echo
+	run -0 check -H 127.0.0.1 -p "$(port_of echo tcp)" -n 3 -i 0.01 -w 100000,20% -c 200000,60% -t "$DEADLINE"
+	[[ $output =~ ^'SMALLPROBE OK - echo 127.0.0.1: loss 0%, rta '[0-9.]+' ms | rta='[0-9.]+'ms;100000;200000;0; pl=0%;20;60;0;100'$ ]]
+	run -0 check -H "127.0.0.1:$(port_of echo udp)" -u -n 1 -w 100000,20% -c 200000,60%
+	run -0 check -H "127.0.0.1:$(port_of daytime tcp)" -T daytime -n 1 -w 100000,20% -c 200000,60% -- -W "$DEADLINE"
+	[[ $output == 'SMALLPROBE OK - daytime '* ]]
+}
+
+@test "check_smallprobe: what is slow is a warning, slower is critical" {
+	start_echo
+	run -1 check -H "127.0.0.1:$(port_of echo tcp)" -n 1 -w 0,20% -c 100000,60%
+	[[ $output == 'SMALLPROBE WARNING - '* ]]
+	run -2 check -H "127.0.0.1:$(port_of echo tcp)" -n 1 -w 0,20% -c 0,60%
+	[[ $output == 'SMALLPROBE CRITICAL - '* ]]
+}
+
+@test "check_smallprobe: lost and wrong answers, and nobody there, are critical" {
+	python_background server probe.py datagrams swallow
+	wait_for_line server 'port [0-9]+'
+	run -2 check -H "127.0.0.1:$(sed -n 's/^port //p' server)" -u -n 2 -i 0.01 -- -W 0.2
+	[[ $output == 'SMALLPROBE CRITICAL - echo 127.0.0.1:'*': loss 100%, rta unknown | rta=U;100;500;0; pl=100%;20;60;0;100' ]]
+	run -1 check -H "127.0.0.1:$(sed -n 's/^port //p' server)" -u -n 1 -c 500,101% -- -W 0.2
+	python_background server probe.py datagrams flip
+	wait_for_line server 'port [0-9]+'
+	run -2 check -H "127.0.0.1:$(sed -n 's/^port //p' server)" -u -n 1 -w 100000,20% -c 200000,60%
+	[[ $output == *'wrong answers |'* ]]
+	local port
+	port=$(free_port)
+	run -2 check -H "127.0.0.1:$port"
+	[[ $output == "SMALLPROBE CRITICAL - connect to 127.0.0.1:$port: Connection refused | rta=U;"*'pl=100%;'* ]]
+	run -2 check -H no-such-host.invalid
+	[[ $output == 'SMALLPROBE CRITICAL - no-such-host.invalid: '* ]]
+}
+
+@test "check_smallprobe: what it is not told right is UNKNOWN" {
+	run -3 check
+	run -3 check -H
+	run -3 check -H 127.0.0.1 -w 100
+	[[ $output == 'SMALLPROBE UNKNOWN - -w 100: must be RTA,PL%, as 100,20%' ]]
+	run -3 check -H 127.0.0.1 -c 100,x%
+	run -3 check -H 127.0.0.1 -t x
+	run -3 check -H 127.0.0.1 -T finger
+	[[ $output == "SMALLPROBE UNKNOWN - there is no type 'finger'"* ]]
+	run -3 check -H 'a b'
+	SMALLPROBE=/nowhere/smallprobe run -3 check -H 127.0.0.1
+	run -0 check -h
+	run -0 check -V
+}
+
+# Stands in for smokeping's own class, of which the module uses only this.
+make_smokeping() {
+	mkdir -p perl/Smokeping/probes
+	cat >perl/Smokeping/probes/basefork.pm <<-'END'
+		package Smokeping::probes::basefork;
+		sub new { my ($class, $properties) = @_; return bless {properties => $properties}, $class }
+		sub pings { return 3 }
+		sub probevars { return {} }
+		sub targetvars { return {} }
+		sub _makevars { my ($class, $from, $to) = @_; return {%$from, %$to} }
+		1;
+	END
+	cp "$SOURCE/plugins/SmallProbe.pm" perl/Smokeping/probes/
+}
+
+# times TYPE TRANSPORT TARGET: what the module measures, with the defaults that it declares.
+times() {
+	# shellcheck disable=SC2016 # it is Perl's
+	perl -Iperl -MSmokeping::probes::SmallProbe -e '
+		my ($type, $transport, $target) = @ARGV;
+		my $vars = Smokeping::probes::SmallProbe->targetvars;
+		my %values = map { $_ => $vars->{$_}{_default} } keys %$vars;
+		@values{qw(type transport interval waittime)} = ($type, $transport, 0.01, $ENV{DEADLINE});
+		my $probe = Smokeping::probes::SmallProbe->new({binary => $ENV{SMALLPROBE}});
+		print "$_\n" for $probe->pingone({addr => $target, vars => \%values});
+	' "$@"
+}
+
+@test "smokeping: the module measures, in seconds and in order" {
+	need_programs perl
+	make_smokeping
+	start_echo
+	local service transport
+	for service in echo daytime; do
+		for transport in tcp udp; do
+			run -0 times "$service" "$transport" "127.0.0.1:$(port_of "$service" "$transport")"
+			[[ $(wc -l <<<"$output") == 3 ]]
+			[[ $output == "$(sort -g <<<"$output")" ]]
+			awk '!($1 > 0 && $1 < 1000) || !/^[0-9]\.[0-9]+e-?[-+0-9]+$/ { exit 1 }' <<<"$output"
+		done
+	done
+}
+
+@test "smokeping: lost and wrong answers are missing" {
+	need_programs perl
+	make_smokeping
+	python_background server probe.py datagrams flip
+	wait_for_line server 'port [0-9]+'
+	run -0 times echo udp "127.0.0.1:$(sed -n 's/^port //p' server)"
+	[[ -z $output ]]
+	run -0 times echo tcp "127.0.0.1:$(free_port)"
+	[[ $output != *e-* ]]
+}
+
+@test "smokeping: the module compiles with smokeping's own classes" {
+	need_programs perl
+	perl -MSmokeping::probes::basefork -e 1 2>/dev/null || skip "smokeping is not installed here"
+	perl -wc "$SOURCE/plugins/SmallProbe.pm"
+}
+
+# complete WORD...: what the completion offers for the last word
+complete_words() {
+	bash -c '
+		source "$1" && shift
+		COMP_WORDS=(smallprobe "$@") COMP_CWORD=$#
+		_smallprobe
+		printf "%s\n" "${COMPREPLY[@]}"
+	' bash "$SOURCE/completion/smallprobe" "$@"
+}
+
+@test "completion: types, then hosts; what options take" {
+	[[ $(complete_words d | sort | xargs) == 'daytime discard' ]]
+	[[ $(complete_words -u --proxy '' | xargs) == 'v1 v2' ]]
+	[[ $(complete_words --dscp e | xargs) == ef ]]
+	[[ $(complete_words -I l) == *lo* ]]
+	[[ -z $(complete_words -c '') ]]
+	touch some.pem
+	[[ $(complete_words --cacert some) == some.pem ]]
+	[[ -z $(complete_words echo chargen-) ]]
+}
+
+@test "completion and manual page know every option" {
+	local option
+	"$SMALLPROBE" --help | sed -nE 's/^  (-.), (--[a-z0-9-]+).*/\1\n\2/p; s/^      (--[a-z0-9-]+).*/\1/p' | sort >options
+	(($(wc -l <options) > 50))
+	{
+		complete_words -
+		complete_words --
+	} | sort -u >completed
+	[[ -z $(comm -23 options completed) ]]
+	while read -r option; do
+		grep -qE -e "^\.It Fl ${option#-}( |$)" -e "^\.It Fl . , ${option#-}( |$)" "$SOURCE/doc/smallprobe.1" ||
+			fail "smallprobe.1 does not know $option"
+	done <options
+}
