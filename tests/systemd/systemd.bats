@@ -1,0 +1,292 @@
+#!/usr/bin/env bats
+# The service as it is installed, under a real systemd: start, reload, restart, crash, watchdog, sockets, sandbox.
+# shellcheck disable=SC2016 # what sh gets in quotes is for that sh
+
+load machine
+
+setup_file()
+{
+	machine_start
+	inside cp /etc/smallservd/smallservd.conf /etc/smallservd/as-installed
+}
+
+teardown_file()
+{
+	machine_stop
+}
+
+setup()
+{
+	machine_reset
+}
+
+teardown()
+{
+	[[ -n ${BATS_TEST_COMPLETED:-} || -n ${BATS_TEST_SKIPPED:-} ]] || journal --lines 60 || true
+}
+
+# The number of workers, of what the service says of itself.
+workers()
+{
+	[[ $(property StatusText) =~ ([0-9]+)\ workers ]] && echo "${BASH_REMATCH[1]}"
+}
+
+version()
+{
+	inside systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p'
+}
+
+# The exposure of the service is at most LIMIT, in tenths.
+exposed_at_most()
+{
+	local said tenths
+	said=$(inside systemd-analyze --no-pager security smallservd.service | tail -n 1)
+	[[ $said =~ :\ ([0-9]+)\.([0-9])\  ]] || fail "no figure: $said" || return
+	tenths=$((BASH_REMATCH[1] * 10 + BASH_REMATCH[2]))
+	echo "# systemd $(version): ${said#*for }" >&3
+	((tenths <= $1)) || fail "exposed by $tenths tenths, not $1"
+}
+
+@test "systemd: the machine runs, and nothing in it failed" {
+	[[ $(inside systemctl is-system-running) == running ]] || fail "$(inside systemctl --failed --no-pager)"
+}
+
+@test "systemd: systemd-analyze verify has nothing to say" {
+	run -0 inside systemd-analyze --man=no verify smallservd.service smallservd.socket
+	[[ -z $output ]] || fail "$output"
+}
+
+@test "systemd: the service starts, says so, and serves as its own user with one capability" {
+	run -0 inside systemctl start smallservd.service
+	has_property ActiveState active
+	has_property NRestarts 0
+	[[ $(property StatusText) =~ ^2\ services,\ 8\ endpoints,\ [0-9]+\ workers$ ]]
+	[[ $(inside systemctl status --no-pager smallservd.service) == *'active (running)'* ]]
+	serves
+	local pid uid status set
+	pid=$(main_pid)
+	uid=$(inside id -u _smallservd)
+	[[ $uid -gt 0 ]]
+	status=$(inside cat "/proc/$pid/status")
+	grep -qE "^Uid:	$uid	$uid	$uid	$uid\$" <<<"$status"
+	for set in Inh Prm Eff Bnd Amb; do
+		grep -qE "^Cap$set:	0+400\$" <<<"$status" || fail "$status"
+	done
+	grep -qE '^NoNewPrivs:	1$' <<<"$status"
+	grep -qE '^Seccomp:	2$' <<<"$status"
+	run ! journal_has sandbox # that it went on without a filter of its own
+}
+
+@test "systemd: an orderly stop is a success" {
+	inside systemctl start smallservd.service
+	inside systemctl stop smallservd.service
+	has_property ActiveState inactive
+	has_property Result success
+	has_property ExecMainStatus 0
+}
+
+@test "systemd: it can be enabled, service and sockets" {
+	inside systemctl enable --quiet smallservd.service smallservd.socket
+	[[ $(inside systemctl is-enabled smallservd.service smallservd.socket) == $'enabled\nenabled' ]]
+	inside systemctl disable --quiet smallservd.service smallservd.socket
+}
+
+@test "systemd: a restart serves anew" {
+	inside systemctl start smallservd.service
+	local pid
+	pid=$(main_pid)
+	inside systemctl restart smallservd.service
+	runs_anew "$pid"
+	serves
+}
+
+@test "systemd: reload puts a changed file in force in the same process, on a port below 1024 too" {
+	inside systemctl start smallservd.service
+	local pid
+	pid=$(main_pid)
+	run ! ask -z localhost 9
+	configure '/^\[discard\]/,/^port/ s/^enabled = no/enabled = yes/'
+	run -0 inside systemctl reload smallservd.service
+	wait_until ask -z localhost 9
+	has_property ActiveState active
+	has_property MainPID "$pid"
+	serves
+	configure ''
+	run -0 inside systemctl reload smallservd.service
+	wait_until refuses 9
+}
+
+refuses()
+{
+	! ask -z localhost "$1"
+}
+
+@test "systemd: reload of a file with a mistake fails and changes nothing" {
+	inside systemctl start smallservd.service
+	local pid
+	pid=$(main_pid)
+	configure 's/^port = 7/prot = 7/'
+	run -1 inside systemctl reload smallservd.service
+	wait_until journal_has 'smallservd\.conf:[0-9]+: \[echo\] prot: '
+	has_property ActiveState active
+	has_property MainPID "$pid"
+	serves
+}
+
+@test "systemd: a file with a mistake is not retried" {
+	configure 's/^port = 7/prot = 7/'
+	run -1 inside systemctl start smallservd.service
+	wait_until has_property ActiveState failed
+	has_property ExecMainStatus 2
+	has_property NRestarts 0
+}
+
+@test "systemd: a crash is mended by a restart" {
+	inside systemctl start smallservd.service
+	local pid
+	pid=$(main_pid)
+	inside kill -SEGV "$pid"
+	wait_until runs_anew "$pid"
+	has_property NRestarts 1
+	serves
+}
+
+@test "systemd: the watchdog ends a process that hangs, and it is started again" {
+	drop_in smallservd.service watchdog <<<$'[Service]\nWatchdogSec=3s'
+	inside systemctl start smallservd.service
+	local pid
+	pid=$(main_pid)
+	inside kill -STOP "$pid"
+	wait_until runs_anew "$pid"
+	journal_has 'Watchdog timeout'
+	serves
+}
+
+@test "systemd: the journal has the fields of a service, a client, and a place in the file" {
+	configure '/^\[echo\]/ a log_connections = yes'
+	inside systemctl start smallservd.service
+	ask -N localhost 7 <<<"hello"
+	wait_until journal_has 'closed: client' SERVICE=echo TRANSPORT=tcp
+	local entry
+	entry=$(journal --output json SERVICE=echo | grep 'closed: client')
+	grep -qE '"SOURCE":"(127\.0\.0\.1|\[::1\]):[0-9]+"' <<<"$entry" || fail "$entry"
+	grep -qE '"_COMM":"smallservd"' <<<"$entry" || fail "$entry"
+	entry=$(journal --output json SERVICE=daytime TRANSPORT=udp | grep --max-count 1 'listening on udp')
+	grep -qE '"CONFIG_FILE":"/etc/smallservd/smallservd\.conf"' <<<"$entry" || fail "$entry"
+	grep -qE '"CONFIG_LINE":"[0-9]+"' <<<"$entry" || fail "$entry"
+	run ! journal_has daytime SERVICE=echo
+}
+
+@test "systemd: it can write nowhere but to devices and the sockets of systemd" {
+	inside systemctl start smallservd.service
+	local found expected
+	expected=$(printf '%s\n' /dev/full /dev/null /dev/pts/ptmx /dev/random /dev/tty /dev/urandom /dev/zero \
+		/run/systemd/journal/dev-log /run/systemd/journal/socket /run/systemd/notify)
+	# systemd 257 adds the journal's third socket
+	found=$(inside nsenter --target "$(main_pid)" --mount setpriv --reuid _smallservd --regid _smallservd --clear-groups \
+		find / -path /proc -prune -o ! -type l -writable -print 2>/dev/null | grep -vx /run/systemd/journal/stdout | LC_ALL=C sort)
+	[[ $found == "$expected" ]] || fail "$found"
+}
+
+# The listening sockets of the installed configuration, COUNT times each.
+listening()
+{
+	local i endpoint
+	for ((i = 0; i < $1; i++)); do
+		for endpoint in 127.0.0.1:7 127.0.0.1:13 '[::1]:7' '[::1]:13'; do
+			printf '%s\n' "tcp $endpoint" "udp $endpoint"
+		done
+	done | LC_ALL=C sort
+}
+
+descriptors()
+{
+	inside bash -s "$(main_pid)" <"$BATS_TEST_DIRNAME/descriptors"
+}
+
+@test "systemd: its descriptors are those of its endpoints and loops, and no other" {
+	inside systemctl start smallservd.service
+	local found
+	found=$(descriptors)
+	[[ $(grep -E '^(tcp|udp) ' <<<"$found") == "$(listening "$(workers)")" ]] || fail "$found"
+	[[ $(grep -vE '^(tcp|udp) ' <<<"$found" | uniq) == $'/dev/null\nanon_inode:[eventfd]\nanon_inode:[eventpoll]\npipe\nunix' ]] ||
+		fail "$found"
+	[[ $(grep -c '^unix$' <<<"$found") -le 3 ]] || fail "$found" # standard output and error, and the journal's
+}
+
+@test "systemd: exposed by 1.3 at most, while it binds ports 7 and 13 itself" {
+	exposed_at_most 13
+}
+
+@test "systemd: with the socket unit a client starts the service, over TCP and over UDP" {
+	inside systemctl start smallservd.socket
+	has_property ActiveState inactive
+	[[ $(ask -4 -N localhost 7 <<<"hello") == hello ]]
+	has_property ActiveState active
+	serves
+	[[ $(descriptors | grep -E '^(tcp|udp) ') == "$(listening 1)" ]] || fail "$(descriptors)"
+	inside systemctl stop smallservd.socket smallservd.service
+	inside systemctl start smallservd.socket
+	has_property ActiveState inactive
+	[[ $(ask -6 -u -W 1 localhost 7 <<<"hello") == hello ]]
+	has_property ActiveState active
+	serves
+}
+
+@test "systemd: with the socket unit a restart refuses no connection" {
+	inside systemctl start smallservd.socket smallservd.service
+	local clients i pid
+	nsenter --target "$MACHINE" --net timeout 240 python3 "$BATS_TEST_DIRNAME/clients.py" 7 "$BATS_TEST_TMPDIR/enough" \
+		</dev/null >clients 2>&1 3>&- 4>&- &
+	clients=$!
+	wait_until grep -qx first clients
+	for i in 1 2 3; do
+		pid=$(main_pid)
+		inside systemctl restart smallservd.service
+		runs_anew "$pid" || fail "restart $i"
+	done
+	touch "$BATS_TEST_TMPDIR/enough"
+	wait "$clients" || fail "$(cat clients)"
+	[[ $(wc -l <clients) == 2 && $(tail -n 1 clients) =~ ^served:\ [0-9]+$ ]] || fail "$(cat clients)"
+	echo "# $(tail -n 1 clients) over 3 restarts" >&3
+}
+
+@test "systemd: with the drop-in it serves without a network and a capability of its own, exposed by 0.3 at most" {
+	use_example private-network
+	inside systemctl start smallservd.socket
+	serves
+	local status set
+	status=$(inside cat "/proc/$(main_pid)/status")
+	for set in Inh Prm Eff Bnd Amb; do
+		grep -qE "^Cap$set:	0+\$" <<<"$status" || fail "$status"
+	done
+	[[ $(inside readlink "/proc/$(main_pid)/ns/net") != "$(inside readlink /proc/1/ns/net)" ]]
+	run -0 inside systemd-analyze --man=no verify smallservd.service smallservd.socket
+	[[ -z $output ]] || fail "$output"
+	exposed_at_most 3
+	run -0 inside systemctl reload smallservd.service
+	serves
+}
+
+@test "systemd: with the drop-in notify-reload works, where systemd knows it and where not" {
+	use_example notify-reload
+	inside systemctl start smallservd.service
+	local pid
+	pid=$(main_pid)
+	if (($(version) >= 253)); then
+		has_property Type notify-reload
+	else
+		has_property Type notify
+	fi
+	configure '/^\[discard\]/,/^port/ s/^enabled = no/enabled = yes/'
+	run -0 inside systemctl reload smallservd.service
+	if (($(version) >= 253)); then
+		ask -z localhost 9 # it has waited
+	fi
+	wait_until ask -z localhost 9
+	configure 's/^port = 7/prot = 7/'
+	run -1 inside systemctl reload smallservd.service
+	wait_until has_property ActiveState active
+	has_property MainPID "$pid"
+	serves
+}
