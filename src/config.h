@@ -34,7 +34,7 @@ struct config_daemon {
 	int syslog_facility;
 	int64_t max_connections; /* 0: auto */
 	int64_t stop_timeout_ms;
-	int sandbox;                   /* enum config_sandbox */
+	int sandbox; /* enum config_sandbox */
 	int64_t drain_timeout_ms;
 	char *include;                 /* NULL: none */
 	struct config_origin *origins; /* a row of config_daemon_options each */
