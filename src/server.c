@@ -142,9 +142,14 @@ static bool create_workers(struct server *server)
 	return server->tcp != NULL && server->udp != NULL;
 }
 
-static bool start_workers(struct server *server)
+/* Each has a table of descriptors of its own, unless one has to deal out to the others what it accepts. */
+static bool start_workers(struct server *server, const struct change *change)
 {
+	bool separate = !serving_deals(change) && worker_can_own_descriptors();
+
 	for (unsigned i = 0; i < server->worker_count; i++) {
+		if (separate)
+			worker_own_descriptors(server->workers[i]);
 		int error = worker_start(server->workers[i]);
 		if (error != 0) {
 			log_error("cannot start worker %u: %s", i, strerror(error));
@@ -341,7 +346,7 @@ bool server_start(struct server *server)
 	struct change *change = prepare_start(server);
 	if (change == NULL)
 		return false;
-	if (!write_pid_file(server) || !give_up_root(server) || !confine(server) || !start_workers(server) ||
+	if (!write_pid_file(server) || !give_up_root(server) || !confine(server) || !start_workers(server, change) ||
 	    !start_watchdog(server) || event_add(server->report_timer, &minute) < 0) {
 		serving_cancel(change);
 		return false;

@@ -549,6 +549,16 @@ static void change_free(struct change *change)
 	free(change);
 }
 
+bool serving_deals(const struct change *change)
+{
+	for (size_t i = 0; i < change->entry_count; i++) {
+		const struct place *place = change->entries[i].place;
+		if (place != NULL && place->endpoint->handed && place->endpoint->transport == TRANSPORT_TCP)
+			return true;
+	}
+	return false;
+}
+
 void serving_cancel(struct change *change)
 {
 	if (change == NULL)

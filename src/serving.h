@@ -44,6 +44,10 @@ struct change;
 struct change *serving_prepare(struct serving *serving, struct config *config, struct endpoint_pool *pool,
 			       struct problems *problems);
 
+/* Whether CHANGE, that of the start, has a socket from whose one worker the others get their connections. No later change
+ * can have one that the start has not. */
+bool serving_deals(const struct change *change);
+
 /* Gives CHANGE up: what it has opened or taken from a pool is closed. NULL is fine. */
 void serving_cancel(struct change *change);
 

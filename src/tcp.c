@@ -30,6 +30,7 @@ struct side {
 	_Atomic(struct dealt *) dealt;
 	struct mail resume, end; /* a place is free; end everything */
 	struct mail end_removed, take_dealt;
+	struct mail at_end; /* of the thread */
 };
 
 struct tcp {
@@ -46,7 +47,7 @@ struct tcp_listener {
 	struct side *side;
 	struct runtime *runtime;
 	struct event event;
-	int fd;
+	int fd; /* main's; the event has the worker's */
 	bool paused, stopping, stopped;
 	bool shared;                  /* others accept from it too */
 	unsigned rounds_left;         /* of a shared one that stops: its queue may never be empty */
@@ -637,7 +638,10 @@ static void stopped(struct tcp_listener *listener)
 	if (listener->stopped)
 		return;
 	listener->stopped = true;
-	event_del(&listener->event);
+	if (event_initialized(&listener->event)) {
+		event_del(&listener->event);
+		worker_drop_fd(listener->side->worker, event_get_fd(&listener->event));
+	}
 	*listener->link = listener->next;
 	if (listener->next != NULL)
 		listener->next->link = listener->link;
@@ -787,8 +791,12 @@ static void start(void *argument)
 		listener->next->link = &listener->next;
 	side->listeners = listener;
 	runtime_hold(listener->runtime, worker_index(side->worker));
-	event_assign(&listener->event, worker_base(side->worker), listener->fd, EV_READ | EV_PERSIST, on_acceptable,
-		     listener);
+	int fd = worker_take_fd(side->worker, listener->fd);
+	if (fd < 0) {
+		log_error("%s: cannot take a listener over: %s", listener->runtime->config->name, strerror(errno));
+		return;
+	}
+	event_assign(&listener->event, worker_base(side->worker), fd, EV_READ | EV_PERSIST, on_acceptable, listener);
 	if (event_add(&listener->event, NULL) < 0)
 		log_error("%s: cannot watch a listener: out of memory", listener->runtime->config->name);
 }
@@ -812,8 +820,10 @@ static void stop(void *argument)
 	struct tcp_listener *listener = argument;
 	listener->stopping = true;
 	listener->rounds_left = SHARED_ROUNDS;
-	if (!listener->paused)
-		on_acceptable(listener->fd, EV_READ, listener);
+	if (!event_initialized(&listener->event))
+		stopped(listener);
+	else if (!listener->paused)
+		on_acceptable(event_get_fd(&listener->event), EV_READ, listener);
 }
 
 /* Ends a connection of a service that was removed, once its time is over. */
@@ -843,6 +853,12 @@ static void end_all(void *argument)
 	wheel_each(side->wheel, end_now);
 }
 
+static void on_thread_end(void *argument)
+{
+	struct side *side = argument;
+	wheel_each(side->wheel, end_now);
+}
+
 /* --- what the main thread does --- */
 
 static bool side_init(struct side *side, struct tcp *tcp, struct worker *worker)
@@ -854,6 +870,8 @@ static bool side_init(struct side *side, struct tcp *tcp, struct worker *worker)
 	side->end = (struct mail){.run = end_all, .argument = side};
 	side->end_removed = (struct mail){.run = end_removed, .argument = side};
 	side->take_dealt = (struct mail){.run = take_dealt, .argument = side};
+	side->at_end = (struct mail){.run = on_thread_end, .argument = side};
+	worker_at_end(worker, &side->at_end);
 	side->wheel = wheel_new(worker_base(worker), on_deadline);
 	side->scratch = malloc(TCP_SCRATCH_SIZE);
 	side->retry = evtimer_new(worker_base(worker), on_retry, side);
@@ -893,13 +911,9 @@ void tcp_free(struct tcp *tcp)
 {
 	if (tcp == NULL)
 		return;
-	atomic_store(&tcp->draining, false);
 	for (unsigned i = 0; i < tcp->count; i++) {
 		struct side *side = &tcp->sides[i];
-		if (side->wheel != NULL) {
-			take_back_dealt(side);
-			wheel_each(side->wheel, end_now);
-		}
+		take_back_dealt(side);
 		wheel_free(side->wheel);
 		slab_clear(&side->connections);
 		free(side->scratch);

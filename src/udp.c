@@ -79,7 +79,7 @@ struct udp_socket {
 	struct runtime *runtime;
 	struct metrics_block *counters;
 	struct event readable, writable;
-	int fd;
+	int fd; /* main's until the start, then the worker's; -1: it could not be taken over */
 	struct socket_address address;
 	bool wants_control; /* a wildcard hears which address was asked; dscp = copy hears the class */
 	bool batching;
@@ -691,6 +691,12 @@ static void start(void *argument)
 	struct event_base *base = worker_base(socket->side->worker);
 	int on = 0;
 	socklen_t length = sizeof on;
+
+	socket->fd = worker_take_fd(socket->side->worker, socket->fd);
+	if (socket->fd < 0) {
+		log_error("%s: cannot take a socket over: %s", socket->runtime->config->name, strerror(errno));
+		return;
+	}
 	if (getsockopt(socket->fd, IPPROTO_UDP, UDP_GRO, &on, &length) == 0 && on != 0)
 		socket->asked_trains = socket->hears_trains = true; /* it was somebody else's before */
 	event_assign(&socket->readable, base, socket->fd, EV_READ | EV_PERSIST, on_readable, socket);
@@ -722,6 +728,7 @@ static void finish_stop(struct udp_socket *socket)
 	if (socket->unsent != NULL)
 		return; /* on_writable goes on */
 	event_del(&socket->readable);
+	worker_drop_fd(socket->side->worker, socket->fd);
 	runtime_release(socket->runtime, worker_index(socket->side->worker));
 	mailbox_post(socket->main, socket->done);
 }
@@ -746,7 +753,9 @@ static void stop(void *argument)
 {
 	struct udp_socket *socket = argument;
 	socket->stopping = true;
-	if (socket->unsent == NULL)
+	if (socket->fd < 0)
+		mailbox_post(socket->main, socket->done);
+	else if (socket->unsent == NULL)
 		finish_stop(socket);
 }
 

@@ -1,15 +1,20 @@
 /* worker.c: a thread, its event_base, its mailbox. */
 #include "worker.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <event2/event.h>
 #include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,8 +31,11 @@ struct worker {
 	bool running;
 	struct event_base *base;
 	struct mailbox *mailbox;
-	struct mail stop;
+	struct mail stop, *at_end;
 	uint64_t random;
+	int main_table; /* a pidfd, by which main's descriptors are reached; -1: the table is shared */
+	int start_error;
+	sem_t started;
 };
 
 static struct mail *mailbox_take(struct mailbox *mailbox)
@@ -126,6 +134,8 @@ struct worker *worker_new(unsigned index)
 	if (worker == NULL)
 		return NULL;
 	worker->index = index;
+	worker->main_table = -1;
+	sem_init(&worker->started, 0, 0);
 	worker->stop.run = on_stop;
 	worker->stop.argument = worker;
 	if (getrandom(&worker->random, sizeof worker->random, GRND_NONBLOCK) < 0)
@@ -142,10 +152,110 @@ fail:
 	return NULL;
 }
 
+/* --- descriptors --- */
+
+/* The names are younger than some C libraries. */
+static int open_main_table(void)
+{
+	return (int)syscall(SYS_pidfd_open, getpid(), 0);
+}
+
+static int take_from(int table, int fd)
+{
+	return (int)syscall(SYS_pidfd_getfd, table, fd, 0);
+}
+
+#if defined(__SANITIZE_THREAD__)
+#define BUILT_WITH_TSAN true
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define BUILT_WITH_TSAN true
+#endif
+#endif
+#ifndef BUILT_WITH_TSAN
+#define BUILT_WITH_TSAN false
+#endif
+
+static const char descriptors_folder[] = "/proc/thread-self/fd";
+
+bool worker_can_own_descriptors(void)
+{
+	if (BUILT_WITH_TSAN) /* it takes one number in two tables for one descriptor, and finds races on it */
+		return false;
+	int table = open_main_table();
+	int taken = table < 0 ? -1 : take_from(table, table);
+	bool can = taken >= 0 && access(descriptors_folder, R_OK) == 0;
+	if (taken >= 0)
+		close(taken);
+	if (table >= 0)
+		close(table);
+	return can;
+}
+
+void worker_own_descriptors(struct worker *worker)
+{
+	worker->main_table = open_main_table();
+}
+
+static void close_if_connected(int fd)
+{
+	struct stat status;
+	if (fd > STDERR_FILENO && fstat(fd, &status) == 0 && (S_ISSOCK(status.st_mode) || S_ISFIFO(status.st_mode)))
+		close(fd);
+}
+
+/* What main had open stands in the copy, too: a socket or a pipe that main closes would live on in it, unseen. The rest are
+ * what mail and events need. Returns 0 or an errno. */
+static int close_connected(void)
+{
+	DIR *folder = opendir(descriptors_folder);
+	if (folder == NULL)
+		return errno;
+	for (const struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder))
+		close_if_connected(atoi(entry->d_name)); /* "." and ".." are 0: standard input, which stays */
+	closedir(folder);
+	return 0;
+}
+
+static int leave_main_table(struct worker *worker)
+{
+	if (worker->main_table < 0)
+		return 0;
+	if (unshare(CLONE_FILES) == 0)
+		return close_connected();
+	close(worker->main_table); /* then it is shared, as with any thread */
+	worker->main_table = -1;
+	return 0;
+}
+
+int worker_take_fd(const struct worker *worker, int fd)
+{
+	return worker->main_table < 0 ? fd : take_from(worker->main_table, fd);
+}
+
+void worker_drop_fd(const struct worker *worker, int fd)
+{
+	if (worker->main_table >= 0)
+		close(fd);
+}
+
+void worker_at_end(struct worker *worker, struct mail *mail)
+{
+	worker->at_end = mail;
+}
+
+/* --- the thread --- */
+
 static void *worker_run(void *argument)
 {
 	struct worker *worker = argument;
+	worker->start_error = leave_main_table(worker);
+	sem_post(&worker->started);
+	if (worker->start_error != 0)
+		return NULL;
 	event_base_dispatch(worker->base);
+	if (worker->at_end != NULL)
+		worker->at_end->run(worker->at_end->argument);
 	return NULL;
 }
 
@@ -161,6 +271,9 @@ int worker_start(struct worker *worker)
 	if (error == 0) {
 		snprintf(name, sizeof name, "worker-%u", worker->index);
 		pthread_setname_np(worker->thread, name);
+		while (sem_wait(&worker->started) < 0) /* what main opens from here on is main's alone */
+			;
+		error = worker->start_error;
 	}
 	return error;
 }
@@ -181,6 +294,9 @@ void worker_free(struct worker *worker)
 	mailbox_free(worker->mailbox);
 	if (worker->base != NULL)
 		event_base_free(worker->base);
+	if (worker->main_table >= 0)
+		close(worker->main_table);
+	sem_destroy(&worker->started);
 	free(worker);
 }
 

@@ -3,6 +3,7 @@
 #define SMALLSERVD_WORKER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct event_base;
@@ -31,6 +32,22 @@ struct worker;
 
 /* A worker whose thread does not run yet, so its base may be filled. NULL: errno says why. */
 struct worker *worker_new(unsigned index);
+
+/* Whether the kernel, and whatever filters system calls, let a thread have a table of descriptors of its own and take
+ * from that of main: Linux 5.6 or later, with /proc. */
+bool worker_can_own_descriptors(void);
+
+/* Before worker_start: the thread gets a table of descriptors of its own, so that no worker pays for the locks and references
+ * that the kernel needs where threads share one. It starts without any socket or pipe of main's. */
+void worker_own_descriptors(struct worker *worker);
+
+/* Has MAIL run by the thread as its last, when its loop has ended: what it opened must be closed there. Before worker_start. */
+void worker_at_end(struct worker *worker, struct mail *mail);
+
+/* What the worker is to call FD of main, until worker_drop_fd, after which main may close FD. -1: errno says why. For the
+ * worker's own thread. */
+int worker_take_fd(const struct worker *worker, int fd);
+void worker_drop_fd(const struct worker *worker, int fd);
 
 /* Starts the thread, with every signal blocked. Returns 0 or an errno. */
 int worker_start(struct worker *worker);

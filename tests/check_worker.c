@@ -1,5 +1,6 @@
 /* check_worker.c: mail is run once, in order, by the thread it was posted to, and none is lost. */
 #include <event2/event.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
@@ -7,6 +8,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "check_run.h"
 #include "check_threads.h"
@@ -130,6 +132,108 @@ START_TEST(a_stop_comes_after_the_mail_that_is_queued)
 	worker_stop(worker);
 	ck_assert_uint_eq(first.runs, 1);
 	ck_assert_uint_eq(second.runs, 1);
+}
+END_TEST
+
+/* A pipe whose writing end is taken over by the worker and closed by main. */
+struct handed {
+	int fds[2];
+	int taken;
+	sem_t ran;
+};
+
+static void take(void *argument)
+{
+	struct handed *handed = argument;
+	handed->taken = worker_take_fd(worker, handed->fds[1]);
+	sem_post(&handed->ran);
+}
+
+static void write_and_drop(void *argument)
+{
+	struct handed *handed = argument;
+	ck_assert_int_eq(write(handed->taken, "x", 1), 1);
+	worker_drop_fd(worker, handed->taken);
+	sem_post(&handed->ran);
+}
+
+static void handed_init(struct handed *handed)
+{
+	*handed = (struct handed){.taken = -1};
+	ck_assert_int_eq(pipe(handed->fds), 0);
+	sem_init(&handed->ran, 0, 0);
+}
+
+static bool has_ended(int fd)
+{
+	struct pollfd ready = {.fd = fd, .events = POLLIN};
+	char byte;
+	return poll(&ready, 1, 0) == 1 && read(fd, &byte, 1) == 0;
+}
+
+START_TEST(a_worker_with_a_table_of_its_own_keeps_what_it_took_until_it_drops_it)
+{
+	struct handed handed;
+	char byte;
+	struct mail taking = {.run = take, .argument = &handed}, writing = {.run = write_and_drop, .argument = &handed};
+	if (!worker_can_own_descriptors())
+		return; /* then there is nothing to promise: the table is shared */
+	worker_own_descriptors(worker);
+	ck_assert_int_eq(worker_start(worker), 0);
+	handed_init(&handed); /* younger than the worker's table */
+	worker_post(worker, &taking);
+	await(&handed.ran);
+	ck_assert_int_ge(handed.taken, 0);
+	close(handed.fds[1]);
+	ck_assert(!has_ended(handed.fds[0]));
+	worker_post(worker, &writing);
+	await(&handed.ran);
+	ck_assert_int_eq(read(handed.fds[0], &byte, 1), 1);
+	ck_assert_msg(has_ended(handed.fds[0]), "somebody holds it still");
+	close(handed.fds[0]);
+}
+END_TEST
+
+START_TEST(a_worker_with_a_table_of_its_own_does_not_keep_mains_sockets_open)
+{
+	struct handed handed;
+	handed_init(&handed);
+	if (worker_can_own_descriptors())
+		worker_own_descriptors(worker);
+	ck_assert_int_eq(worker_start(worker), 0);
+	close(handed.fds[1]);
+	ck_assert(has_ended(handed.fds[0]));
+	close(handed.fds[0]);
+}
+END_TEST
+
+START_TEST(a_worker_that_shares_the_table_takes_a_descriptor_as_it_is)
+{
+	struct handed handed;
+	struct mail taking = {.run = take, .argument = &handed};
+	ck_assert_int_eq(worker_start(worker), 0);
+	handed_init(&handed);
+	worker_post(worker, &taking);
+	await(&handed.ran);
+	ck_assert_int_eq(handed.taken, handed.fds[1]);
+	close(handed.fds[0]);
+	close(handed.fds[1]);
+}
+END_TEST
+
+START_TEST(the_last_mail_runs_on_the_thread_when_its_loop_has_ended)
+{
+	struct counted first, last;
+	counted_init(&first);
+	counted_init(&last);
+	worker_at_end(worker, &last.mail);
+	ck_assert_int_eq(worker_start(worker), 0);
+	worker_post(worker, &first.mail);
+	await(&first.ran);
+	ck_assert_uint_eq(last.runs, 0);
+	worker_stop(worker);
+	ck_assert_uint_eq(last.runs, 1);
+	ck_assert(pthread_equal(first.thread, last.thread));
 }
 END_TEST
 
@@ -394,6 +498,10 @@ static Suite *suite(void)
 	TCase *thread = tcase_create("thread");
 	tcase_add_checked_fixture(thread, setup, teardown);
 	tcase_set_timeout(thread, 60);
+	tcase_add_test(thread, a_worker_with_a_table_of_its_own_keeps_what_it_took_until_it_drops_it);
+	tcase_add_test(thread, a_worker_with_a_table_of_its_own_does_not_keep_mains_sockets_open);
+	tcase_add_test(thread, a_worker_that_shares_the_table_takes_a_descriptor_as_it_is);
+	tcase_add_test(thread, the_last_mail_runs_on_the_thread_when_its_loop_has_ended);
 	tcase_add_test(thread, a_worker_that_never_ran_can_be_stopped_and_freed);
 	tcase_add_test(thread, a_stopped_worker_can_be_started_again);
 	tcase_add_test(thread, a_worker_leaves_signals_to_the_main_thread);
