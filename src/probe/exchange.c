@@ -231,7 +231,7 @@ static void on_over(evutil_socket_t fd, short what, void *context)
 	flow_free(exchange->flow);
 	exchange->stream = NULL;
 	exchange->flow = NULL;
-	if (exchange->run->stopped || is_rounds_end(exchange))
+	if (exchange->run->stopped || is_rounds_end(exchange) || report_is_lost())
 		run_stop(exchange->run);
 	else
 		event_add(exchange->round_timer, &delay);

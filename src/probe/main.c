@@ -78,6 +78,7 @@ static int wait_for_service(const struct options *options, struct target *target
 	attempt.silent = true;
 	attempt.count = 1;
 	attempt.mtu = attempt.reconnect = false;
+	attempt.max_loss = 0;
 	while ((left_ms = ends_ms - now_ms()) > 0) {
 		attempt.deadline_ms = left_ms;
 		attempt.timeout_ms = options->timeout_ms < left_ms ? options->timeout_ms : left_ms;

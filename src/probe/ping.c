@@ -259,6 +259,10 @@ static void on_send_due(evutil_socket_t fd, short what, void *context)
 
 	(void)fd;
 	(void)what;
+	if (report_is_lost()) {
+		run_stop(ping->run);
+		return;
+	}
 	for (int i = 0; i < SENDS_A_WAKE_UP && ping->due_ns <= now && !all_sent(ping); i++) {
 		send_request(ping);
 		ping->due_ns += interval_ns;
@@ -410,7 +414,7 @@ static void on_retry(evutil_socket_t fd, short what, void *context)
 	run_stop(ping->run);
 }
 
-/* UDP takes the first address that the kernel has a route to. */
+/* The first address is the one that getaddrinfo prefers, which looks at what can be reached. */
 static bool open_flow(struct ping *ping)
 {
 	static const struct flow_calls calls = {.on_datagram = on_datagram, .on_refusal = on_refusal};

@@ -16,8 +16,7 @@ static void print_time(void)
 static void print_line(const struct options *options, enum report_tone tone, const char *format, va_list values)
 	__attribute__((format(printf, 3, 0)));
 
-/* Each line leaves at once: a reader at the other end of a pipe is told when it happens. Whether stdout took them all is asked at the
- * end. */
+/* Each line leaves at once: a reader at the other end of a pipe is told when it happens. */
 static void print_line(const struct options *options, enum report_tone tone, const char *format, va_list values)
 {
 	static const char *const colours[] = {
@@ -90,6 +89,11 @@ void report_text(const struct options *options, const char *bytes, size_t length
 	if (length > 0 && end[-1] != '\n')
 		putchar('\n');
 	fflush(stdout);
+}
+
+bool report_is_lost(void)
+{
+	return ferror(stdout);
 }
 
 void report_error(const char *format, ...)

@@ -19,6 +19,9 @@ void report_summary(const struct options *options, enum report_tone tone, const 
 /* Prints an answer's text; what could command a terminal is written as \x1b. */
 void report_text(const struct options *options, const char *bytes, size_t length);
 
+/* Whether stdout did not take what was printed, so that nobody sees it any more. */
+bool report_is_lost(void);
+
 /* Prints what went wrong to stderr, once. */
 void report_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -136,13 +136,18 @@ void run_note_unreached(struct run *run, const char *format, ...)
 	va_end(values);
 }
 
+/* What is still in flight at the end is neither lost nor answered; but an end without any answer is no success. */
 static int exit_status(const struct run *run, const struct series_counts *counts)
 {
-	if (!run->reached && run->failure[0] != '\0')
+	const struct options *options = run->options;
+
+	if (!run->reached && (run->failure[0] != '\0' || !options->udp))
 		return EXIT_NO_CONNECTION;
 	if (run->failed || run->wrong || counts->corrupted || counts->wrong_source || counts->unexpected)
 		return EXIT_WRONG;
-	return series_loss(counts) > run->options->max_loss ? EXIT_WRONG : EXIT_RIGHT;
+	if (counts->received == 0 && options->max_loss < 100)
+		return EXIT_WRONG;
+	return series_loss(counts) > options->max_loss ? EXIT_WRONG : EXIT_RIGHT;
 }
 
 static const char *transport_of(const struct options *options)
@@ -239,6 +244,10 @@ static bool write_json(const struct run *run, const struct series_counts *counts
 int run_finish(struct run *run)
 {
 	struct series_counts counts = series_counts(run->series);
+
+	if (!run->reached && !run->options->udp && run->failure[0] == '\0')
+		run_note_unreached(run, "connect to %s port %u: not done at the end", run->target->host,
+				   (unsigned)run->target->port);
 	struct rtt_summary rtt = rtt_summary(&run->rtt);
 	int status = exit_status(run, &counts);
 
@@ -254,5 +263,5 @@ int run_finish(struct run *run)
 		if (run->summarize)
 			run->summarize(run->context, NULL);
 	}
-	return ferror(stdout) ? EXIT_WRONG : status;
+	return report_is_lost() ? EXIT_WRONG : status;
 }

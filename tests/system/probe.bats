@@ -385,6 +385,38 @@ probe_with_hosts() {
 	has '2 sent, 2 received'
 }
 
+@test "probe: no answer is no success, whatever ends it" {
+	start_server silent
+	run -1 probe -w 0.2 echo "127.0.0.1:$PORT"
+	has '1 sent, 0 received'
+	run -1 probe -w 0.2 -W 9 daytime "127.0.0.1:$PORT"
+	run -1 probe --wait 0.3 echo "127.0.0.1:$PORT"
+	has 'did not answer within 0.3 s'
+	run -1 probe --wait 0.3 --max-loss 100 daytime "127.0.0.1:$PORT"
+	start_server datagrams swallow
+	run -1 probe -u -w 0.2 echo "127.0.0.1:$PORT"
+	make_network
+	make_interface
+	run -3 --separate-stderr probe -w 0.2 echo 10.9.0.99
+	[[ $stderr == 'smallprobe: connect to 10.9.0.99 port 7: not done at the end' ]]
+	run -3 probe -W 0.2 daytime 10.9.0.99
+	has 'connect to 10.9.0.99:13: Connection timed out'
+}
+
+# Reads two lines of what COMMAND says; its own status has to be 1 then.
+read_two() {
+	"$@" | head -n 2
+	[[ ${PIPESTATUS[0]} == 1 ]]
+}
+
+@test "probe: it ends when nobody reads what it says" {
+	start_all
+	# without an end of its own it would be stopped by the deadline
+	run -0 read_two timeout "$DEADLINE" "$SMALLPROBE" -i 0.01 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
+	has 'seq=1'
+	run -0 read_two timeout "$DEADLINE" "$SMALLPROBE" -i 0.01 -c 1000000 qotd "127.0.0.1:$(port_of qotd tcp 127.0.0.1)"
+}
+
 @test "probe: --half-close and --early pass with ours, and are told where they do not" {
 	start_all
 	run -0 probe --half-close -s 300000 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
