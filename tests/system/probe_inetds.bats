@@ -1,0 +1,138 @@
+#!/usr/bin/env bats
+# smallprobe against the inetds of others: right with every type that they have, and right about what they do wrong.
+
+load helpers
+
+TYPES=(echo discard daytime chargen time)
+
+setup_file() {
+	[[ -d ${SMALLSERVD_PEERS:-} ]] || skip "SMALLSERVD_PEERS names no folder of unpacked inetds (./dev check fetches them)"
+}
+
+# start_inetd PROGRAM ARGUMENTS...: one of those that were unpacked, in a network of this test alone, with its own libraries.
+start_inetd() {
+	local program=$SMALLSERVD_PEERS/usr/sbin/$1 libraries
+	shift
+	[[ -x $program ]] || skip "$program is not there"
+	libraries=$(printf '%s:' "$SMALLSERVD_PEERS"/{usr/,}lib/*-linux-gnu*)
+	make_network
+	make_interface
+	"${NETWORK[@]}" env LD_LIBRARY_PATH="$libraries" "$program" "$@" </dev/null >inetd.out 2>&1 3>&- 4>&- &
+	HELD+=("$!")
+	wait_until all_listen || {
+		cat inetd.out
+		fail "${program##*/} does not listen"
+	}
+}
+
+all_listen() {
+	[[ $("${NETWORK[@]}" ss -Hlntu 'sport <= 37' | wc -l) -ge $((2 * ${#TYPES[@]})) ]]
+}
+
+# A configuration in the manner of inetd.conf(5).
+write_inetd_conf() {
+	local type
+	for type in "${TYPES[@]}"; do
+		echo "$type stream tcp nowait root internal"
+		echo "$type dgram udp wait root internal"
+	done >inetd.conf
+}
+
+write_xinetd_conf() {
+	local type protocol kind
+	printf 'defaults\n{\n\tinstances = UNLIMITED\n\tper_source = UNLIMITED\n\tcps = 100000 1\n}\n'
+	for type in "${TYPES[@]}"; do
+		for protocol in tcp udp; do
+			kind=$'\tsocket_type = stream\n\twait = no\n'
+			[[ $protocol == tcp ]] || kind=$'\tsocket_type = dgram\n\twait = yes\n'
+			printf 'service %s\n{\n\tid = %s-%s\n\ttype = INTERNAL\n\tprotocol = %s\n%s\tuser = root\n}\n' \
+				"$type" "$type" "$protocol" "$protocol" "$kind"
+		done
+	done
+}
+
+# ask STATUS ARGUMENTS...: one probe, whose output is in $output.
+ask() {
+	run smallprobe -W "$DEADLINE" "${@:2}" 10.9.0.1
+	# shellcheck disable=SC2154 # run sets it
+	[[ $status == "$1" ]] || fail "exit status $status of ${*:2}, not $1: $output"
+}
+
+# What all of them are right with, over both transports.
+check_common() {
+	local over
+	for over in --ipv4 --udp; do
+		ask 0 "$over" -c 20 -i 0.01 echo
+		grep -q '^20 sent, 20 received, 0% lost, 0 duplicated, 0 reordered, 0 late, 0 corrupted' <<<"$output"
+		# over UDP it waits for an answer that must not come
+		ask 0 "$over" -W 1 discard
+		grep -q '^1 sent, 1 received' <<<"$output"
+	done
+}
+
+# check_load OVER
+check_load() {
+	ask 0 "$1" -s 1000 -c 300 --connections 3 --depth 2 echo
+	grep -q '^300 sent, 300 received, 0 lost (0%)$' <<<"$output"
+}
+
+# check_clock TYPE FORMAT: over both transports, and that it is about ours.
+check_clock() {
+	local over offset
+	for over in --ipv4 --udp; do
+		ask 0 "$over" "$1"
+		offset=$(sed -nE "s/^clock [-0-9]+T[:0-9]+Z \($2[^)]*\), offset ([-+][0-9]+)\.[0-9]+ s, .*/\1/p" <<<"$output")
+		[[ -n $offset ]] || fail "no clock of format $2: $output"
+		# half the time that a slow machine takes for the answer is in it
+		((offset > -DEADLINE && offset < DEADLINE)) || fail "$offset s from our clock"
+	done
+}
+
+# check_chargen OVER STATUS PATTERN
+check_chargen() {
+	ask "$2" "$1" chargen
+	grep -qE "$3" <<<"$output" || fail "not said: $3: $output"
+}
+
+readonly LINE='^!"#\$%&.\(\)\*\+,-\./0123456789:;<=>\?@ABCDEFGHIJKLMNOPQRSTUVWXYZ'
+
+@test "inetds: all that xinetd has, and its chargen over UDP, which breaks its pattern at the end" {
+	write_xinetd_conf >xinetd.conf
+	start_inetd xinetd -dontfork -f "$BATS_TEST_TMPDIR/xinetd.conf" -pidfile "$BATS_TEST_TMPDIR/xinetd.pid"
+	check_common
+	check_load --ipv4 # of datagrams that come as fast as they can it drops most
+	check_clock daytime smtp
+	check_clock time time
+	check_chargen --ipv4 0 "$LINE"
+	check_chargen --udp 1 '^1024 bytes from 10\.9\.0\.1:19: .* wrong: not the pattern at byte 1022$'
+}
+
+@test "inetds: all that openbsd-inetd has" {
+	write_inetd_conf
+	start_inetd inetd -i "$BATS_TEST_TMPDIR/inetd.conf"
+	check_common
+	check_load --ipv4
+	check_load --udp
+	check_clock daytime ctime
+	check_clock time time
+	check_chargen --ipv4 0 "$LINE"
+	check_chargen --udp 0 '^74 bytes from 10\.9\.0\.1:19: '
+}
+
+@test "inetds: all that inetutils-inetd has, and its time, which has 8 bytes where a long has" {
+	write_inetd_conf
+	start_inetd inetutils-inetd -d --rate=1000000 --pidfile="$BATS_TEST_TMPDIR/inetd.pid" "$BATS_TEST_TMPDIR/inetd.conf"
+	check_common
+	check_load --ipv4
+	check_load --udp
+	check_clock daytime ctime
+	check_chargen --ipv4 0 "$LINE"
+	check_chargen --udp 0 '^74 bytes from 10\.9\.0\.1:19: '
+	local over
+	for over in --ipv4 --udp; do
+		if [[ $(getconf LONG_BIT) == 64 ]]; then
+			ask 1 "$over" time
+			grep -qE '^8 bytes from 10\.9\.0\.1:37: .* wrong: 8 bytes instead of 4$' <<<"$output"
+		fi
+	done
+}

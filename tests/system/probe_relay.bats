@@ -1,0 +1,143 @@
+#!/usr/bin/env bats
+# smallprobe in the manner of ping through a relay that mistreats datagrams and bytes: each is counted as what it was.
+
+load helpers
+
+# start_relay PROTOCOL FATE...: before an echo of the daemon; its port is in RELAY.
+start_relay() {
+	start_daemon <<-END
+		[daemon]
+		workers = 1
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	python_background relay.out relay.py "$1" "$(port_of echo "$1")" books "${@:2}"
+	wait_for_line relay.out 'port [0-9]+'
+	RELAY=$(sed -n 's/^port //p' relay.out)
+}
+
+# ping STATUS ARGUMENTS...: through the relay; the result as JSON is in `result`.
+ping() {
+	local expected=$1 status=0
+	shift
+	smallprobe --json -i 0.005 "$@" echo "127.0.0.1:$RELAY" >result 2>errors || status=$?
+	[[ $status == "$expected" ]] || {
+		cat result errors
+		fail "exit status $status, not $expected"
+	}
+}
+
+# Holds the result against the relay's books.
+compare() {
+	kill -TERM "$HELPER"
+	wait_for_helper relay.out
+	python relay.py compare "$BATS_TEST_TMPDIR/books" "$BATS_TEST_TMPDIR/result"
+}
+
+# assert_books PYTHON-EXPRESSION: of the books b and the result r
+assert_books() {
+	python3 -c 'import json, sys
+b, r = (json.load(open(name)) for name in ("books", "result"))
+assert eval(sys.argv[1]), (sys.argv[1], b, r)' "$1"
+}
+
+@test "relay: nothing mistreated is nothing counted" {
+	start_relay udp
+	ping 0 -u -c 100 -W "$DEADLINE"
+	compare
+	assert_books 'b["sent"] == b["received"] == 100 and b["fates"] == {}'
+}
+
+@test "relay: lost requests and replies are lost" {
+	start_relay udp request:lose:2 request:lose:3 reply:lose:5 reply:lose:20
+	ping 1 -u -c 100 -W 3
+	compare
+	assert_books 'r["lost"] == 4 and r["loss_percent"] == 4 and b["fates"] == {"lose": 4}'
+}
+
+@test "relay: doubled requests and replies are duplicates" {
+	start_relay udp request:double:2 reply:double:5 reply:double:30
+	ping 0 -u -c 100 -W "$DEADLINE"
+	compare
+	assert_books 'r["duplicated"] == 3 and r["lost"] == 0'
+}
+
+@test "relay: swapped requests and replies are reordered, once each" {
+	start_relay udp request:swap:2 reply:swap:10 reply:swap:50
+	ping 0 -u -c 100 -W "$DEADLINE"
+	compare
+	assert_books 'r["reordered"] == 3 and r["lost"] == 0'
+}
+
+@test "relay: a flipped bit anywhere is corruption of that one reply" {
+	# in the sequence number, the time, the checksum, the pattern, on both ways
+	start_relay udp reply:flip:2=0 reply:flip:4=7 reply:flip:6=63 request:flip:8=64 reply:flip:10=130 request:flip:12=200 \
+		reply:flip:14=447
+	ping 1 -u -c 60 -W "$DEADLINE"
+	compare
+	assert_books 'r["corrupted"] == 7 and r["lost"] == 0 and r["unexpected"] == 0'
+}
+
+@test "relay: a reply that was cut is corruption" {
+	start_relay udp reply:cut:2=55 reply:cut:4=24 request:cut:6=20
+	ping 1 -u -c 60 -W "$DEADLINE"
+	compare
+	assert_books 'r["corrupted"] == 3 and r["lost"] == 0'
+}
+
+@test "relay: a reply from elsewhere is told as such" {
+	start_relay udp reply:stranger:3 reply:stranger:7
+	ping 1 -u -c 60 -W "$DEADLINE"
+	compare
+	assert_books 'r["wrong_source"] == 2 and r["lost"] == 0'
+}
+
+@test "relay: a delayed reply is late, and not lost in the end" {
+	# 500 requests go on for 2.5 s, so the delayed one comes in time for the summary
+	start_relay udp reply:delay:3=1500
+	ping 0 -u -c 500 -W 1
+	compare
+	assert_books 'r["late"] >= 1 and r["reordered"] >= 1 and r["lost"] == 0'
+}
+
+@test "relay: all of it at once, as chance has it" {
+	local seed=$((BATS_TEST_NUMBER + 40))
+	start_relay udp "chance:$seed:200"
+	ping 1 -u -c 260 -W 3
+	compare
+	assert_books 'all(b[name] > 0 for name in ("lost", "duplicated", "reordered", "corrupted"))'
+}
+
+@test "relay: the lines say which reply it was" {
+	start_relay udp reply:double:2 reply:swap:4 reply:flip:7=240 reply:lose:9
+	run -1 smallprobe -u -c 30 -i 0.005 -W 2 echo "127.0.0.1:$RELAY"
+	grep -qE '^56 bytes from .* seq=2 .* duplicate$' <<<"$output"
+	grep -qE '^56 bytes from .* seq=4 .* reordered$' <<<"$output"
+	grep -qE '^56 bytes from .* seq=7 .* corrupted at byte 30$' <<<"$output"
+	grep -qx 'timeout seq=9' <<<"$output"
+}
+
+@test "relay: a wrong byte of a TCP connection is corruption of the reply that has it" {
+	start_relay tcp reply:flip:570=1 request:flip:1130=2
+	ping 1 -c 60 -W "$DEADLINE"
+	kill -TERM "$HELPER"
+	wait_for_helper relay.out
+	assert_books 'r["corrupted"] == b["corrupted"] == 2 and r["received"] == 60 and r["lost"] == 0'
+}
+
+@test "relay: a TCP connection that hangs for a while loses nothing" {
+	start_relay tcp reply:delay:570=700
+	ping 0 -c 60 -W "$DEADLINE"
+	kill -TERM "$HELPER"
+	wait_for_helper relay.out
+	assert_books 'r["received"] == 60 and r["rtt_ms"]["max"] >= 690 and b["fates"] == {"delay": 1}'
+}
+
+@test "relay: a reset of a TCP connection is survived with --reconnect" {
+	start_relay tcp reply:reset:570
+	ping 1 -c 60 -W "$DEADLINE" --reconnect
+	kill -TERM "$HELPER"
+	wait_for_helper relay.out
+	assert_books 'b["fates"] == {"reset": 1} and r["sent"] == 60 and 0 < r["lost"] < 60 and r["received"] + r["lost"] == 60'
+}
