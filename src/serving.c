@@ -177,6 +177,8 @@ static bool seat_init(struct seat *seat, struct place *place, unsigned index, st
 	seat->udp = udp_socket_new(rooms->udp, worker, fd, &endpoint->address, runtime);
 	if (seat->udp != NULL && endpoint->handed)
 		udp_socket_leave_open(seat->udp);
+	if (seat->udp != NULL && endpoint->handed && !socket_is_of_our_network(fd))
+		udp_socket_hear_elsewhere(seat->udp);
 	if (seat->udp != NULL && endpoint->both_families)
 		udp_socket_serve_both_families(seat->udp);
 	return seat->udp != NULL;

@@ -332,6 +332,23 @@ bool socket_address_is_local(const struct socket_address *address)
 	return local;
 }
 
+/* The number of the network that FD is of; 0 where the kernel does not tell. */
+static uint64_t network_of(int fd)
+{
+	uint64_t network = 0;
+	socklen_t size = sizeof network;
+	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &network, &size) == 0 ? network : 0;
+}
+
+bool socket_is_of_our_network(int fd)
+{
+	int own = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* any network has this family, and any sandbox */
+	bool same = own >= 0 && network_of(own) != 0 && network_of(own) == network_of(fd);
+	if (own >= 0)
+		close(own);
+	return same;
+}
+
 static int change_membership(int fd, const struct socket_group *group, int option)
 {
 	struct group_req request = {.gr_interface = group->interface};

@@ -94,6 +94,10 @@ int socket_retune(int fd, const struct socket_request *was, const struct socket_
 /* Whether ADDRESS, whatever its port, is one of this host: whether it can be bound. */
 bool socket_address_is_local(const struct socket_address *address);
 
+/* Whether FD is of the network that this process is in, as the handed one of a service with PrivateNetwork= is not. False where the kernel
+ * does not tell (before Linux 5.14). */
+bool socket_is_of_our_network(int fd);
+
 /* Joins GROUP. Returns 0 or an errno. */
 int socket_join(int fd, const struct socket_group *group);
 int socket_leave(int fd, const struct socket_group *group);

@@ -89,8 +89,9 @@ struct udp_socket {
 	bool asked_trains;      /* UDP_GRO is on, or cannot be had */
 	bool hears_trains;      /* UDP_GRO may be on */
 	struct unsent *unsent, **unsent_last;
-	bool both_families; /* an IPv6 socket that IPv4 clients reach too */
-	bool stays_open;    /* with others, once it has stopped */
+	bool both_families;   /* an IPv6 socket that IPv4 clients reach too */
+	bool hears_elsewhere; /* another network than this process's */
+	bool stays_open;      /* with others, once it has stopped */
 	bool stopping, refuses;
 	struct runtime *next_runtime; /* main's, until CHANGE has run */
 	struct mail start, stop, change;
@@ -196,14 +197,15 @@ static bool is_listed_group(const struct config_service *service, const struct s
 }
 
 /* Is the endpoint itself the sender? A wildcard's own are all addresses of this host; which these are the kernel is asked,
- * as only a loop, or somebody who forges one, sends from our own port. */
+ * as only a loop, or somebody who forges one, sends from our own port. Of another network it can tell nothing: there the port is enough. */
 static bool is_own_endpoint(const struct udp_socket *socket, const struct socket_address *from,
 			    const struct destination *to)
 {
 	if (socket_address_port(from) != socket_address_port(&socket->address))
 		return false;
 	return socket_address_same_ip(from, &to->address) ||
-	       (socket_address_is_wildcard(&socket->address) && socket_address_is_local(from));
+	       (socket_address_is_wildcard(&socket->address) &&
+		(socket->hears_elsewhere || socket_address_is_local(from)));
 }
 
 /* Why what comes FROM there gets no answer; METRIC_COUNT: it may. An answer to an endpoint of ours, or to a port that
@@ -834,6 +836,11 @@ void udp_socket_leave_open(struct udp_socket *socket)
 void udp_socket_serve_both_families(struct udp_socket *socket)
 {
 	socket->both_families = true;
+}
+
+void udp_socket_hear_elsewhere(struct udp_socket *socket)
+{
+	socket->hears_elsewhere = true;
 }
 
 void udp_socket_change(struct udp_socket *socket, struct runtime *runtime)

@@ -42,6 +42,10 @@ void udp_socket_leave_open(struct udp_socket *socket);
 /* IPv4 clients reach it too, though it is an IPv6 socket. Before its start. */
 void udp_socket_serve_both_families(struct udp_socket *socket);
 
+/* It is of another network than this process: so which addresses are its own nobody here can tell, and on a wildcard its own port as source is
+ * enough to be dropped. Before its start. */
+void udp_socket_hear_elsewhere(struct udp_socket *socket);
+
 /* From now on serves by RUNTIME. Not again before the worker has got the mail. Main thread. */
 void udp_socket_change(struct udp_socket *socket, struct runtime *runtime);
 

@@ -1089,6 +1089,27 @@ START_TEST(a_wildcard_does_not_talk_to_itself_under_two_addresses)
 }
 END_TEST
 
+/* A socket that was handed over can hear a network where we cannot ask which addresses are ours. */
+START_TEST(a_wildcard_of_another_network_takes_its_own_port_for_itself)
+{
+	prepare(ECHO "0.0.0.0\n", 1);
+	udp_socket_hear_elsewhere(endpoints[0].sockets[0]);
+	each_socket(start_one);
+	host_start(&host);
+	struct socket_address here = net_address("127.0.0.1", socket_address_port(&endpoints[0].address));
+	struct socket_address far = net_address("198.51.100.7", socket_address_port(&here));
+	if (forge(&far, &here)) {
+		await_sum(METRIC_DROPPED_OWN_ENDPOINT, 1);
+		host_settle(&host);
+		ck_assert_uint_eq(sum(METRIC_DATAGRAMS_SENT), 0);
+	}
+	int client = open_client("127.0.0.1");
+	assert_echo(client, &here, 10);
+	close(client);
+	finish();
+}
+END_TEST
+
 START_TEST(a_datagram_to_a_broadcast_address_is_dropped)
 {
 	serve(ECHO "0.0.0.0\n", 1);
@@ -1452,6 +1473,7 @@ static Suite *suite(void)
 	tcase_add_test(drops, a_datagram_from_the_broadcast_address_is_dropped);
 	tcase_add_test(drops, a_datagram_from_our_port_on_another_host_is_answered);
 	tcase_add_test(drops, a_wildcard_does_not_talk_to_itself_under_two_addresses);
+	tcase_add_test(drops, a_wildcard_of_another_network_takes_its_own_port_for_itself);
 	tcase_add_test(drops, a_datagram_to_a_broadcast_address_is_dropped);
 	tcase_add_test(drops, a_datagram_from_a_refused_port_is_dropped);
 	tcase_add_test(drops, who_is_denied_gets_no_answer);

@@ -235,20 +235,20 @@ descriptors()
 
 @test "systemd: with the socket unit a restart refuses no connection" {
 	inside systemctl start smallservd.socket smallservd.service
-	local clients i pid
+	local clients i pid said=$BATS_TEST_TMPDIR/said
 	nsenter --target "$MACHINE" --net timeout 240 python3 "$BATS_TEST_DIRNAME/clients.py" 7 "$BATS_TEST_TMPDIR/enough" \
-		</dev/null >clients 2>&1 3>&- 4>&- &
+		</dev/null >"$said" 2>&1 3>&- 4>&- &
 	clients=$!
-	wait_until grep -qx first clients
+	wait_until grep -qx first "$said"
 	for i in 1 2 3; do
 		pid=$(main_pid)
 		inside systemctl restart smallservd.service
 		runs_anew "$pid" || fail "restart $i"
 	done
 	touch "$BATS_TEST_TMPDIR/enough"
-	wait "$clients" || fail "$(cat clients)"
-	[[ $(wc -l <clients) == 2 && $(tail -n 1 clients) =~ ^served:\ [0-9]+$ ]] || fail "$(cat clients)"
-	echo "# $(tail -n 1 clients) over 3 restarts" >&3
+	wait "$clients" || fail "$(cat "$said")"
+	[[ $(wc -l <"$said") == 2 && $(tail -n 1 "$said") =~ ^served:\ [0-9]+$ ]] || fail "$(cat "$said")"
+	echo "# $(tail -n 1 "$said") over 3 restarts" >&3
 }
 
 @test "systemd: with the drop-in it serves without a network and a capability of its own, exposed by 0.3 at most" {
@@ -266,6 +266,25 @@ descriptors()
 	exposed_at_most 3
 	run -0 inside systemctl reload smallservd.service
 	serves
+}
+
+@test "systemd: without a network of its own a forged datagram starts no loop" {
+	use_example private-network
+	drop_in smallservd.socket wildcard <<<$'[Socket]\nListenStream=\nListenDatagram=\nListenDatagram=0.0.0.0:7'
+	inside sh -c 'cat >/etc/smallservd/smallservd.conf' <<-END
+		[echo]
+		protocol = udp
+		address = 0.0.0.0
+		port = 7
+		refuse_source_ports = none
+	END
+	inside systemctl start smallservd.socket smallservd.service
+	# both addresses are the machine's, which the service cannot know
+	nsenter --target "$MACHINE" --net timeout "$DEADLINE" \
+		python3 "$BATS_TEST_DIRNAME/../system/spoof.py" send 127.0.0.2 7 127.0.0.1 7
+	[[ $(ask -4 -u -W 1 127.0.0.1 7 <<<"hello") == hello ]]
+	inside systemctl kill --signal USR1 smallservd.service
+	wait_until journal_has 'echo: udp: .*datagrams_received=2 datagrams_sent=1 .*dropped\{own_endpoint\}=1'
 }
 
 @test "systemd: with the drop-in notify-reload works, where systemd knows it and where not" {
