@@ -511,6 +511,17 @@ static uint64_t next_deadline(const struct connection *connection)
 	return deadline;
 }
 
+/* Ends a connection that may be in the midst of an exchange: says so to a client that has been sent all, and waits for its end. */
+static void end_in_its_course(struct connection *connection, enum metric reason)
+{
+	if (holds_unsent(connection)) {
+		end_resetting(connection, reason);
+		return;
+	}
+	unsent_free(connection);
+	linger(connection, reason);
+}
+
 static uint64_t on_deadline(struct wheel_entry *entry, uint64_t now_ms)
 {
 	struct connection *connection = connection_of(entry);
@@ -528,11 +539,8 @@ static uint64_t on_deadline(struct wheel_entry *entry, uint64_t now_ms)
 		return deadline;
 	if (lifetime_ms == 0 || now_ms - connection->began_ms < lifetime_ms) {
 		end_overdue(connection, METRIC_CLOSED_IDLE_TIMEOUT);
-	} else if (holds_unsent(connection)) {
-		end_resetting(connection, METRIC_CLOSED_LIFETIME);
 	} else {
-		unsent_free(connection);
-		linger(connection, METRIC_CLOSED_LIFETIME);
+		end_in_its_course(connection, METRIC_CLOSED_LIFETIME);
 	}
 	return 0;
 }
@@ -833,7 +841,7 @@ static void end_if_removed(struct wheel_entry *entry)
 	uint64_t ends_at_ms = atomic_load(&connection->runtime->standing->ends_at_ms);
 	if (ends_at_ms == 0 || wheel_now_ms() < ends_at_ms || connection->flags & LINGERING)
 		return;
-	end_overdue(connection, METRIC_CLOSED_STOP);
+	end_in_its_course(connection, METRIC_CLOSED_STOP);
 }
 
 static void end_removed(void *argument)

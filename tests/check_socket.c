@@ -1,5 +1,6 @@
 /* check_socket.c: a port has one owner, whose sockets share it and are tuned as asked. */
 #include <dirent.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <sys/resource.h>
@@ -565,8 +566,237 @@ START_TEST(handshakes_in_progress_are_still_accepted_while_new_syns_are_not)
 }
 END_TEST
 
+static void become_nobody(void)
+{
+	if (geteuid() == 0)
+		ck_assert_int_eq(setresuid(65534, 65534, 65534), 0);
+}
+
+/* What has an interface may be moved by root alone, and filters may be root's too. */
+START_TEST(a_listener_of_an_interface_refuses_new_ones_also_without_root)
+{
+	for (int i = 0; i < 2; i++) {
+		struct group group;
+		struct socket_request request = net_request(SOCK_STREAM, loopbacks[i], 0);
+		if (!net_has(loopbacks[i]))
+			continue;
+		request.interface = "lo";
+		group_open(&group, request, 1);
+		int queued = net_connect(&group.request.address);
+		become_nobody();
+		ck_assert_int_eq(socket_refuse_new(group.fds[0]), 0);
+		int late = net_begin_connect(&group.request.address);
+		int accepted = accept_one(group.fds[0]);
+		net_assert_not_connected(late);
+		socket_release_accepted(accepted);
+		net_send(queued, "q", 1);
+		net_wait(accepted, POLLIN);
+		close(late);
+		close(queued);
+		close(accepted);
+		group_close(&group);
+	}
+}
+END_TEST
+
+START_TEST(while_one_refuses_new_ones_another_socket_of_the_port_gets_them)
+{
+	struct group leaving, next;
+	struct socket_request request = net_request(SOCK_STREAM, "127.0.0.1", 0);
+	group_open(&leaving, request, 2);
+	for (int i = 0; i < 2; i++)
+		ck_assert_int_eq(socket_refuse_new(leaving.fds[i]), 0);
+	request.address = leaving.request.address;
+	request.overlaps = true;
+	group_open(&next, request, 1);
+	for (int i = 0; i < 20; i++) { /* at once: a SYN that is dropped would be sent again a second later */
+		int peer = net_connect(&request.address);
+		close(accept_one(next.fds[0]));
+		close(peer);
+	}
+	group_close(&leaving);
+	group_close(&next);
+}
+END_TEST
+
+static void send_to(const struct socket_address *to, const char *text)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(sendto(fd, text, strlen(text), 0, &to->any, to->length), (ssize_t)strlen(text));
+	close(fd);
+}
+
+static void assert_datagram(int fd, const char *text)
+{
+	char bytes[16];
+	net_wait(fd, POLLIN);
+	ck_assert_int_eq(recv(fd, bytes, sizeof bytes, 0), (ssize_t)strlen(text));
+	ck_assert_int_eq(memcmp(bytes, text, strlen(text)), 0);
+}
+
+START_TEST(datagrams_that_are_refused_by_an_address_reach_the_wildcard_over_it)
+{
+	struct group wildcard, address;
+	struct socket_request request = net_request(SOCK_DGRAM, "0.0.0.0", 0);
+	group_open(&wildcard, request, 1);
+	struct socket_address to = net_address("127.0.0.1", group_port(&wildcard));
+	request.address = to;
+	request.overlaps = true;
+	group_open(&address, request, 1);
+	send_to(&to, "early");
+	ck_assert_int_eq(socket_refuse_datagrams(address.fds[0]), 0);
+	send_to(&to, "late");
+	assert_datagram(wildcard.fds[0], "late");
+	assert_datagram(address.fds[0], "early");
+	net_assert_quiet(address.fds[0]);
+	group_close(&address);
+	group_close(&wildcard);
+}
+END_TEST
+
+/* --- sockets that are open already --- */
+
+START_TEST(an_open_listener_takes_what_a_new_configuration_asks_for_and_gives_it_back)
+{
+	struct group group;
+	struct socket_request was = net_request(SOCK_STREAM, "127.0.0.1", 0), now;
+	group_open(&group, was, 1);
+	int fd = group.fds[0], first = net_get(fd, SOL_SOCKET, SO_RCVBUF);
+	was = now = group.request;
+	now.dscp = 46;
+	now.keepalive_s = 77;
+	now.receive_buffer = 100000;
+	now.backlog = 3;
+	now.wants_dscp = true;
+	ck_assert_int_eq(socket_retune(fd, &was, &now), 0);
+	ck_assert_int_eq(net_get(fd, IPPROTO_IP, IP_TOS), 46 << 2);
+	ck_assert_int_eq(net_get(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
+	ck_assert_int_eq(net_get(fd, IPPROTO_TCP, TCP_KEEPIDLE), 77);
+	ck_assert_int_eq(net_get(fd, SOL_SOCKET, SO_RCVBUF), 200000);
+	ck_assert_int_eq(net_get(fd, IPPROTO_TCP, TCP_SAVE_SYN), 1);
+	ck_assert_int_eq(socket_retune(fd, &now, &was), 0);
+	ck_assert_int_eq(net_get(fd, IPPROTO_IP, IP_TOS), 0);
+	ck_assert_int_eq(net_get(fd, SOL_SOCKET, SO_KEEPALIVE), 0);
+	ck_assert_int_eq(net_get(fd, SOL_SOCKET, SO_RCVBUF), first);
+	ck_assert_int_eq(net_get(fd, IPPROTO_TCP, TCP_SAVE_SYN), 0);
+	group_close(&group);
+}
+END_TEST
+
+START_TEST(an_open_datagram_socket_takes_what_a_new_configuration_asks_for)
+{
+	struct group group;
+	struct socket_request was = net_request(SOCK_DGRAM, "127.0.0.1", 0), now;
+	group_open(&group, was, 1);
+	int fd = group.fds[0];
+	was = now = group.request;
+	now.shared = now.wants_dscp = true;
+	now.send_buffer = 50000;
+	ck_assert_int_eq(socket_retune(fd, &was, &now), 0);
+	ck_assert_int_eq(net_get(fd, SOL_SOCKET, SO_REUSEADDR), 1);
+	ck_assert_int_eq(net_get(fd, IPPROTO_IP, IP_RECVTOS), 1);
+	ck_assert_int_eq(net_get(fd, SOL_SOCKET, SO_SNDBUF), 100000);
+	ck_assert_int_eq(socket_retune(fd, &now, &was), 0);
+	ck_assert_int_eq(net_get(fd, SOL_SOCKET, SO_REUSEADDR), 0);
+	ck_assert_int_eq(net_get(fd, IPPROTO_IP, IP_RECVTOS), 0);
+	group_close(&group);
+}
+END_TEST
+
+START_TEST(a_socket_of_somebody_else_is_known_for_what_it_is)
+{
+	struct socket_kind kind;
+	struct group group;
+	for (int i = 0; i < 2; i++) {
+		group_open(&group, net_request(i == 0 ? SOCK_STREAM : SOCK_DGRAM, "127.0.0.1", 0), 1);
+		ck_assert_ptr_null(socket_examine(group.fds[0], &kind));
+		ck_assert_int_eq(kind.type, group.request.type);
+		ck_assert_uint_eq(socket_address_port(&kind.address), group_port(&group));
+		ck_assert(!kind.both_families);
+		ck_assert_str_eq(kind.interface, "");
+		group_close(&group);
+	}
+}
+END_TEST
+
+START_TEST(what_nobody_could_serve_is_told_from_what_could_be)
+{
+	struct socket_kind kind;
+	int pair[2], pipes[2];
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	ck_assert_int_eq(pipe2(pipes, O_CLOEXEC), 0);
+	int stream = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+	    datagrams = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ck_assert_str_eq(socket_examine(-1, &kind), "is not open");
+	ck_assert_str_eq(socket_examine(pipes[0], &kind), "is not a socket");
+	ck_assert_str_eq(socket_examine(pair[0], &kind), "is neither an IPv4 nor an IPv6 socket");
+	ck_assert_str_eq(socket_examine(stream, &kind), "is a TCP socket that does not listen");
+	ck_assert_str_eq(socket_examine(datagrams, &kind), "is not bound to a port");
+	close(stream);
+	close(datagrams);
+	close(pair[0]);
+	close(pair[1]);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+END_TEST
+
+START_TEST(a_wildcard_that_ipv4_clients_reach_too_is_known_as_such)
+{
+	struct socket_kind kind;
+	struct socket_address any = net_address("::", 0);
+	if (!net_has("::1"))
+		return;
+	int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	net_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+	ck_assert_int_eq(bind(fd, &any.any, any.length), 0);
+	ck_assert_ptr_null(socket_examine(fd, &kind));
+	ck_assert(kind.both_families);
+	struct socket_request request = {
+		.address = kind.address, .type = SOCK_DGRAM, .dscp = -1, .both_families = true};
+	ck_assert_int_eq(socket_adopt(fd, &request), 0);
+	ck_assert_int_eq(net_get(fd, IPPROTO_IP, IP_PKTINFO), 1);
+	ck_assert_int_eq(net_get(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO), 1);
+	ck_assert_int_ne(fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
+	close(fd);
+}
+END_TEST
+
+START_TEST(a_mapped_address_becomes_the_ipv4_address_that_it_is)
+{
+	struct socket_address mapped = net_address("::ffff:192.0.2.7", 77), other = net_address("2001:db8::1", 77);
+	char text[SOCKET_TEXT_SIZE];
+	socket_address_unmap(&mapped);
+	socket_address_print(&mapped, text);
+	ck_assert_str_eq(text, "192.0.2.7:77");
+	ck_assert_uint_eq(mapped.length, sizeof mapped.v4);
+	socket_address_unmap(&other);
+	socket_address_print(&other, text);
+	ck_assert_str_eq(text, "[2001:db8::1]:77");
+}
+END_TEST
+
+START_TEST(a_group_that_was_left_can_be_joined_again)
+{
+	struct group group;
+	struct socket_group wanted = {.address = net_address("239.255.77.77", 0), .interface = if_nametoindex("lo")};
+	struct socket_group other = wanted;
+	group_open(&group, net_request(SOCK_DGRAM, "0.0.0.0", 0), 1);
+	ck_assert_int_eq(socket_join(group.fds[0], &wanted), 0);
+	ck_assert_int_eq(socket_join(group.fds[0], &wanted), EADDRINUSE);
+	ck_assert_int_eq(socket_leave(group.fds[0], &wanted), 0);
+	ck_assert_int_eq(socket_leave(group.fds[0], &wanted), EADDRNOTAVAIL);
+	ck_assert_int_eq(socket_join(group.fds[0], &wanted), 0);
+	ck_assert(socket_group_equals(&wanted, &other));
+	other.interface++;
+	ck_assert(!socket_group_equals(&wanted, &other));
+	group_close(&group);
+}
+END_TEST
+
 START_TEST(errors_come_back_as_an_errno)
 {
+	ck_assert_int_eq(socket_refuse_datagrams(-1), EBADF);
 	ck_assert_int_eq(socket_refuse_new(-1), EBADF);
 	ck_assert_int_eq(socket_set_dscp(-1, AF_INET, 1), EBADF);
 	ck_assert_int_eq(socket_buffer_size(-1, SO_RCVBUF), -1);
@@ -618,7 +848,19 @@ static Suite *suite(void)
 	TCase *end = add_tcase(suite, "end");
 	tcase_add_test(end, a_listener_that_refuses_new_ones_keeps_what_is_queued);
 	tcase_add_test(end, handshakes_in_progress_are_still_accepted_while_new_syns_are_not);
+	tcase_add_test(end, a_listener_of_an_interface_refuses_new_ones_also_without_root);
+	tcase_add_test(end, while_one_refuses_new_ones_another_socket_of_the_port_gets_them);
+	tcase_add_test(end, datagrams_that_are_refused_by_an_address_reach_the_wildcard_over_it);
 	tcase_add_test(end, errors_come_back_as_an_errno);
+
+	TCase *open = add_tcase(suite, "open already");
+	tcase_add_test(open, an_open_listener_takes_what_a_new_configuration_asks_for_and_gives_it_back);
+	tcase_add_test(open, an_open_datagram_socket_takes_what_a_new_configuration_asks_for);
+	tcase_add_test(open, a_socket_of_somebody_else_is_known_for_what_it_is);
+	tcase_add_test(open, what_nobody_could_serve_is_told_from_what_could_be);
+	tcase_add_test(open, a_wildcard_that_ipv4_clients_reach_too_is_known_as_such);
+	tcase_add_test(open, a_mapped_address_becomes_the_ipv4_address_that_it_is);
+	tcase_add_test(open, a_group_that_was_left_can_be_joined_again);
 	return suite;
 }
 

@@ -108,7 +108,8 @@ static void stop_one(struct endpoint *endpoint, unsigned worker)
 static void free_one(struct endpoint *endpoint, unsigned worker)
 {
 	tcp_listener_free(endpoint->listeners[worker]);
-	close(endpoint->fds[worker]);
+	if (endpoint->fds[worker] >= 0)
+		close(endpoint->fds[worker]);
 }
 
 /* Sockets listen, so clients can connect, but nothing runs yet. */
@@ -1484,6 +1485,166 @@ START_TEST(replies_have_the_dscp_of_the_clients_syn)
 }
 END_TEST
 
+/* --- generations, and a listener that is there for all --- */
+
+START_TEST(a_change_is_for_new_connections_and_open_ones_go_on)
+{
+	serve(ECHO DAYTIME, WORKERS);
+	int open = connect_to(0);
+	net_assert_echo(open);
+	for (unsigned i = 0; i < WORKERS; i++)
+		tcp_listener_change(endpoints[0].listeners[i], host_runtime(&host, 1));
+	host_settle(&host);
+	for (int i = 0; i < 8; i++) {
+		int client = connect_to(0);
+		assert_daytime(client);
+		close(client);
+	}
+	net_assert_echo(open);
+	close(open);
+	finish();
+}
+END_TEST
+
+static unsigned over;
+
+static void on_over(void *generation)
+{
+	over++;
+	generation_free(generation);
+}
+
+START_TEST(a_generation_is_over_when_the_last_who_serves_by_it_has_ended)
+{
+	struct problems problems = {0};
+	int clients[8];
+	over = 0;
+	prepare(ECHO, WORKERS, UNLIMITED);
+	struct runtime_store *store = runtime_store_new(host.metrics, &host.gate, WORKERS, host.mailbox, on_over);
+	struct generation *old = generation_new(host.config, store, UNLIMITED, &problems);
+	ck_assert_ptr_nonnull(old);
+	each_listener(free_one);
+	endpoint_count = 0;
+	struct generation *first = host.generation;
+	host.generation = old;
+	open_endpoint(&host.config->endpoints[0]);
+	host.generation = first;
+	each_listener(start_one);
+	host_start(&host);
+	connect_many(clients, 8);
+	for (int i = 0; i < 8; i++)
+		net_assert_echo(clients[i]);
+
+	for (unsigned i = 0; i < WORKERS; i++) {
+		tcp_listener_change(endpoints[0].listeners[i], host_runtime(&host, 0));
+		worker_post(host.workers[i], &old->shares[i].leave);
+	}
+	host_settle(&host);
+	for (int i = 0; i < 8; i++) {
+		host_take_mail(&host, 0);
+		ck_assert_uint_eq(over, 0);
+		net_assert_echo(clients[i]);
+		close(clients[i]);
+	}
+	host_await(&host, &over, 1);
+	runtime_store_free(store);
+	finish();
+}
+END_TEST
+
+START_TEST(one_listener_deals_its_connections_to_all_workers_in_turn)
+{
+	int clients[10];
+	prepare(ECHO, WORKERS, UNLIMITED);
+	/* the group's second socket would get its share from the kernel: here all go to the first */
+	tcp_listener_free(endpoints[0].listeners[1]);
+	close(endpoints[0].fds[1]);
+	endpoints[0].listeners[1] = NULL;
+	endpoints[0].fds[1] = -1;
+	tcp_listener_deal(endpoints[0].listeners[0]);
+	tcp_listener_start(endpoints[0].listeners[0]);
+	host_start(&host);
+	connect_many(clients, 10);
+	for (int i = 0; i < 10; i++)
+		net_assert_echo(clients[i]);
+	for (unsigned i = 0; i < WORKERS; i++) {
+		const struct metrics_block *block = &host_runtime(&host, 0)->tcp[i];
+		ck_assert_uint_eq(atomic_load(&block->values[METRIC_ACCEPTED]), 5);
+	}
+	close_all(clients, 10);
+	finish();
+}
+END_TEST
+
+START_TEST(what_is_dealt_while_everything_ends_is_closed)
+{
+	int clients[50];
+	prepare(ECHO, WORKERS, UNLIMITED);
+	tcp_listener_free(endpoints[0].listeners[1]);
+	close(endpoints[0].fds[1]);
+	endpoints[0].listeners[1] = NULL;
+	endpoints[0].fds[1] = -1;
+	tcp_listener_deal(endpoints[0].listeners[0]);
+	tcp_listener_start(endpoints[0].listeners[0]);
+	ck_assert_int_eq(worker_start(host.workers[0]), 0); /* the other one never takes what it is dealt */
+	connect_many(clients, 50);
+	for (int i = 0; i < 50; i += 2) /* the first goes to the other one */
+		net_assert_echo(clients[i + 1]);
+	finish();
+	for (int i = 0; i < 50; i++) {
+		net_wait(clients[i], POLLIN);
+		close(clients[i]);
+	}
+	ck_assert_int_eq(atomic_load(&host.gate.taken), 0);
+}
+END_TEST
+
+START_TEST(connections_of_a_removed_service_end_when_their_time_is_over)
+{
+	serve(ECHO DISCARD, WORKERS);
+	int clients[4], other = connect_to(1);
+	connect_many(clients, 4);
+	for (int i = 0; i < 4; i++)
+		net_assert_echo(clients[i]);
+	net_send(other, "x", 1);
+	atomic_store(&host_runtime(&host, 0)->standing->ends_at_ms, START_MS + MINUTE_MS);
+	tcp_end_removed(tcp);
+	host_settle(&host);
+	for (int i = 0; i < 4; i++)
+		net_assert_echo(clients[i]);
+	pass(MINUTE_MS);
+	tcp_end_removed(tcp);
+	for (int i = 0; i < 4; i++) {
+		net_assert_end(clients[i]);
+		close(clients[i]);
+	}
+	await_sum(METRIC_CLOSED_STOP, 4);
+	net_assert_quiet(other);
+	close(other);
+	finish();
+}
+END_TEST
+
+START_TEST(a_shared_listener_stops_while_clients_keep_coming)
+{
+	prepare(ECHO, 1, UNLIMITED);
+	int clients[CLIENTS_MAX];
+	connect_many(clients, CLIENTS_MAX);
+	tcp_listener_share(endpoints[0].listeners[0]);
+	each_listener(start_one);
+	host_start(&host);
+	each_listener(stop_one);
+	host_await(&host, &stopped, 1);
+	for (int i = 0; i < CLIENTS_MAX; i++) /* those that were queued are served */
+		net_assert_echo(clients[i]);
+	close_all(clients, CLIENTS_MAX);
+	int late = net_begin_connect(&endpoints[0].address); /* and this is for others to accept */
+	net_wait(late, POLLOUT);
+	close(late);
+	finish();
+}
+END_TEST
+
 static TCase *add_tcase(Suite *suite, const char *name)
 {
 	TCase *tcase = tcase_create(name);
@@ -1567,6 +1728,14 @@ static Suite *suite(void)
 	TCase *telling = add_tcase(suite, "telling");
 	tcase_add_test(telling, log_connections_tells_of_a_connection_at_its_end);
 	tcase_add_test(telling, replies_have_the_dscp_of_the_clients_syn);
+
+	TCase *generations = add_tcase(suite, "generations");
+	tcase_add_test(generations, a_change_is_for_new_connections_and_open_ones_go_on);
+	tcase_add_test(generations, a_generation_is_over_when_the_last_who_serves_by_it_has_ended);
+	tcase_add_test(generations, one_listener_deals_its_connections_to_all_workers_in_turn);
+	tcase_add_test(generations, what_is_dealt_while_everything_ends_is_closed);
+	tcase_add_test(generations, connections_of_a_removed_service_end_when_their_time_is_over);
+	tcase_add_test(generations, a_shared_listener_stops_while_clients_keep_coming);
 	return suite;
 }
 

@@ -1,0 +1,402 @@
+/* check_endpoint.c: open endpoints, and which of them a configuration wants. */
+#include <string.h>
+
+#include "check_net.h"
+#include "check_run.h"
+#include "check_stderr.h"
+#include "endpoint.h"
+#include "inheritance.h"
+
+static struct config *config;
+static struct endpoint_pool *pool;
+static struct problems problems;
+
+static void setup(void)
+{
+	stderr_begin();
+	problems = (struct problems){.reloads = true};
+	pool = endpoint_pool_new();
+	ck_assert_ptr_nonnull(pool);
+}
+
+static void teardown(void)
+{
+	endpoint_pool_free(pool, true);
+	config_unref(config);
+	stderr_end();
+}
+
+static const struct config_endpoint *want(const char *ini)
+{
+	config_unref(config);
+	config = host_read(ini);
+	return config->endpoints;
+}
+
+/* An endpoint without a socket. */
+static struct endpoint *make(unsigned transport, const char *ip, uint16_t port)
+{
+	struct endpoint *endpoint = endpoint_new(1);
+	ck_assert_ptr_nonnull(endpoint);
+	endpoint->transport = transport;
+	endpoint->wanted = endpoint->address = net_address(ip, port);
+	return endpoint;
+}
+
+static struct endpoint *add(unsigned transport, const char *ip, uint16_t port)
+{
+	struct endpoint *endpoint = make(transport, ip, port);
+	ck_assert(endpoint_pool_add(pool, endpoint));
+	return endpoint;
+}
+
+static struct endpoint *add_handed(const char *ip, uint16_t port, const char *name)
+{
+	struct endpoint *endpoint = add(TRANSPORT_TCP, ip, port);
+	endpoint->handed = endpoint->shared = true;
+	endpoint->handed_name = name != NULL ? strdup(name) : NULL;
+	return endpoint;
+}
+
+/* What the pool gives for the first endpoint of INI; it is freed. */
+static void assert_takes(const char *ini, const struct endpoint *expected)
+{
+	struct endpoint *taken = endpoint_pool_take(pool, want(ini));
+	ck_assert_ptr_eq(taken, expected);
+	endpoint_free(taken);
+}
+
+#define ECHO(more) "[echo]\nprotocol = tcp\naddress = 127.0.0.1\nport = 4007\n" more
+
+START_TEST(an_endpoint_is_known_by_transport_address_and_port)
+{
+	add(TRANSPORT_UDP, "127.0.0.1", 4007);
+	add(TRANSPORT_TCP, "127.0.0.2", 4007);
+	add(TRANSPORT_TCP, "127.0.0.1", 4008);
+	add(TRANSPORT_TCP, "::1", 4007);
+	add(TRANSPORT_TCP, "0.0.0.0", 4007);
+	assert_takes(ECHO(""), NULL);
+	const struct endpoint *right = add(TRANSPORT_TCP, "127.0.0.1", 4007);
+	assert_takes(ECHO(""), right);
+	assert_takes(ECHO(""), NULL); /* it is gone now */
+}
+END_TEST
+
+START_TEST(of_many_endpoints_each_is_found_and_the_rest_is_left)
+{
+	enum { COUNT = 500 };
+	for (unsigned i = 0; i < COUNT; i++)
+		add(i % 2 ? TRANSPORT_TCP : TRANSPORT_UDP, "127.0.0.1", (uint16_t)(10000 + i * 7919 % COUNT));
+	want("[echo]\naddress = 127.0.0.1\nport = 10000-10499\n");
+	unsigned found = 0, left = 0;
+	for (size_t i = 0; i < config->endpoint_count; i += 2) {
+		struct endpoint *endpoint = endpoint_pool_take(pool, &config->endpoints[i]);
+		if (endpoint == NULL)
+			continue;
+		ck_assert_uint_eq(socket_address_port(&endpoint->address), config->endpoints[i].port);
+		ck_assert_uint_eq(endpoint->transport, config->endpoints[i].transport);
+		endpoint_free(endpoint);
+		found++;
+	}
+	for (size_t i = 0; endpoint_pool_next(pool, &i) != NULL;)
+		left++;
+	ck_assert_uint_gt(found, 0);
+	ck_assert_uint_eq(found + left, COUNT);
+}
+END_TEST
+
+START_TEST(an_interface_is_part_of_what_an_endpoint_is)
+{
+	struct endpoint *endpoint = add(TRANSPORT_TCP, "127.0.0.1", 4007);
+	assert_takes(ECHO("interface = lo\n"), NULL);
+	memcpy(endpoint->interface, "lo", 3);
+	assert_takes(ECHO(""), NULL);
+	assert_takes(ECHO("interface = lo\n"), endpoint);
+}
+END_TEST
+
+START_TEST(a_port_that_the_kernel_picked_is_its_services)
+{
+	struct endpoint *endpoint = add(TRANSPORT_TCP, "127.0.0.1", 0);
+	endpoint->address = net_address("127.0.0.1", 4007);
+	endpoint->service = strdup("one");
+	assert_takes("[two]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n", NULL);
+	assert_takes(ECHO(""), NULL);
+	assert_takes("[one]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n", endpoint);
+}
+END_TEST
+
+START_TEST(a_name_filters_what_was_handed_over)
+{
+	struct endpoint *endpoint = add_handed("127.0.0.1", 4007, "theirs");
+	assert_takes(ECHO("socket_name = ours\n"), NULL);
+	assert_takes(ECHO("socket_name = theirs\n"), endpoint);
+	assert_takes(ECHO("socket_name = ours\n"), NULL);
+	add_handed("127.0.0.1", 4007, NULL);
+	assert_takes(ECHO("socket_name = ours\n"), NULL);
+	endpoint = add(TRANSPORT_TCP, "127.0.0.1", 4007); /* that we opened has none */
+	assert_takes(ECHO("socket_name = ours\n"), endpoint);
+}
+END_TEST
+
+START_TEST(an_interface_that_a_service_does_not_name_may_be_the_managers)
+{
+	struct endpoint *endpoint = add_handed("127.0.0.1", 4007, NULL);
+	memcpy(endpoint->interface, "lo", 3);
+	assert_takes(ECHO("interface = eth7\n"), NULL);
+	assert_takes(ECHO(""), endpoint);
+}
+END_TEST
+
+START_TEST(a_socket_of_both_families_covers_the_ipv4_half_of_a_star)
+{
+	struct endpoint *endpoint = add_handed("::", 4007, NULL);
+	endpoint->both_families = true;
+	const struct config_endpoint *wanted = want("[echo]\nprotocol = tcp\nport = 4007\n");
+	ck_assert_uint_eq(config->endpoint_count, 2);
+	ck_assert(endpoint_pool_covers(pool, &wanted[0]));
+	ck_assert(!endpoint_pool_covers(pool, &wanted[1]));
+	ck_assert_ptr_null(endpoint_pool_take(pool, &wanted[0]));
+	wanted = want("[echo]\nprotocol = tcp\naddress = ::, 0.0.0.0\nport = 4007\n");
+	for (int i = 0; i < 2; i++) {
+		ck_assert(!endpoint_pool_covers(pool, &wanted[i]));
+		ck_assert_ptr_null(endpoint_pool_take(pool, &wanted[i]));
+	}
+	wanted = want("[echo]\nprotocol = tcp\nport = 4007\n");
+	ck_assert_ptr_eq(endpoint_pool_take(pool, &wanted[1]), endpoint);
+	ck_assert(!endpoint_pool_covers(pool, &wanted[0]));
+	endpoint_free(endpoint);
+}
+END_TEST
+
+START_TEST(a_socket_of_ipv6_alone_covers_nothing)
+{
+	add_handed("::", 4007, NULL);
+	ck_assert(!endpoint_pool_covers(pool, want("[echo]\nprotocol = tcp\nport = 4007\n")));
+}
+END_TEST
+
+static bool overlaps(const struct endpoint *open, bool leaves, const char *ini)
+{
+	struct endpoint_ports *ports = endpoint_ports_new();
+	ck_assert_ptr_nonnull(ports);
+	endpoint_ports_add(ports, open, leaves);
+	bool overlap = endpoint_ports_overlap(ports, want(ini));
+	free(ports);
+	return overlap;
+}
+
+START_TEST(only_what_includes_another_overlaps)
+{
+	struct endpoint *address = make(TRANSPORT_TCP, "127.0.0.2", 4007);
+	struct endpoint *wildcard = make(TRANSPORT_TCP, "0.0.0.0", 4007);
+	ck_assert(!overlaps(address, false, ECHO(""))); /* so somebody else's is found */
+	ck_assert(overlaps(address, true, ECHO("")));
+	ck_assert(overlaps(wildcard, false, ECHO("")));
+	ck_assert(overlaps(address, false, "[echo]\nprotocol = tcp\naddress = 0.0.0.0\nport = 4007\n"));
+	ck_assert(overlaps(address, false, ECHO("interface = lo\n")));
+	ck_assert(!overlaps(wildcard, false, "[echo]\nprotocol = tcp\naddress = 0.0.0.0\nport = 4008\n"));
+	ck_assert(!overlaps(wildcard, false, "[echo]\nprotocol = udp\naddress = 0.0.0.0\nport = 4007\n"));
+	ck_assert(!overlaps(wildcard, false, "[echo]\nprotocol = tcp\naddress = ::1\nport = 4007\n"));
+	ck_assert(!overlaps(wildcard, false, "[echo]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n"));
+	endpoint_free(address);
+	endpoint_free(wildcard);
+}
+END_TEST
+
+static struct endpoint *open_one(const char *ini)
+{
+	struct endpoint_ports *ports = endpoint_ports_new();
+	struct endpoint *endpoint = endpoint_open(want(ini), 2, (uid_t)-1, ports, &problems);
+	free(ports);
+	return endpoint;
+}
+
+START_TEST(what_is_opened_is_found_again)
+{
+	static const char ini[] = "[echo]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n";
+	struct endpoint *endpoint = open_one(ini);
+	ck_assert_ptr_nonnull(endpoint);
+	ck_assert_uint_eq(endpoint->count, 2);
+	ck_assert_uint_ne(socket_address_port(&endpoint->address), 0);
+	ck_assert(endpoint_pool_add(pool, endpoint));
+	assert_takes(ini, endpoint);
+}
+END_TEST
+
+START_TEST(what_cannot_be_opened_is_told_with_its_place)
+{
+	ck_assert_ptr_null(open_one("[echo]\nprotocol = tcp\naddress = 192.0.2.1\nport = 4007\n"));
+	ck_assert_uint_eq(problems.count, 1);
+	ck_assert_ptr_nonnull(strstr(problems.first, ":4: echo: cannot listen on tcp 192.0.2.1:4007: "));
+}
+END_TEST
+
+START_TEST(of_a_reload_the_first_problem_is_kept_and_the_others_are_logged)
+{
+	struct log_context context = {.config_file = "FILE", .config_line = 7};
+	problems_add(&problems, &context, "%s", "first");
+	problems_add(&problems, &context, "%s", "second");
+	problems_add(&problems, NULL, "%s", "third");
+	ck_assert_uint_eq(problems.count, 3);
+	ck_assert_str_eq(problems.first, "FILE:7: first");
+	ck_assert_ptr_null(strstr(stderr_so_far(), "first"));
+	ck_assert_ptr_nonnull(strstr(stderr_text, "FILE:7: second\n"));
+	ck_assert_ptr_nonnull(strstr(stderr_text, "third\n"));
+}
+END_TEST
+
+START_TEST(of_a_start_every_problem_is_logged_without_its_place)
+{
+	struct log_context context = {.config_file = "FILE", .config_line = 7};
+	problems = (struct problems){0};
+	problems_add(&problems, &context, "%s", "first");
+	ck_assert_str_eq(problems.first, "");
+	ck_assert_ptr_nonnull(strstr(stderr_so_far(), "first\n"));
+	ck_assert_ptr_null(strstr(stderr_text, "FILE"));
+}
+END_TEST
+
+#define ANYWHERE(more) "[echo]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n" more
+
+#define GROUPS(groups) "[echo]\nprotocol = udp\naddress = 0.0.0.0\nport = 0\nmulticast_groups = " groups "\n"
+
+START_TEST(groups_are_joined_and_those_of_a_reload_that_failed_are_left)
+{
+	struct endpoint *endpoint = open_one(GROUPS("239.255.1.1%lo"));
+	ck_assert_ptr_nonnull(endpoint);
+	ck_assert(endpoint_join(endpoint, config->endpoints, &problems));
+	endpoint_give(endpoint, config->endpoints);
+	ck_assert_uint_eq(endpoint->groups_in_force, 1);
+
+	ck_assert(!endpoint_join(endpoint, want(GROUPS("239.255.1.2%lo, 239.255.1.3%nowhere0")), &problems));
+	ck_assert_ptr_nonnull(strstr(problems.first, "cannot join 239.255.1.3%nowhere0: No such device"));
+	ck_assert_uint_eq(endpoint->group_count, 2);
+	endpoint_unjoin(endpoint);
+	ck_assert_uint_eq(endpoint->group_count, 1);
+
+	ck_assert(endpoint_join(endpoint, want(GROUPS("239.255.1.2%lo")), &problems));
+	endpoint_give(endpoint, config->endpoints);
+	ck_assert_uint_eq(endpoint->group_count, 1);
+	struct socket_group first = {.address = net_address("239.255.1.1", 0), .interface = if_nametoindex("lo")};
+	ck_assert_int_eq(socket_join(endpoint->fds[0], &first), 0); /* it was left */
+	endpoint_free(endpoint);
+}
+END_TEST
+
+START_TEST(a_new_owner_gets_its_options_set)
+{
+	struct endpoint *endpoint = open_one(ANYWHERE("backlog = 10\n"));
+	ck_assert_ptr_nonnull(endpoint);
+	endpoint_give(endpoint, want("[other]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n"
+				     "dscp = ef\nkeepalive = 60s\n"));
+	ck_assert_str_eq(endpoint->service, "other");
+	for (unsigned i = 0; i < endpoint->count; i++) {
+		ck_assert_int_eq(net_get(endpoint->fds[i], IPPROTO_IP, IP_TOS), 46 << 2);
+		ck_assert_int_eq(net_get(endpoint->fds[i], SOL_SOCKET, SO_KEEPALIVE), 1);
+	}
+	endpoint_give(endpoint, want(ANYWHERE("")));
+	ck_assert_int_eq(net_get(endpoint->fds[1], IPPROTO_IP, IP_TOS), 0);
+	endpoint_free(endpoint);
+}
+END_TEST
+
+START_TEST(nothing_is_set_on_what_another_process_of_ours_has_too)
+{
+	struct endpoint *endpoint = open_one(ANYWHERE(""));
+	ck_assert_ptr_nonnull(endpoint);
+	endpoint->shared = true;
+	endpoint_give(endpoint, want(ANYWHERE("dscp = ef\n")));
+	ck_assert_int_eq(net_get(endpoint->fds[0], IPPROTO_IP, IP_TOS), 0);
+	endpoint->shared = false;
+	endpoint_give(endpoint, config->endpoints);
+	ck_assert_int_eq(net_get(endpoint->fds[0], IPPROTO_IP, IP_TOS), 46 << 2);
+	endpoint_free(endpoint);
+}
+END_TEST
+
+/* --- what a process is started with --- */
+
+static void set_listen(const char *pid, const char *fds, const char *names)
+{
+	char own[24];
+	snprintf(own, sizeof own, "%ld", (long)getpid());
+	setenv("LISTEN_PID", pid != NULL ? pid : own, 1);
+	setenv("LISTEN_FDS", fds, 1);
+	if (names != NULL)
+		setenv("LISTEN_FDNAMES", names, 1);
+	else
+		unsetenv("LISTEN_FDNAMES");
+}
+
+START_TEST(descriptors_for_another_process_are_not_ours)
+{
+	static const char *const pids[] = {"1", "", "self", "-5", "99999999999999999999"};
+	for (size_t i = 0; i < sizeof pids / sizeof *pids; i++) {
+		set_listen(pids[i], "1", NULL);
+		ck_assert(inheritance_take(pool, &problems));
+		ck_assert_ptr_null(getenv("LISTEN_FDS"));
+		ck_assert_ptr_null(getenv("LISTEN_PID"));
+	}
+	size_t index = 0;
+	ck_assert_ptr_null(endpoint_pool_next(pool, &index));
+	ck_assert_uint_eq(problems.count, 0);
+}
+END_TEST
+
+START_TEST(a_count_that_is_none_is_told)
+{
+	static const char *const counts[] = {"", "x", "-1", "1x", "99999999999999999999"};
+	for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+		problems.count = 0;
+		set_listen(NULL, counts[i], NULL);
+		ck_assert(!inheritance_take(pool, &problems));
+		ck_assert_uint_eq(problems.count, 1);
+	}
+}
+END_TEST
+
+static TCase *add_tcase(Suite *suite, const char *name)
+{
+	TCase *tcase = tcase_create(name);
+	tcase_set_timeout(tcase, 60);
+	tcase_add_checked_fixture(tcase, setup, teardown);
+	suite_add_tcase(suite, tcase);
+	return tcase;
+}
+
+static Suite *suite(void)
+{
+	Suite *suite = suite_create("endpoint");
+	TCase *taking = add_tcase(suite, "taking");
+	tcase_add_test(taking, an_endpoint_is_known_by_transport_address_and_port);
+	tcase_add_test(taking, of_many_endpoints_each_is_found_and_the_rest_is_left);
+	tcase_add_test(taking, an_interface_is_part_of_what_an_endpoint_is);
+	tcase_add_test(taking, a_port_that_the_kernel_picked_is_its_services);
+	tcase_add_test(taking, a_name_filters_what_was_handed_over);
+	tcase_add_test(taking, an_interface_that_a_service_does_not_name_may_be_the_managers);
+	tcase_add_test(taking, a_socket_of_both_families_covers_the_ipv4_half_of_a_star);
+	tcase_add_test(taking, a_socket_of_ipv6_alone_covers_nothing);
+
+	TCase *opening = add_tcase(suite, "opening");
+	tcase_add_test(opening, only_what_includes_another_overlaps);
+	tcase_add_test(opening, what_is_opened_is_found_again);
+	tcase_add_test(opening, what_cannot_be_opened_is_told_with_its_place);
+	tcase_add_test(opening, of_a_reload_the_first_problem_is_kept_and_the_others_are_logged);
+	tcase_add_test(opening, of_a_start_every_problem_is_logged_without_its_place);
+
+	TCase *giving = add_tcase(suite, "giving");
+	tcase_add_test(giving, groups_are_joined_and_those_of_a_reload_that_failed_are_left);
+	tcase_add_test(giving, a_new_owner_gets_its_options_set);
+	tcase_add_test(giving, nothing_is_set_on_what_another_process_of_ours_has_too);
+
+	TCase *inheriting = add_tcase(suite, "inheriting");
+	tcase_add_test(inheriting, descriptors_for_another_process_are_not_ours);
+	tcase_add_test(inheriting, a_count_that_is_none_is_told);
+	return suite;
+}
+
+int main(void)
+{
+	return check_run(suite());
+}
