@@ -694,6 +694,7 @@ static void start(void *argument)
 	int on = 0;
 	socklen_t length = sizeof on;
 
+	runtime_hold(socket->runtime, worker_index(socket->side->worker));
 	socket->fd = worker_take_fd(socket->side->worker, socket->fd);
 	if (socket->fd < 0) {
 		log_error("%s: cannot take a socket over: %s", socket->runtime->config->name, strerror(errno));
@@ -703,7 +704,6 @@ static void start(void *argument)
 		socket->asked_trains = socket->hears_trains = true; /* it was somebody else's before */
 	event_assign(&socket->readable, base, socket->fd, EV_READ | EV_PERSIST, on_readable, socket);
 	event_assign(&socket->writable, base, socket->fd, EV_WRITE | EV_PERSIST, on_writable, socket);
-	runtime_hold(socket->runtime, worker_index(socket->side->worker));
 	if (event_add(&socket->readable, NULL) < 0)
 		log_error("%s: cannot watch a socket: out of memory", socket->runtime->config->name);
 }
@@ -714,6 +714,12 @@ static void empty(struct udp_socket *socket)
 	for (int i = 0; i < DRAIN_BATCHES && socket->unsent == NULL; i++)
 		if (serve(socket) == 0)
 			break;
+}
+
+static void stopped(struct udp_socket *socket)
+{
+	runtime_release(socket->runtime, worker_index(socket->side->worker));
+	mailbox_post(socket->main, socket->done);
 }
 
 static void finish_stop(struct udp_socket *socket)
@@ -731,8 +737,7 @@ static void finish_stop(struct udp_socket *socket)
 		return; /* on_writable goes on */
 	event_del(&socket->readable);
 	worker_drop_fd(socket->side->worker, socket->fd);
-	runtime_release(socket->runtime, worker_index(socket->side->worker));
-	mailbox_post(socket->main, socket->done);
+	stopped(socket);
 }
 
 static void use_runtime(struct udp_socket *socket, struct runtime *runtime)
@@ -756,7 +761,7 @@ static void stop(void *argument)
 	struct udp_socket *socket = argument;
 	socket->stopping = true;
 	if (socket->fd < 0)
-		mailbox_post(socket->main, socket->done);
+		stopped(socket);
 	else if (socket->unsent == NULL)
 		finish_stop(socket);
 }
