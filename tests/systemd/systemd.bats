@@ -188,6 +188,15 @@ refuses()
 	[[ $found == "$expected" ]] || fail "$found"
 }
 
+@test "systemd: with a RuntimeDirectory= it can have a pid_file" {
+	drop_in smallservd.service folder <<<$'[Service]\nRuntimeDirectory=smallservd'
+	configure '/^\[daemon\]/ a pid_file = /run/smallservd/pid'
+	inside systemctl start smallservd.service
+	[[ $(inside cat /run/smallservd/pid) == "$(main_pid)" ]]
+	inside systemctl stop smallservd.service
+	run ! inside test -e /run/smallservd/pid
+}
+
 # The listening sockets of the installed configuration, COUNT times each.
 listening()
 {
