@@ -684,6 +684,8 @@ static void on_flow(void *whose, uint32_t what)
 static void on_lost(void)
 {
 	static unsigned silences;
+	if (tasks_cpu_ns(options.pid) == 0)
+		fail("the server has ended");
 	if (silences++ == SILENCES_MAX)
 		fail("too many datagrams lost: %" PRIu64 " of %" PRIu64, results.lost,
 		     results.lost + results.operations);

@@ -4,7 +4,7 @@
 #include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdlib.h>
+#include <sys/mman.h>
 
 /* AddressSanitizer is told what is free, or it would see neither a use after the end nor a second end. */
 #ifdef __SANITIZE_ADDRESS__
@@ -40,9 +40,24 @@ static void close_block(struct slab_block *block)
 	block->link = NULL;
 }
 
+/* Maps a block where its alignment is, and gives back what lies on both sides of it: malloc would leave pieces between
+ * blocks, and each piece that is used touches a page. NULL when out of memory. */
+static struct slab_block *map_block(void)
+{
+	char *memory =
+		mmap(NULL, 2 * (size_t)SLAB_BLOCK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		return NULL;
+	size_t before = -(uintptr_t)memory % SLAB_BLOCK_SIZE;
+	if (before > 0)
+		munmap(memory, before);
+	munmap(memory + before + SLAB_BLOCK_SIZE, SLAB_BLOCK_SIZE - before);
+	return (void *)(memory + before);
+}
+
 static struct slab_block *block_new(struct slab *slab)
 {
-	struct slab_block *block = aligned_alloc(SLAB_BLOCK_SIZE, SLAB_BLOCK_SIZE);
+	struct slab_block *block = map_block();
 	if (block == NULL)
 		return NULL;
 	*block = (struct slab_block){.fresh = sizeof *block};
@@ -57,7 +72,7 @@ static void block_free(struct slab *slab, struct slab_block *block)
 	close_block(block);
 	slab->blocks--;
 	ASAN_UNPOISON_MEMORY_REGION(block, SLAB_BLOCK_SIZE);
-	free(block);
+	munmap(block, SLAB_BLOCK_SIZE);
 }
 
 static bool has_fresh(const struct slab *slab, const struct slab_block *block)

@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 enum {
-	SLAB_BLOCK_SIZE = 16 * 1024,
+	SLAB_BLOCK_SIZE = 64 * 1024,
 	SLAB_ALIGNMENT = 8, /* bytes: malloc's 16 would waste half of that on average */
 };
 

@@ -3,6 +3,7 @@
 #include <netinet/ip.h>
 #include <netinet/udp.h>
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -256,6 +257,37 @@ ssize_t sendto(int fd, const void *bytes, size_t length, int flags, const struct
 	return syscall(SYS_sendto, fd, bytes, length, flags, to, to_length);
 }
 
+/* How often the workers have waited for events, and received twice without a wait in between. */
+static _Atomic int waits, received_at = -1, receives, receives_again;
+
+int epoll_wait(int fd, struct epoll_event *events, int count, int timeout_ms)
+{
+	if (!pthread_equal(pthread_self(), test_thread))
+		atomic_fetch_add(&waits, 1);
+	return (int)syscall(SYS_epoll_pwait, fd, events, count, timeout_ms, NULL, 8);
+}
+
+static void note_receive(void)
+{
+	if (pthread_equal(pthread_self(), test_thread))
+		return;
+	atomic_fetch_add(&receives, 1);
+	if (atomic_exchange(&received_at, atomic_load(&waits)) == atomic_load(&waits))
+		atomic_fetch_add(&receives_again, 1);
+}
+
+int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
+{
+	note_receive();
+	return (int)syscall(SYS_recvmmsg, fd, messages, count, flags, timeout);
+}
+
+ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+	note_receive();
+	return syscall(SYS_recvmsg, fd, message, flags);
+}
+
 /* A kernel without trains. */
 static atomic_bool refuse_trains;
 static _Atomic int trains_asked;
@@ -377,6 +409,23 @@ START_TEST(a_batch_of_500_gets_500_answers_in_order)
 	await_sum(METRIC_DATAGRAMS_SENT, MANY);
 	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), MANY);
 	net_assert_quiet(client);
+	close(client);
+	finish();
+}
+END_TEST
+
+/* So that connections get their turn between batches. */
+START_TEST(a_wake_up_receives_one_batch_however_many_wait)
+{
+	prepare(ECHO "0.0.0.0\n", 1);
+	struct socket_address to = net_address("127.0.0.1", socket_address_port(&endpoints[0].address));
+	int client = open_client("127.0.0.1");
+	ask_numbers(client, &to, 0, MANY);
+	each_socket(start_one);
+	host_start(&host);
+	hear_numbers(client, 0, MANY);
+	ck_assert_int_ge(atomic_load(&receives), MANY / UDP_BATCH);
+	ck_assert_int_eq(atomic_load(&receives_again), 0);
 	close(client);
 	finish();
 }
@@ -1436,6 +1485,7 @@ static Suite *suite(void)
 	tcase_add_test(answers, every_reply_leaves_from_the_address_that_was_asked);
 	tcase_add_test(answers, a_batch_to_many_addresses_is_answered_from_each);
 	tcase_add_test(answers, a_batch_of_500_gets_500_answers_in_order);
+	tcase_add_test(answers, a_wake_up_receives_one_batch_however_many_wait);
 	tcase_add_test(answers, single_datagrams_and_bursts_in_turn_are_all_answered_in_order);
 	tcase_add_test(answers, a_batch_of_every_length_is_answered_with_the_same_lengths);
 	tcase_add_test(answers, workers_share_the_clients_and_each_gets_one_answer);
