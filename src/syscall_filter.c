@@ -173,7 +173,7 @@ static int allow_clone(scmp_filter_ctx filter)
 /* A worker's table of descriptors, and nothing else that a thread could have for itself. */
 static int allow_unshare(scmp_filter_ctx filter)
 {
-	struct scmp_arg_cmp files = SCMP_A0(SCMP_CMP_EQ, CLONE_FILES);
+	struct scmp_arg_cmp files = SCMP_A0(SCMP_CMP_EQ, CLONE_FILES, 0);
 	return add(filter, SCMP_ACT_ALLOW, "unshare", 1, &files);
 }
 
