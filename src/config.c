@@ -17,6 +17,7 @@
 #include "ini_file.h"
 #include "option.h"
 #include "services/service.h"
+#include "tls.h"
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -47,6 +48,22 @@ static const char *const sandbox_words[] = {
 	[SANDBOX_AUTO] = "auto",
 	[SANDBOX_ON] = "on",
 	[SANDBOX_OFF] = "off",
+	NULL,
+};
+
+static const char *const tls_min_versions[] = {"1.2", "1.3", NULL};
+
+static const char *const tls_max_versions[] = {
+	[TLS_ANY_VERSION] = "none",
+	[TLS_1_2] = "1.2",
+	[TLS_1_3] = "1.3",
+	NULL,
+};
+
+static const char *const tls_client_auths[] = {
+	[TLS_CLIENT_NONE] = "none",
+	[TLS_CLIENT_OPTIONAL] = "optional",
+	[TLS_CLIENT_REQUIRED] = "required",
 	NULL,
 };
 
@@ -412,6 +429,112 @@ const struct option config_service_options[] = {
 		.help = "probe a silent connection after so long",
 	},
 	{
+		.key = "handshake_timeout",
+		.type = &option_duration,
+		.offset = offsetof(struct config_service, handshake_timeout_ms),
+		.initial = "10s",
+		.min = 100,
+		.max = 365 * DAYS,
+		.transports = TRANSPORT_TCP,
+		.help = "PROXY header and TLS handshake together, an absolute deadline",
+	},
+	{
+		.key = "proxy_protocol",
+		.type = &option_boolean,
+		.offset = offsetof(struct config_service, proxy_protocol),
+		.initial = "off",
+		.transports = TRANSPORT_TCP,
+		.help = "on: each connection starts with a PROXY protocol header",
+	},
+	{
+		.key = "proxy_from",
+		.type = &option_prefixes,
+		.offset = offsetof(struct config_service, proxy_from),
+		.initial = "none",
+		.word = "none",
+		.transports = TRANSPORT_TCP,
+		.needs = "proxy_protocol",
+		.help = "the proxies: addresses, prefixes, all; required with proxy_protocol",
+	},
+	{
+		.key = "tls",
+		.type = &option_boolean,
+		.offset = offsetof(struct config_service, tls),
+		.initial = "no",
+		.transports = TRANSPORT_TCP,
+		.help = "TLS on every connection; protocol = tcp must be written with it",
+	},
+	{
+		.key = "tls_certificate",
+		.type = &option_string,
+		.offset = offsetof(struct config_service, tls_certificate),
+		.initial = "none",
+		.word = "none",
+		.transports = TRANSPORT_TCP,
+		.needs = "tls",
+		.help = "PEM file, chain included; required with tls",
+	},
+	{
+		.key = "tls_key",
+		.type = &option_string,
+		.offset = offsetof(struct config_service, tls_key),
+		.initial = "none",
+		.word = "none",
+		.transports = TRANSPORT_TCP,
+		.needs = "tls",
+		.help = "PEM file; none: the key is in tls_certificate's",
+	},
+	{
+		.key = "tls_min_version",
+		.type = &option_choice,
+		.offset = offsetof(struct config_service, tls_min_version),
+		.initial = "1.2",
+		.words = tls_min_versions,
+		.transports = TRANSPORT_TCP,
+		.needs = "tls",
+		.help = "1.2 or 1.3",
+	},
+	{
+		.key = "tls_max_version",
+		.type = &option_choice,
+		.offset = offsetof(struct config_service, tls_max_version),
+		.initial = "none",
+		.words = tls_max_versions,
+		.transports = TRANSPORT_TCP,
+		.needs = "tls",
+		.help = "1.2 or 1.3; none: the newest",
+	},
+	{
+		.key = "tls_client_ca",
+		.type = &option_string,
+		.offset = offsetof(struct config_service, tls_client_ca),
+		.initial = "none",
+		.word = "none",
+		.transports = TRANSPORT_TCP,
+		.needs = "tls",
+		.help = "PEM file of the authorities for client certificates",
+	},
+	{
+		.key = "tls_client_auth",
+		.type = &option_choice,
+		.offset = offsetof(struct config_service, tls_client_auth),
+		.initial = "none",
+		.words = tls_client_auths,
+		.transports = TRANSPORT_TCP,
+		.needs = "tls",
+		.help = "none, optional or required: a client certificate",
+	},
+	{
+		.key = "tls_crl",
+		.type = &option_string,
+		.offset = offsetof(struct config_service, tls_crl),
+		.initial = "none",
+		.word = "none",
+		.transports = TRANSPORT_TCP,
+		.needs = "tls",
+		.help = "PEM file of revocation lists for client certificates",
+	},
+	{
 		.key = "log_connections",
 		.type = &option_boolean,
 		.offset = offsetof(struct config_service, log_connections),
@@ -741,6 +864,13 @@ static bool fits(const struct option *option, unsigned transports)
 	return !option->transports || !transports || (option->transports & transports);
 }
 
+/* Is the option on without which OPTION means nothing? */
+static bool has_need(const struct target *target, const struct option *option)
+{
+	struct slot slot;
+	return !option->needs || (find_slot(target, option->needs, &slot) && *(const bool *)slot.field);
+}
+
 /* The row of KEY in any type, or NULL. */
 static const struct option *find_type_option(const char *key)
 {
@@ -826,6 +956,8 @@ static void apply_entry(struct loader *loader, const struct target *target, cons
 	else if (!fits(slot.option, target->transports))
 		complain(loader, place, target->section, entry->key, "does not fit protocol = %s",
 			 target->transports == TRANSPORT_TCP ? "tcp" : "udp");
+	else if (!has_need(target, slot.option))
+		complain(loader, place, target->section, entry->key, "needs %s = yes", slot.option->needs);
 	else
 		set_value(loader, target, &slot, place, entry->value);
 }
@@ -1150,7 +1282,7 @@ static void apply_defaults(struct loader *loader, const struct target *target, c
 		if (!loader->defaults_fine[i] || (key && strcmp(key, entry->key) != 0))
 			continue;
 		if (find_slot(target, entry->key, &slot) && slot.origin->line == 0 &&
-		    fits(slot.option, target->transports))
+		    fits(slot.option, target->transports) && has_need(target, slot.option))
 			set_value(loader, target, &slot, place, entry->value);
 	}
 }
@@ -1169,6 +1301,17 @@ static bool apply_early(struct loader *loader, const struct target *target, cons
 	else
 		apply_defaults(loader, target, key);
 	return find_slot(target, key, &slot) && slot.origin->line > 0;
+}
+
+/* Takes what is switched on before the keys that need it. */
+static void apply_switches(struct loader *loader, const struct target *target, const struct section *section)
+{
+	static const char *const keys[] = {"proxy_protocol", "tls"};
+	struct slot slot;
+
+	for (size_t i = 0; i < COUNT_OF(keys); i++)
+		if (find_slot(target, keys[i], &slot) && fits(slot.option, target->transports))
+			apply_early(loader, target, section, keys[i]);
 }
 
 /* Says that a section is neither a service nor one of ours. */
@@ -1345,6 +1488,88 @@ static void check_rules(struct loader *loader, const struct config_service *serv
 	free(rules);
 }
 
+/* TLS and the PROXY protocol */
+
+/* What the client would get in the clear, or from anybody, over UDP beside it must have been asked for. */
+static void check_tcp_alone(struct loader *loader, const struct config_service *service, const char *key, bool on)
+{
+	if (on && service->transports != TRANSPORT_TCP)
+		complain(loader, config_service_origin(service, key), service->name, key,
+			 "needs protocol = tcp: it has no meaning over UDP");
+}
+
+/* Complains of KEY unless it is THERE, as BY needs it. */
+static void check_required(struct loader *loader, const struct config_service *service, const char *key, bool there,
+			   const char *by)
+{
+	if (!there)
+		complain(loader, config_service_origin(service, key), service->name, key, "required with %s", by);
+}
+
+static void check_tls_keys(struct loader *loader, const struct config_service *service)
+{
+	struct config_origin place = config_service_origin(service, "tls_max_version");
+
+	check_required(loader, service, "tls_certificate", service->tls_certificate, "tls = yes");
+	if (service->tls_max_version != TLS_ANY_VERSION &&
+	    service->tls_max_version < TLS_1_2 + service->tls_min_version)
+		complain(loader, place, service->name, "tls_max_version", "less than tls_min_version");
+	if (service->tls_client_auth != TLS_CLIENT_NONE)
+		check_required(loader, service, "tls_client_ca", service->tls_client_ca,
+			       service->tls_client_auth == TLS_CLIENT_REQUIRED ? "tls_client_auth = required"
+									       : "tls_client_auth = optional");
+	else if (service->tls_client_ca)
+		warn(loader, config_service_origin(service, "tls_client_ca"), service->name, "tls_client_ca",
+		     "no client is asked for a certificate: tls_client_auth = none");
+	if (service->tls_crl && !service->tls_client_ca)
+		complain(loader, config_service_origin(service, "tls_crl"), service->name, "tls_crl",
+			 "needs tls_client_ca");
+}
+
+struct telling {
+	struct loader *loader;
+	const struct config_service *service;
+};
+
+static void tell_of_tls(void *context, enum tls_file file, bool warning, const char *message)
+{
+	static const char *const keys[] = {
+		[TLS_CERTIFICATE] = "tls_certificate",
+		[TLS_KEY] = "tls_key",
+		[TLS_CLIENT_CA] = "tls_client_ca",
+		[TLS_CRL] = "tls_crl",
+	};
+	const struct telling *telling = context;
+	const char *key = file == TLS_KEY && !telling->service->tls_key ? "tls_certificate" : keys[file];
+
+	(warning ? warn : complain)(telling->loader, config_service_origin(telling->service, key),
+				    telling->service->name, key, "%s", message);
+}
+
+static void build_tls(struct loader *loader, struct config_service *service)
+{
+	size_t errors = loader->report->errors;
+	struct telling telling = {loader, service};
+	struct tls_settings settings = {
+		.certificate = service->tls_certificate,
+		.key = service->tls_key,
+		.client_ca = service->tls_client_ca,
+		.crl = service->tls_crl,
+		.min_version = (enum tls_version)(TLS_1_2 + service->tls_min_version),
+		.max_version = (enum tls_version)service->tls_max_version,
+		.client_auth = (enum tls_client_auth)service->tls_client_auth,
+	};
+
+	check_tls_keys(loader, service);
+	if (service->enabled && loader->report->errors == errors)
+		service->tls_context = tls_context_new(&settings, tell_of_tls, &telling);
+}
+
+static void check_proxy_keys(struct loader *loader, const struct config_service *service)
+{
+	check_required(loader, service, "proxy_from", service->proxy_from.count > 0, "proxy_protocol = on");
+}
+
 static void build_service(struct loader *loader, const struct section *section, struct config_service *service)
 {
 	service->origin = (struct config_origin){section->file, section->ini->line};
@@ -1360,6 +1585,7 @@ static void build_service(struct loader *loader, const struct section *section, 
 		return;
 	resolve_transports(loader, section, service);
 	struct target target = service_target(service);
+	apply_switches(loader, &target, section);
 	apply_entries(loader, &target, section);
 	apply_defaults(loader, &target, NULL);
 	apply_type_port(loader, &target);
@@ -1368,6 +1594,12 @@ static void build_service(struct loader *loader, const struct section *section, 
 		load_files(loader, &target);
 	check_rules(loader, service);
 	check_groups(loader, service);
+	check_tcp_alone(loader, service, "proxy_protocol", service->proxy_protocol);
+	check_tcp_alone(loader, service, "tls", service->tls);
+	if (service->proxy_protocol)
+		check_proxy_keys(loader, service);
+	if (service->tls)
+		build_tls(loader, service);
 }
 
 static void build_services(struct loader *loader)
@@ -1643,6 +1875,7 @@ static void free_service(struct config_service *service)
 {
 	struct target target = service_target(service);
 
+	tls_context_free(service->tls_context);
 	free_fields(&target);
 	free(service->settings_origins);
 	free(service->settings);
@@ -1684,7 +1917,7 @@ static void dump_section(struct target target, FILE *out)
 	fprintf(out, "[%s]\n", target.section);
 	for (size_t i = 0; i < slot_count(&target); i++) {
 		struct slot slot = slot_at(&target, i);
-		if (!fits(slot.option, target.transports))
+		if (!fits(slot.option, target.transports) || !has_need(&target, slot.option))
 			continue;
 		fprintf(out, "%s = ", slot.option->key);
 		slot.option->type->print(slot.option, slot.field, out);

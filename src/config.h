@@ -68,6 +68,18 @@ struct config_service {
 	int64_t receive_buffer; /* bytes; 0: auto, 1 MiB for UDP, the kernel's for TCP */
 	int64_t send_buffer;    /* bytes; 0: the kernel's */
 	int64_t keepalive_ms;   /* 0: off */
+	int64_t handshake_timeout_ms;
+	bool proxy_protocol;
+	struct option_prefixes proxy_from;
+	bool tls;
+	char *tls_certificate; /* NULL: none, as the others */
+	char *tls_key;
+	int tls_min_version; /* 0: 1.2, 1: 1.3 */
+	int tls_max_version; /* enum tls_version */
+	char *tls_client_ca;
+	int tls_client_auth; /* enum tls_client_auth */
+	char *tls_crl;
+	struct tls_context *tls_context; /* of those files; NULL: without TLS, or not enabled */
 	bool log_connections;
 	void *settings; /* the type's own options; NULL without */
 

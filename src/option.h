@@ -55,6 +55,7 @@ struct option {
 	int64_t word_value;
 	const char *const *words; /* option_choice: NULL-terminated, the index is the value */
 	unsigned transports;      /* that have this option; 0: all */
+	const char *needs;        /* the key of the option_boolean without which it means nothing; NULL: none */
 	bool restart;             /* a reload cannot change it */
 	const char *help;         /* one line */
 };

@@ -67,6 +67,24 @@ static bool make_prefixes(struct runtime *runtime)
 	return runtime->prefixes != NULL;
 }
 
+static bool make_proxies(struct runtime *runtime)
+{
+	const struct option_prefixes *from = &runtime->config->proxy_from;
+	size_t count = 0;
+
+	if (!runtime->config->proxy_protocol)
+		return true;
+	struct prefix_rule *rules = calloc(2 * from->count + 1, sizeof *rules);
+	if (rules == NULL)
+		return false;
+	rules[count++] = all_ipv4(false);
+	for (int all = 1; all >= 0; all--)
+		add_rules(rules, &count, from, all, true);
+	runtime->proxies = prefix_map_new(rules, count, false);
+	free(rules);
+	return runtime->proxies != NULL;
+}
+
 /* --- what outlives generations --- */
 
 struct standing_buckets {
@@ -244,7 +262,8 @@ static bool runtime_init(struct runtime *runtime, struct generation *generation,
 	runtime->gate = &runtime->standing->gate;
 	if (!config->enabled)
 		return true;
-	return make_prefixes(runtime) && (!(config->transports & TRANSPORT_TCP) || make_tcp(runtime, daemon_maximum)) &&
+	return make_prefixes(runtime) && make_proxies(runtime) &&
+	       (!(config->transports & TRANSPORT_TCP) || make_tcp(runtime, daemon_maximum)) &&
 	       (!(config->transports & TRANSPORT_UDP) || make_udp(runtime));
 }
 
@@ -256,6 +275,7 @@ static void runtime_clear(struct runtime *runtime)
 	log_tell_suppressed(&runtime->full_bound, runtime->config->name);
 	log_tell_suppressed(&runtime->failed_bound, runtime->config->name);
 	prefix_map_free(runtime->prefixes);
+	prefix_map_free(runtime->proxies);
 	leave_buckets(runtime->standing, runtime->connection_buckets);
 	leave_buckets(runtime->standing, runtime->datagram_buckets);
 	leave_standing(runtime->generation->store, runtime->standing);

@@ -45,6 +45,7 @@ struct runtime {
 	struct limit_gate *daemon_gate; /* open connections over all services */
 	struct limit_gate *gate;        /* open connections of this service */
 	struct prefix_map *prefixes;    /* who is allowed; NULL: everybody */
+	struct prefix_map *proxies;     /* whose PROXY headers are believed; NULL: connections begin without one */
 	struct limit_sources *sources;  /* open connections of each source; NULL: not limited */
 	int64_t source_maximum;
 	struct limit_buckets *connection_buckets; /* NULL: not limited */

@@ -5,6 +5,7 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 #include <linux/sockios.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -13,8 +14,10 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "proxied.h"
 #include "slab.h"
 #include "socket.h"
+#include "tls.h"
 #include "wheel.h"
 
 /* One worker's share. */
@@ -22,9 +25,10 @@ struct side {
 	struct tcp *tcp;
 	struct worker *worker;
 	struct wheel *wheel;
-	struct slab connections;
-	char *scratch; /* TCP_SCRATCH_SIZE bytes, used by one callback at a time */
-	size_t unsent; /* bytes that connections hold */
+	struct slab connections, secure_connections;
+	struct proxied *proxied; /* accepted from proxies: who the client is will be told */
+	char *scratch;           /* TCP_SCRATCH_SIZE bytes, used by one callback at a time */
+	size_t unsent;           /* bytes that connections hold */
 	struct tcp_listener *listeners;
 	struct event *retry; /* out of descriptors or memory: accept again */
 	_Atomic(struct dealt *) dealt;
@@ -78,9 +82,14 @@ struct unsent {
 enum { SHARED_ROUNDS = 64 }; /* of TCP_ACCEPTS_A_WAKEUP, until a stop leaves the rest to the others */
 
 enum {
-	INPUT_ENDED = 1, /* the client has shut down its sending side */
-	OUTPUT_DONE = 2, /* the service has said all: what is unsent is the rest */
-	LINGERING = 4,   /* all is sent and shut down: waiting for the client's end */
+	INPUT_ENDED = 1,  /* the client has shut down its sending side */
+	OUTPUT_DONE = 2,  /* what is unsent is the rest, and the reason is known */
+	LINGERING = 4,    /* all is sent and shut down: waiting for the client's end */
+	SECURE = 8,       /* a struct secure_connection */
+	IN_TLS = 16,      /* its transport is TLS: not when the session failed */
+	HANDSHAKING = 32, /* the service does not know of it yet */
+	TRUNCATED = 64,   /* the input ended without close_notify */
+	READ_LATER = 128, /* a read waits until the socket is writable */
 };
 
 /* The client's address in 22 bytes instead of a sockaddr's 28. */
@@ -107,6 +116,13 @@ struct connection {
 	struct peer peer;
 	uint8_t flags;
 	uint8_t reason; /* enum metric: why it is being closed, once it is */
+};
+
+/* A connection inside TLS, from a slab of its own: the others pay nothing for it. */
+struct secure_connection {
+	struct connection connection;
+	struct tls *tls;
+	struct event again; /* at once: input is decrypted already, and no event of the socket would tell */
 };
 
 /* The operations of a transport, as recv and send: bytes moved, 0 at the end of the stream, -1 with errno; EAGAIN asks
@@ -172,11 +188,43 @@ static const struct transport plain = {
 	.shutdown = plain_shutdown,
 };
 
-/* TLS will be another; what asks here need not know. */
+static struct secure_connection *secured(const struct connection *connection)
+{
+	return (struct secure_connection *)(uintptr_t)connection; /* its first member */
+}
+
+static int secure_handshake(struct connection *connection)
+{
+	return tls_handshake(secured(connection)->tls);
+}
+
+static ssize_t secure_read(struct connection *connection, char *bytes, size_t size)
+{
+	return tls_read(secured(connection)->tls, bytes, size);
+}
+
+static ssize_t secure_write(struct connection *connection, const char *bytes, size_t length, bool last)
+{
+	(void)last;
+	return tls_write(secured(connection)->tls, bytes, length);
+}
+
+static int secure_shutdown(struct connection *connection)
+{
+	int result = tls_shutdown(secured(connection)->tls);
+	return result == 0 ? plain_shutdown(connection) : result;
+}
+
+static const struct transport secure = {
+	.handshake = secure_handshake,
+	.read = secure_read,
+	.write = secure_write,
+	.shutdown = secure_shutdown,
+};
+
 static const struct transport *transport_of(const struct connection *connection)
 {
-	(void)connection;
-	return &plain;
+	return connection->flags & IN_TLS ? &secure : &plain;
 }
 
 static struct metrics_block *counters(const struct connection *connection)
@@ -221,10 +269,12 @@ static void log_connection(const struct connection *connection)
 	char source[SOCKET_TEXT_SIZE];
 	socket_address_print(&peer, source);
 	struct log_context context = {.service = service->name, .transport = "tcp", .source = source};
-	log_write(LOG_NOTICE, &context, "%s: tcp %s closed: %s, %.3f s, %llu bytes received, %llu sent", service->name,
-		  source, metrics_rows[connection->reason].reason,
+	const char *subject = connection->flags & SECURE ? tls_client_subject(secured(connection)->tls) : NULL;
+	log_write(LOG_NOTICE, &context, "%s: tcp %s closed: %s, %.3f s, %llu bytes received, %llu sent%s%s",
+		  service->name, source, metrics_rows[connection->reason].reason,
 		  (double)(wheel_now_ms() - connection->began_ms) / 1000, (unsigned long long)connection->received,
-		  (unsigned long long)connection->sent);
+		  (unsigned long long)connection->sent, subject != NULL ? ", certificate " : "",
+		  subject != NULL ? subject : "");
 }
 
 static void unsent_free(struct connection *connection)
@@ -236,6 +286,18 @@ static void unsent_free(struct connection *connection)
 	connection->side->unsent -= unsent->to - unsent->from;
 	free(unsent);
 	connection->unsent = NULL;
+}
+
+static void release(struct connection *connection)
+{
+	struct side *side = connection->side;
+	if (!(connection->flags & SECURE)) {
+		slab_give(&side->connections, connection);
+		return;
+	}
+	event_del(&secured(connection)->again);
+	tls_free(secured(connection)->tls);
+	slab_give(&side->secure_connections, secured(connection));
 }
 
 /* Frees CONNECTION: whoever calls it touches it no more. */
@@ -253,7 +315,7 @@ static void end(struct connection *connection, enum metric reason)
 	unsent_free(connection);
 	event_del(&connection->event);
 	wheel_remove(&connection->deadline);
-	slab_give(&side->connections, connection);
+	release(connection);
 	close(fd);
 	if (source != NULL)
 		limit_source_leave(runtime->sources, source);
@@ -281,44 +343,60 @@ static void end_resetting(struct connection *connection, enum metric reason)
 	end(connection, reason);
 }
 
+/* Ends with a word to whom TLS would take the end for an attack, if there is room for it. */
+static void end_in_order(struct connection *connection, enum metric reason)
+{
+	if ((connection->flags & (IN_TLS | HANDSHAKING)) == IN_TLS)
+		(void)tls_shutdown(secured(connection)->tls);
+	end(connection, reason);
+}
+
 /* Ends a connection whose time is over: in order only if the client has it all. */
 static void end_overdue(struct connection *connection, enum metric reason)
 {
 	if (holds_unacknowledged(connection))
 		end_resetting(connection, reason);
 	else
-		end(connection, reason);
+		end_in_order(connection, reason);
 }
+
+static void fail_tls(struct connection *connection);
 
 static void end_failed(struct connection *connection)
 {
 	bool reset = errno == ECONNRESET || errno == EPIPE || errno == ENOTCONN;
 	if (connection->flags & LINGERING) /* it had all we had to say */
 		end(connection, connection->reason);
+	else if ((connection->flags & HANDSHAKING) || ((connection->flags & IN_TLS) && errno == EPROTO))
+		fail_tls(connection);
 	else
 		end(connection, reset ? METRIC_CLOSED_RESET : METRIC_CLOSED_ERROR);
 }
 
-/* Says that nothing follows, and closes only when the client has said so too: closing with unread input would send a
- * reset, which destroys what the client has not read yet. */
-static void linger(struct connection *connection, enum metric reason)
+/* --- reading, or not --- */
+
+static void stop_reading(struct connection *connection)
 {
-	if (connection->flags & INPUT_ENDED) {
-		end(connection, reason);
-		return;
-	}
-	if (transport_of(connection)->shutdown(connection) < 0) {
-		end_failed(connection);
-		return;
-	}
-	connection->flags |= LINGERING;
-	connection->reason = (uint8_t)reason;
-	connection->linger_left = TCP_LINGER_BYTES;
-	wheel_set(connection->side->wheel, &connection->deadline, wheel_now_ms() + TCP_LINGER_MS);
-	event_add(&connection->event, NULL);
+	event_del(&connection->event);
+	if (connection->flags & SECURE)
+		event_del(&secured(connection)->again);
 }
 
-/* --- sending --- */
+/* Has what TLS holds already read soon, after the sockets that are ready have had their turn. */
+static void read_again(struct connection *connection)
+{
+	const struct timeval at_once = {0};
+	event_add(&secured(connection)->again, &at_once);
+}
+
+static void resume_reading(struct connection *connection)
+{
+	event_add(&connection->event, NULL);
+	if ((connection->flags & IN_TLS) && tls_has_pending(secured(connection)->tls))
+		read_again(connection);
+}
+
+/* --- the socket is full --- */
 
 static void on_writable(evutil_socket_t fd, short what, void *argument);
 
@@ -343,6 +421,52 @@ static bool wait_writable(struct connection *connection, const char *bytes, size
 	return true;
 }
 
+/* --- the end in order --- */
+
+/* There is no room for TLS to say that nothing follows: it is said when there is. */
+static void linger_later(struct connection *connection)
+{
+	connection->flags |= OUTPUT_DONE;
+	stop_reading(connection);
+	if (!wait_writable(connection, NULL, 0))
+		end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
+}
+
+/* Nothing follows, for a reason that is known: waits until the client has nothing to say either. */
+static void await_end(struct connection *connection)
+{
+	connection->flags |= LINGERING;
+	connection->linger_left = TCP_LINGER_BYTES;
+	wheel_set(connection->side->wheel, &connection->deadline, wheel_now_ms() + TCP_LINGER_MS);
+	resume_reading(connection);
+}
+
+/* Says that nothing follows, and closes only when the client has said so too: closing with unread input would send a
+ * reset, which destroys what the client has not read yet. */
+static void linger(struct connection *connection, enum metric reason)
+{
+	if (connection->flags & HANDSHAKING) /* there is no session that could end in order */
+		connection->flags &= (uint8_t) ~(IN_TLS | HANDSHAKING);
+	if ((connection->flags & INPUT_ENDED) && !(connection->flags & IN_TLS)) {
+		end(connection, reason);
+		return;
+	}
+	connection->reason = (uint8_t)reason;
+	if (transport_of(connection)->shutdown(connection) < 0) {
+		if (errno == EAGAIN)
+			linger_later(connection);
+		else
+			end_failed(connection);
+		return;
+	}
+	if (connection->flags & INPUT_ENDED)
+		end(connection, reason);
+	else
+		await_end(connection);
+}
+
+/* --- sending --- */
+
 /* Sends as much of BYTES as the socket takes; LAST: nothing follows them. Returns the count, or -1 when the connection has failed. */
 static ssize_t send_some(struct connection *connection, const char *bytes, size_t length, bool last)
 {
@@ -353,6 +477,13 @@ static ssize_t send_some(struct connection *connection, const char *bytes, size_
 	connection->active_ms = wheel_now_ms();
 	metrics_add(counters(connection), METRIC_SENT_BYTES, (uint64_t)sent);
 	return sent;
+}
+
+/* What is unsent is the last. */
+static void say_done(struct connection *connection)
+{
+	connection->flags |= OUTPUT_DONE;
+	connection->reason = METRIC_CLOSED_DONE;
 }
 
 /* The service speaks: once, as one wake-up belongs to all connections. May end the connection. */
@@ -382,7 +513,7 @@ static void speak(struct connection *connection)
 	if (rest < side->scratch || rest >= side->scratch + TCP_SCRATCH_SIZE)
 		left = 0;
 	else if (done)
-		connection->flags |= OUTPUT_DONE;
+		say_done(connection);
 	if (left == 0 && connection->unsent != NULL)
 		return;
 	unsent_free(connection);
@@ -390,17 +521,30 @@ static void speak(struct connection *connection)
 		end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
 }
 
+static void shake_hands(struct connection *connection);
+
 /* All that was kept has been sent. May end the connection. */
 static void drained(struct connection *connection)
 {
+	if (connection->flags & HANDSHAKING) {
+		unsent_free(connection);
+		resume_reading(connection);
+		shake_hands(connection);
+		return;
+	}
+	if (connection->flags & READ_LATER) {
+		connection->flags &= (uint8_t)~READ_LATER;
+		event_add(&connection->event, NULL);
+		read_again(connection);
+	}
 	if (connection->flags & OUTPUT_DONE) {
 		unsent_free(connection);
-		linger(connection, METRIC_CLOSED_DONE);
+		linger(connection, connection->reason);
 	} else if (connection->runtime->service->tcp_output != NULL) {
 		speak(connection);
 	} else {
 		unsent_free(connection);
-		event_add(&connection->event, NULL); /* the client reads again, so it is read from again */
+		resume_reading(connection); /* the client reads again, so it is read from again */
 	}
 }
 
@@ -447,7 +591,7 @@ static void take_input(struct connection *connection, char *bytes, size_t length
 		return;
 	/* the client does not read: it is not read from until it does, so what it makes us hold is bounded */
 	if (wait_writable(connection, bytes + sent, length - (size_t)sent))
-		event_del(&connection->event);
+		stop_reading(connection);
 	else
 		end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
 }
@@ -456,12 +600,29 @@ static void take_input(struct connection *connection, char *bytes, size_t length
 static void input_ended(struct connection *connection)
 {
 	connection->flags |= INPUT_ENDED;
+	if ((connection->flags & IN_TLS) && tls_was_truncated(secured(connection)->tls))
+		connection->flags |= TRUNCATED;
 	if (connection->flags & LINGERING)
 		end(connection, connection->reason);
 	else if (connection->unsent == NULL)
-		end(connection, METRIC_CLOSED_CLIENT);
+		linger(connection, connection->flags & TRUNCATED ? METRIC_CLOSED_TLS_TRUNCATED : METRIC_CLOSED_CLIENT);
 	else
-		event_del(&connection->event); /* it may read still: the rest is for it */
+		stop_reading(connection); /* it may read still: the rest is for it */
+}
+
+/* Nothing could be read. May end the connection. */
+static void read_failed(struct connection *connection)
+{
+	if (errno != EAGAIN && errno != EINTR) {
+		end_failed(connection);
+		return;
+	}
+	if (!(connection->flags & IN_TLS) || !tls_wants_write(secured(connection)->tls))
+		return;
+	connection->flags |= READ_LATER;
+	stop_reading(connection);
+	if (connection->unsent == NULL && !wait_writable(connection, NULL, 0))
+		end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *argument)
@@ -471,16 +632,21 @@ static void on_readable(evutil_socket_t fd, short what, void *argument)
 	size_t size = side->unsent > TCP_UNSENT_HIGH ? TCP_READ_SMALL : TCP_SCRATCH_SIZE;
 
 	(void)fd, (void)what;
+	if (connection->flags & HANDSHAKING) {
+		shake_hands(connection);
+		return;
+	}
 	ssize_t length = transport_of(connection)->read(connection, side->scratch, size);
 	if (length == 0) {
 		input_ended(connection);
 		return;
 	}
 	if (length < 0) {
-		if (errno != EAGAIN && errno != EINTR)
-			end_failed(connection);
+		read_failed(connection);
 		return;
 	}
+	if ((connection->flags & IN_TLS) && tls_has_pending(secured(connection)->tls))
+		read_again(connection);
 	connection->received += (size_t)length;
 	metrics_add(counters(connection), METRIC_RECEIVED_BYTES, (uint64_t)length);
 	if (!(connection->flags & LINGERING)) {
@@ -504,6 +670,8 @@ static uint64_t next_deadline(const struct connection *connection)
 {
 	const struct config_service *config = connection->runtime->config;
 	uint64_t deadline = WHEEL_NEVER;
+	if (connection->flags & HANDSHAKING)
+		return connection->began_ms + (uint64_t)config->handshake_timeout_ms;
 	if (config->idle_timeout_ms > 0)
 		deadline = connection->active_ms + (uint64_t)config->idle_timeout_ms;
 	if (config->lifetime_ms > 0 && connection->began_ms + (uint64_t)config->lifetime_ms < deadline)
@@ -537,6 +705,10 @@ static uint64_t on_deadline(struct wheel_entry *entry, uint64_t now_ms)
 	}
 	if (now_ms < deadline)
 		return deadline;
+	if (connection->flags & HANDSHAKING) {
+		end(connection, METRIC_CLOSED_HANDSHAKE_TIMEOUT);
+		return 0;
+	}
 	if (lifetime_ms == 0 || now_ms - connection->began_ms < lifetime_ms) {
 		end_overdue(connection, METRIC_CLOSED_IDLE_TIMEOUT);
 	} else {
@@ -556,16 +728,126 @@ static void end_now(struct wheel_entry *entry)
 		end_resetting(connection, reason);
 		return;
 	}
+	if (connection->flags & HANDSHAKING)
+		connection->flags &= (uint8_t)~IN_TLS;
 	for (int i = 0; i < 2 && transport_of(connection)->read(connection, scratch, TCP_SCRATCH_SIZE) > 0; i++)
 		;
-	end(connection, reason);
+	end_in_order(connection, reason);
+}
+
+/* --- TLS --- */
+
+static const enum metric tls_reasons[TLS_FAILURE_COUNT] = {
+	[TLS_NO_FAILURE] = METRIC_CLOSED_TLS_PROTOCOL,
+	[TLS_HANDSHAKE_FAILED] = METRIC_CLOSED_TLS_HANDSHAKE,
+	[TLS_CERTIFICATE_MISSING] = METRIC_CLOSED_TLS_CERTIFICATE_MISSING,
+	[TLS_CERTIFICATE_EXPIRED] = METRIC_CLOSED_TLS_CERTIFICATE_EXPIRED,
+	[TLS_CERTIFICATE_NOT_YET_VALID] = METRIC_CLOSED_TLS_CERTIFICATE_NOT_YET_VALID,
+	[TLS_CERTIFICATE_REVOKED] = METRIC_CLOSED_TLS_CERTIFICATE_REVOKED,
+	[TLS_CERTIFICATE_UNKNOWN_AUTHORITY] = METRIC_CLOSED_TLS_CERTIFICATE_UNKNOWN_AUTHORITY,
+	[TLS_CERTIFICATE_SELF_SIGNED] = METRIC_CLOSED_TLS_CERTIFICATE_SELF_SIGNED,
+	[TLS_CERTIFICATE_WRONG_PURPOSE] = METRIC_CLOSED_TLS_CERTIFICATE_WRONG_PURPOSE,
+	[TLS_CERTIFICATE_NO_CRL] = METRIC_CLOSED_TLS_CERTIFICATE_NO_CRL,
+	[TLS_CERTIFICATE_INVALID] = METRIC_CLOSED_TLS_CERTIFICATE_INVALID,
+	[TLS_PROTOCOL_FAILED] = METRIC_CLOSED_TLS_PROTOCOL,
+};
+
+static void log_tls_failure(const struct connection *connection, enum metric reason)
+{
+	struct runtime *runtime = connection->runtime;
+	const struct tls *tls = secured(connection)->tls;
+	const char *subject = tls_client_subject(tls);
+	struct socket_address peer = peer_address(&connection->peer);
+	char source[SOCKET_TEXT_SIZE], why[200];
+
+	if (!log_allows(&runtime->refused_bound, wheel_now_ms()))
+		return;
+	socket_address_print(&peer, source);
+	tls_failure_print(tls, why, sizeof why);
+	struct log_context context = {.service = runtime->config->name, .transport = "tcp", .source = source};
+	log_write(LOG_WARNING, &context, "%s: tcp %s refused: %s: %s%s%s", context.service, source,
+		  metrics_rows[reason].reason, why, subject != NULL ? ", certificate " : "",
+		  subject != NULL ? subject : "");
+}
+
+/* The session is over. OpenSSL has told the client why: it is given the time to read that, outside of TLS. */
+static void fail_tls(struct connection *connection)
+{
+	enum metric reason = tls_reasons[tls_failure(secured(connection)->tls)];
+	bool told = errno == EPROTO;
+
+	log_tls_failure(connection, reason);
+	unsent_free(connection);
+	stop_reading(connection);
+	connection->flags &= (uint8_t) ~(IN_TLS | HANDSHAKING);
+	connection->reason = (uint8_t)reason;
+	if (told && plain_shutdown(connection) == 0)
+		await_end(connection);
+	else
+		end(connection, reason);
+}
+
+/* The service gets to know the client. May end the connection. */
+static void introduce(struct connection *connection)
+{
+	if (connection->runtime->service->tcp_output != NULL)
+		speak(connection);
+}
+
+static void handshake_done(struct connection *connection)
+{
+	const int yes = 1;
+	connection->flags &= (uint8_t)~HANDSHAKING;
+	connection->active_ms = wheel_now_ms();
+	wheel_set(connection->side->wheel, &connection->deadline, next_deadline(connection));
+	/* there is nothing that the acknowledgement of the last flight could wait for: the client's first data does */
+	setsockopt(connection_fd(connection), IPPROTO_TCP, TCP_QUICKACK, &yes, sizeof yes);
+	if (tls_has_pending(secured(connection)->tls))
+		read_again(connection);
+	introduce(connection);
+}
+
+/* Goes on with the handshake. May end the connection. */
+static void shake_hands(struct connection *connection)
+{
+	if (transport_of(connection)->handshake(connection) == 0) {
+		handshake_done(connection);
+		return;
+	}
+	if (errno != EAGAIN) {
+		end_failed(connection);
+		return;
+	}
+	if (!tls_wants_write(secured(connection)->tls))
+		return;
+	stop_reading(connection);
+	if (!wait_writable(connection, NULL, 0))
+		end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
+}
+
+/* A connection whose struct is to be filled in; NULL: out of memory. */
+static struct connection *connection_new(struct side *side, const struct runtime *runtime, int fd)
+{
+	const struct tls_context *context = runtime->config->tls_context;
+	if (context == NULL)
+		return slab_take(&side->connections);
+	struct secure_connection *connection = slab_take(&side->secure_connections);
+	if (connection == NULL)
+		return NULL;
+	connection->tls = tls_new(context, fd);
+	if (connection->tls == NULL) {
+		slab_give(&side->secure_connections, connection);
+		return NULL;
+	}
+	event_assign(&connection->again, worker_base(side->worker), -1, 0, on_readable, connection);
+	return &connection->connection;
 }
 
 /* --- accepting --- */
 
-/* Closes at once what is not let in. */
+/* Closes at once what is not let in; DETAIL says more about why, where there is more to say. */
 static void turn_away(struct side *side, struct runtime *runtime, int fd, const struct socket_address *peer,
-		      enum metric reason)
+		      enum metric reason, const char *detail)
 {
 	char source[SOCKET_TEXT_SIZE];
 
@@ -576,8 +858,8 @@ static void turn_away(struct side *side, struct runtime *runtime, int fd, const 
 		return;
 	socket_address_print(peer, source);
 	struct log_context context = {.service = runtime->config->name, .transport = "tcp", .source = source};
-	log_write(LOG_WARNING, &context, "%s: tcp %s turned away: %s", context.service, source,
-		  metrics_rows[reason].reason);
+	log_write(LOG_WARNING, &context, "%s: tcp %s turned away: %s%s%s", context.service, source,
+		  metrics_rows[reason].reason, detail != NULL ? ": " : "", detail != NULL ? detail : "");
 }
 
 /* Why PEER is not let in; METRIC_COUNT: it is, and if sources are counted SOURCE holds its place. */
@@ -601,32 +883,33 @@ static enum metric judge(struct runtime *runtime, const struct socket_address *p
 	return reasons[limit_source_enter(runtime->sources, &prefix, runtime->source_maximum, source)];
 }
 
-/* Takes over an accepted connection, which holds its places. */
-static void begin(struct side *side, struct runtime *runtime, int fd, const struct socket_address *peer)
+/* Takes over a connection from PEER that was accepted at ACCEPTED_MS and holds its places. */
+static void begin(struct side *side, struct runtime *runtime, int fd, const struct socket_address *peer,
+		  uint64_t accepted_ms)
 {
 	struct limit_source *source;
 	enum metric reason = judge(runtime, peer, &source);
 	if (reason != METRIC_COUNT) {
-		turn_away(side, runtime, fd, peer, reason);
+		turn_away(side, runtime, fd, peer, reason, NULL);
 		return;
 	}
-	struct connection *connection = slab_take(&side->connections);
+	struct connection *connection = connection_new(side, runtime, fd);
 	if (connection == NULL) {
 		if (source != NULL)
 			limit_source_leave(runtime->sources, source);
-		turn_away(side, runtime, fd, peer, METRIC_REFUSED_NO_MEMORY);
+		turn_away(side, runtime, fd, peer, METRIC_REFUSED_NO_MEMORY, NULL);
 		return;
 	}
 	metrics_add(&runtime->tcp[worker_index(side->worker)], METRIC_ACCEPTED, 1);
 	runtime_hold(runtime, worker_index(side->worker));
-	uint64_t now_ms = wheel_now_ms();
 	*connection = (struct connection){
 		.side = side,
 		.runtime = runtime,
 		.source = source,
-		.began_ms = now_ms,
-		.active_ms = now_ms,
+		.began_ms = accepted_ms,
+		.active_ms = accepted_ms,
 		.peer = peer_of(peer),
+		.flags = runtime->config->tls_context != NULL ? SECURE | IN_TLS | HANDSHAKING : 0,
 	};
 	event_assign(&connection->event, worker_base(side->worker), fd, EV_READ | EV_PERSIST, on_readable, connection);
 	wheel_set(side->wheel, &connection->deadline, next_deadline(connection));
@@ -637,8 +920,81 @@ static void begin(struct side *side, struct runtime *runtime, int fd, const stru
 	}
 	if (event_add(&connection->event, NULL) < 0)
 		end(connection, METRIC_CLOSED_NO_MEMORY);
-	else if (transport_of(connection)->handshake(connection) == 0 && runtime->service->tcp_output != NULL)
-		speak(connection);
+	else if (!(connection->flags & HANDSHAKING))
+		introduce(connection);
+}
+
+/* --- proxies --- */
+
+/* The client that HEADER tells of; PEER where it tells of none. */
+static struct socket_address source_of(const struct proxy_header *header, const struct socket_address *peer)
+{
+	const struct in6_addr *ip = &header->source;
+	struct socket_address source = *peer;
+
+	if (!header->tells_source)
+		return source;
+	if (IN6_IS_ADDR_V4MAPPED(ip))
+		socket_address_set(&source, AF_INET, &ip->s6_addr[12], "", header->source_port);
+	else
+		socket_address_set(&source, AF_INET6, ip, "", header->source_port);
+	return source;
+}
+
+/* A proxy has told who the client is, or not. */
+static void on_header(void *context, const struct proxied_socket *proxy, enum proxied_result result,
+		      const struct proxy_header *header)
+{
+	struct side *side = context;
+	struct runtime *runtime = proxy->owner;
+	const struct socket_address *peer = &proxy->peer;
+	struct socket_address source;
+
+	switch (result) {
+	case PROXIED_DONE:
+		source = source_of(header, peer);
+		begin(side, runtime, proxy->fd, &source, proxy->accepted_ms);
+		break;
+	case PROXIED_BAD:
+		turn_away(side, runtime, proxy->fd, peer, METRIC_REFUSED_PROXY_HEADER, header->error);
+		break;
+	case PROXIED_ENDED:
+		turn_away(side, runtime, proxy->fd, peer, METRIC_REFUSED_PROXY_HEADER, "the proxy left");
+		break;
+	case PROXIED_FAILED:
+		turn_away(side, runtime, proxy->fd, peer, METRIC_REFUSED_PROXY_HEADER, strerror(errno));
+		break;
+	case PROXIED_LATE:
+		turn_away(side, runtime, proxy->fd, peer, METRIC_REFUSED_HANDSHAKE_TIMEOUT, NULL);
+		break;
+	case PROXIED_STOPPED:
+		turn_away(side, runtime, proxy->fd, peer, METRIC_REFUSED_STOP, NULL);
+		break;
+	}
+	runtime_release(runtime, worker_index(side->worker));
+}
+
+/* Welcomes who was accepted, or the proxy that stands before them. */
+static void welcome(struct side *side, struct runtime *runtime, int fd, const struct socket_address *peer)
+{
+	struct proxied_socket proxy = {.fd = fd, .owner = runtime, .peer = *peer, .accepted_ms = wheel_now_ms()};
+	uint64_t deadline_ms = proxy.accepted_ms + (uint64_t)runtime->config->handshake_timeout_ms;
+	struct in6_addr ip;
+
+	if (runtime->proxies == NULL) {
+		begin(side, runtime, fd, peer, proxy.accepted_ms);
+		return;
+	}
+	ip = socket_address_ip(peer);
+	if (!prefix_map_allows(runtime->proxies, &ip)) {
+		turn_away(side, runtime, fd, peer, METRIC_REFUSED_PROXY_REFUSED, NULL);
+		return;
+	}
+	runtime_hold(runtime, worker_index(side->worker)); /* until on_header */
+	if (proxied_wait(side->proxied, &proxy, deadline_ms))
+		return;
+	turn_away(side, runtime, fd, peer, METRIC_REFUSED_NO_MEMORY, NULL);
+	runtime_release(runtime, worker_index(side->worker));
 }
 
 static void stopped(struct tcp_listener *listener)
@@ -710,7 +1066,7 @@ static void take_in(struct tcp_listener *listener, int fd, struct socket_address
 	struct side *other = listener->deals ? &tcp->sides[listener->dealt_to] : side;
 	struct dealt *dealt = other != side ? malloc(sizeof *dealt) : NULL;
 	if (dealt == NULL) {
-		begin(side, listener->runtime, fd, peer);
+		welcome(side, listener->runtime, fd, peer);
 		return;
 	}
 	*dealt = (struct dealt){.runtime = listener->runtime, .fd = fd, .peer = *peer};
@@ -729,7 +1085,7 @@ static void take_dealt(void *argument)
 	while (dealt != NULL) {
 		struct dealt *next = dealt->next;
 		runtime_receive(dealt->runtime, index);
-		begin(side, dealt->runtime, dealt->fd, &dealt->peer);
+		welcome(side, dealt->runtime, dealt->fd, &dealt->peer);
 		runtime_release(dealt->runtime, index);
 		free(dealt);
 		dealt = next;
@@ -834,19 +1190,29 @@ static void stop(void *argument)
 		on_acceptable(event_get_fd(&listener->event), EV_READ, listener);
 }
 
-/* Ends a connection of a service that was removed, once its time is over. */
+/* Whether the service was removed, and the time that was left to its connections is over. */
+static bool is_over(const struct runtime *runtime)
+{
+	uint64_t ends_at_ms = atomic_load(&runtime->standing->ends_at_ms);
+	return ends_at_ms != 0 && wheel_now_ms() >= ends_at_ms;
+}
+
 static void end_if_removed(struct wheel_entry *entry)
 {
 	struct connection *connection = connection_of(entry);
-	uint64_t ends_at_ms = atomic_load(&connection->runtime->standing->ends_at_ms);
-	if (ends_at_ms == 0 || wheel_now_ms() < ends_at_ms || connection->flags & LINGERING)
-		return;
-	end_in_its_course(connection, METRIC_CLOSED_STOP);
+	if (is_over(connection->runtime) && !(connection->flags & LINGERING))
+		end_in_its_course(connection, METRIC_CLOSED_STOP);
+}
+
+static bool is_of_removed(const struct proxied_socket *proxy)
+{
+	return is_over(proxy->owner);
 }
 
 static void end_removed(void *argument)
 {
 	struct side *side = argument;
+	proxied_stop(side->proxied, is_of_removed);
 	wheel_each(side->wheel, end_if_removed);
 }
 
@@ -858,12 +1224,14 @@ static void end_all(void *argument)
 		if (listener->stopping)
 			stopped(listener);
 	}
+	proxied_stop(side->proxied, NULL);
 	wheel_each(side->wheel, end_now);
 }
 
 static void on_thread_end(void *argument)
 {
 	struct side *side = argument;
+	proxied_stop(side->proxied, NULL);
 	wheel_each(side->wheel, end_now);
 }
 
@@ -874,6 +1242,7 @@ static bool side_init(struct side *side, struct tcp *tcp, struct worker *worker)
 	side->tcp = tcp;
 	side->worker = worker;
 	slab_init(&side->connections, sizeof(struct connection));
+	slab_init(&side->secure_connections, sizeof(struct secure_connection));
 	side->resume = (struct mail){.run = resume, .argument = side};
 	side->end = (struct mail){.run = end_all, .argument = side};
 	side->end_removed = (struct mail){.run = end_removed, .argument = side};
@@ -881,9 +1250,10 @@ static bool side_init(struct side *side, struct tcp *tcp, struct worker *worker)
 	side->at_end = (struct mail){.run = on_thread_end, .argument = side};
 	worker_at_end(worker, &side->at_end);
 	side->wheel = wheel_new(worker_base(worker), on_deadline);
+	side->proxied = proxied_new(worker_base(worker), on_header, side);
 	side->scratch = malloc(TCP_SCRATCH_SIZE);
 	side->retry = evtimer_new(worker_base(worker), on_retry, side);
-	return side->wheel != NULL && side->scratch != NULL && side->retry != NULL;
+	return side->wheel != NULL && side->proxied != NULL && side->scratch != NULL && side->retry != NULL;
 }
 
 struct tcp *tcp_new(struct worker *const *workers, unsigned count, struct limit_gate *daemon_gate)
@@ -922,8 +1292,10 @@ void tcp_free(struct tcp *tcp)
 	for (unsigned i = 0; i < tcp->count; i++) {
 		struct side *side = &tcp->sides[i];
 		take_back_dealt(side);
+		proxied_free(side->proxied);
 		wheel_free(side->wheel);
 		slab_clear(&side->connections);
+		slab_clear(&side->secure_connections);
 		free(side->scratch);
 		if (side->retry != NULL)
 			event_free(side->retry);

@@ -450,6 +450,40 @@ static const struct {
 	{"[a]\ntype = echo\n[b]\ntype = echo\nenabled = no\n", ""},
 	{"[a]\ntype = echo\naddress = fe80::1%eth0\n[b]\ntype = echo\naddress = fe80::1%eth1\n", ""},
 
+	{"[echo]\ntls = yes\ntls_certificate = x\n",
+	 "f:2: [echo] tls: needs protocol = tcp: it has no meaning over UDP\n"
+	 "f:3: [echo] tls_certificate: x: No such file or directory\n"},
+	{"[echo]\nprotocol = tcp, udp\nproxy_protocol = on\nproxy_from = ::1\n",
+	 "f:3: [echo] proxy_protocol: needs protocol = tcp: it has no meaning over UDP\n"},
+	{"[echo]\nprotocol = udp\ntls = yes\n", "f:3: [echo] tls: does not fit protocol = udp\n"},
+	{"[defaults]\ntls = yes\n[echo]\n", "f:2: [echo] tls: needs protocol = tcp: it has no meaning over UDP\n"
+					    "f:3: [echo] tls_certificate: required with tls = yes\n"},
+	{"[echo]\nprotocol = tcp\ntls = yes\n", "f:1: [echo] tls_certificate: required with tls = yes\n"},
+	{"[echo]\nprotocol = tcp\ntls_key = x\n", "f:3: [echo] tls_key: needs tls = yes\n"},
+	{"[echo]\nprotocol = tcp\nproxy_from = ::1\n", "f:3: [echo] proxy_from: needs proxy_protocol = yes\n"},
+	{"[echo]\nprotocol = tcp\nproxy_protocol = on\n",
+	 "f:1: [echo] proxy_from: required with proxy_protocol = on\n"},
+	{"[echo]\nprotocol = tcp\ntls = yes\ntls_certificate = x\ntls_min_version = 1.3\ntls_max_version = 1.2\n",
+	 "f:6: [echo] tls_max_version: less than tls_min_version\n"},
+	{"[echo]\nprotocol = tcp\ntls = yes\ntls_certificate = x\ntls_min_version = 1.1\n",
+	 "f:4: [echo] tls_certificate: x: No such file or directory\n"
+	 "f:5: [echo] tls_min_version: must be one of 1.2, 1.3, not \"1.1\"; did you mean \"1.2\"?\n"},
+	{"[echo]\nprotocol = tcp\ntls = yes\ntls_certificate = x\ntls_client_auth = required\n",
+	 "f:1: [echo] tls_client_ca: required with tls_client_auth = required\n"},
+	{"[echo]\nprotocol = tcp\ntls = yes\ntls_certificate = x\ntls_client_auth = optional\n",
+	 "f:1: [echo] tls_client_ca: required with tls_client_auth = optional\n"},
+	{"[echo]\nprotocol = tcp\ntls = yes\ntls_certificate = x\ntls_crl = y\n",
+	 "f:5: [echo] tls_crl: needs tls_client_ca\n"},
+	{"[echo]\nprotocol = tcp\nhandshake_timeout = off\n",
+	 "f:3: [echo] handshake_timeout: must be a duration from 100ms to 365d, not \"off\"\n"},
+	{"[echo]\nprotocol = tcp\ntls = yes\ntls_certificate = /nowhere.pem\n",
+	 "f:4: [echo] tls_certificate: /nowhere.pem: No such file or directory\n"},
+	/* what [defaults] has for TLS is for those who have it on; who is not enabled reads no file */
+	{"[defaults]\ntls_certificate = /nowhere.pem\nproxy_from = ::1\n[echo]\n", ""},
+	{"[defaults]\ntls_certificate = /nowhere.pem\ntls = yes\nprotocol = tcp\n[echo]\ntls = no\n[time]\nenabled = "
+	 "no\n",
+	 ""},
+
 	/* what the reader of the file finds comes in between */
 	{"[echo]\nfoobar = 1\nport: 7\nbacklog = 0\n[time\n",
 	 "f:2: [echo] foobar: unknown key\n"
@@ -789,6 +823,10 @@ START_TEST(a_dump_reads_back_to_the_same)
 	assert_dump_reads_back("[echo]\n");
 	assert_dump_reads_back(everything);
 	assert_dump_reads_back("[defaults]\nformat = nist\naddress = ::1\n[daytime]\n[x]\ntype = daytime\nport = 0\n");
+	assert_dump_reads_back("[defaults]\ntls_certificate = /a ; b.pem\nprotocol = tcp\n[echo]\n"
+			       "[x]\ntype = time\nenabled = no\ntls = yes\nhandshake_timeout = 1s\ntls_key = \"a,b\"\n"
+			       "tls_min_version = 1.3\ntls_max_version = 1.3\ntls_client_ca = none\n"
+			       "proxy_protocol = on\nproxy_from = 10.0.0.0/8, ::1\n");
 	assert_dump_reads_back("[daemon]\npid_file = \"none\"\n[echo]\ninterface = \"none\"\nprotocol = tcp\n");
 }
 END_TEST
@@ -801,6 +839,10 @@ START_TEST(a_dump_has_every_key_that_fits)
 		ck_assert_str_ne(dumped(config, "daemon", config_daemon_options[i].key), "");
 	for (size_t i = 0; i < config_service_option_count; i++) {
 		const struct option *row = &config_service_options[i];
+		if (row->needs) { /* and has not */
+			ck_assert_str_eq(dumped(config, "one", row->key), "");
+			continue;
+		}
 		ck_assert_str_ne(dumped(config, "one", row->key), "");
 		ck_assert_str_ne(dumped(config, "echo", row->key), "");
 		bool fits_udp = !row->transports || (row->transports & TRANSPORT_UDP);
@@ -810,6 +852,27 @@ START_TEST(a_dump_has_every_key_that_fits)
 	}
 	ck_assert_str_eq(dumped(config, "one", "format"), "format = \"%H ; %M\"");
 	ck_assert_str_eq(dumped(config, "echo", "type"), "type = echo");
+	config_unref(config);
+}
+END_TEST
+
+START_TEST(a_dump_has_the_keys_of_what_is_on)
+{
+	struct config *config =
+		load("[defaults]\nprotocol = tcp\nenabled = no\ntls_certificate = x\ntls_min_version = 1.3\n"
+		     "proxy_from = ::1\n[time]\ntls = yes\n[discard]\nproxy_protocol = on\n[echo]\nenabled = yes\n");
+	ck_assert_str_eq(dumped(config, "time", "tls"), "tls = yes");
+	ck_assert_str_eq(dumped(config, "time", "tls_certificate"), "tls_certificate = x");
+	ck_assert_str_eq(dumped(config, "time", "tls_key"), "tls_key = none");
+	ck_assert_str_eq(dumped(config, "time", "tls_min_version"), "tls_min_version = 1.3");
+	ck_assert_str_eq(dumped(config, "time", "tls_max_version"), "tls_max_version = none");
+	ck_assert_str_eq(dumped(config, "time", "proxy_from"), "");
+	ck_assert_str_eq(dumped(config, "discard", "tls_certificate"), "");
+	ck_assert_str_eq(dumped(config, "discard", "proxy_protocol"), "proxy_protocol = yes");
+	ck_assert_str_eq(dumped(config, "discard", "proxy_from"), "proxy_from = ::1/128");
+	ck_assert_str_eq(dumped(config, "echo", "tls"), "tls = no");
+	ck_assert_str_eq(dumped(config, "echo", "tls_certificate"), "");
+	ck_assert_str_eq(dumped(config, "echo", "handshake_timeout"), "handshake_timeout = 10s");
 	config_unref(config);
 }
 END_TEST
@@ -940,6 +1003,7 @@ static Suite *make_suite(void)
 	TCase *dumps = tcase_create("dumps");
 	tcase_add_test(dumps, a_dump_reads_back_to_the_same);
 	tcase_add_test(dumps, a_dump_has_every_key_that_fits);
+	tcase_add_test(dumps, a_dump_has_the_keys_of_what_is_on);
 	tcase_add_test(dumps, noise_is_refused_or_means_something);
 	suite_add_tcase(suite, dumps);
 	return suite;

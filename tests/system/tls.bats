@@ -1,0 +1,283 @@
+#!/usr/bin/env bats
+# Services inside TLS: clients that are not ours, certificates good and bad, ends of every kind.
+
+# Each test runs in a shell of its own.
+# shellcheck disable=SC2030,SC2031
+
+load helpers
+load counters
+load certificates
+
+setup_file() {
+	export PKI=$BATS_FILE_TMPDIR
+	command -v openssl >/dev/null || return 0
+	make_clients
+}
+
+# Starts NAME=TYPE with TLS, and KEYS from standard input besides.
+start_secure() {
+	local name=${1%=*} type=${1#*=}
+	need_programs openssl
+	start_daemon < <(
+		printf '%s\n' "[$name]" "type = $type" 'protocol = tcp' 'address = 127.0.0.1' 'port = 0' 'tls = yes' \
+			"tls_certificate = $PKI/server.pem" "tls_key = $PKI/server.key" 'log_connections = yes'
+		cat
+	)
+	PORT=$(port_of "$name" tcp)
+}
+
+# What the server sends to a client of OpenSSL that says nothing and waits for the end.
+s_client() {
+	timeout "$DEADLINE" openssl s_client -connect "127.0.0.1:$PORT" -quiet -CAfile "$PKI/authority.pem" \
+		-verify_return_error "$@" 2>s_client.log
+}
+
+@test "openssl s_client reads daytime over TLS 1.2 and 1.3, and verifies the chain" {
+	start_secure day=daytime </dev/null
+	local version
+	for version in -tls1_2 -tls1_3; do
+		s_client "$version" </dev/null >reply
+		[[ $(<reply) =~ ^[A-Z][a-z]{2}\ [A-Z][a-z]{2}\ [\ 0-9]{2}\ [0-9:]{8}\ [0-9]{4} ]] || fail "$(cat reply s_client.log)"
+	done
+	await_counters day tcp 'accepted=2 closed\{done\}=2'
+}
+
+@test "ncat --ssl echoes what it is given and reads daytime" {
+	need_programs ncat
+	start_secure echo=echo <<-END
+		[daytime]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		tls = yes
+		tls_certificate = $PKI/server.pem
+		tls_key = $PKI/server.key
+	END
+	echo hello | timeout "$DEADLINE" ncat --ssl 127.0.0.1 "$PORT" >reply
+	[[ $(<reply) == hello ]]
+	timeout "$DEADLINE" ncat --ssl --recv-only 127.0.0.1 "$(port_of daytime tcp)" >reply
+	[[ $(wc -c <reply) == 26 ]]
+}
+
+@test "32 MiB come back whole when close_notify is right behind them" {
+	start_secure echo=echo </dev/null
+	python tls.py whole "$PORT" 1.3 $((32 << 20))
+	python tls.py whole "$PORT" 1.2 $((4 << 20))
+	await_counters echo tcp 'accepted=2 closed\{client\}=2'
+	log_matches "closed: client, .* $((32 << 20)) bytes received, $((32 << 20)) sent"
+}
+
+@test "a stream without close_notify is echoed, and counted as truncated" {
+	start_secure echo=echo </dev/null
+	python tls.py truncated "$PORT" 1.2
+	python tls.py truncated "$PORT" 1.3
+	await_counters echo tcp 'accepted=2 closed\{tls_truncated\}=2'
+	log_matches 'closed: tls_truncated, .* 5 bytes received, 5 sent'
+}
+
+@test "a session that failed costs nothing but its connection, however much its client goes on to send" {
+	start_secure echo=echo </dev/null
+	mkfifo stay
+	python tls.py garbage "$PORT" 1.3 <stay >said 2>&1 3>&- 4>&- &
+	HELD+=("$!")
+	exec 9>stay
+	wait_for_line said sent
+	await_counters echo tcp 'accepted=1 closed\{tls_protocol\}=1'
+	assert_idle
+	exec 9>&-
+	echo alive | timeout "$DEADLINE" openssl s_client -quiet -connect "127.0.0.1:$PORT" -no_ign_eof 2>/dev/null
+}
+
+@test "what is no TLS is closed and counted, with the reason in the log" {
+	start_secure echo=echo </dev/null
+	printf 'GET / HTTP/1.0\r\n\r\n' | netcat -N 127.0.0.1 "$PORT" >reply || true
+	await_counters echo tcp 'accepted=1 closed\{tls_handshake\}=1'
+	log_matches 'refused: tls_handshake: http request'
+}
+
+@test "handshake_timeout is absolute: a client that stalls within the handshake is closed" {
+	start_secure echo=echo <<<'handshake_timeout = 300ms'
+	python tls.py silent "$PORT" 1603010200
+	python tls.py silent "$PORT" ''
+	await_counters echo tcp 'accepted=2 closed\{handshake_timeout\}=2'
+}
+
+@test "idle_timeout counts from the end of the handshake" {
+	start_secure echo=echo <<-END
+		idle_timeout = 300ms
+		handshake_timeout = 100s
+	END
+	python tls.py hold "$PORT" 1 < <(tail -f /dev/null --pid=$$) >held 2>&1 3>&- 4>&- &
+	HELD+=("$!")
+	await_counters echo tcp 'accepted=1 closed\{idle_timeout\}=1'
+}
+
+@test "a client that offers a session gets a full handshake" {
+	start_secure echo=echo </dev/null
+	python tls.py resume "$PORT" 1.2
+	python tls.py resume "$PORT" 1.3
+}
+
+@test "tls_min_version and tls_max_version bound the version" {
+	start_secure new=daytime <<-END
+		tls_min_version = 1.3
+		[old]
+		type = daytime
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		tls = yes
+		tls_max_version = 1.2
+		tls_certificate = $PKI/server.pem
+		tls_key = $PKI/server.key
+	END
+	s_client -tls1_3 </dev/null | grep -q .
+	[[ -z $(s_client -tls1_2 </dev/null) ]]
+	PORT=$(port_of old tcp)
+	s_client -tls1_2 </dev/null | grep -q .
+	[[ -z $(s_client -tls1_3 </dev/null) ]]
+	await_counters new tcp 'accepted=2 closed\{done\}=1 closed\{tls_handshake\}=1'
+}
+
+# Connects with the certificate of $1 over $2; not one byte may come.
+refused_client() {
+	local with=(-cert "$PKI/$1.pem" -key "$PKI/$1.key")
+	[[ $1 != nobody ]] || with=()
+	s_client "${with[@]}" "$2" </dev/null >reply || true
+	[[ ! -s reply ]] || fail "$1 over $2 got: $(cat reply)"
+}
+
+@test "tls_client_auth = required: no byte without a good certificate, each refusal counted by its reason" {
+	start_secure day=daytime <<-END
+		tls_client_ca = $PKI/authority.pem
+		tls_client_auth = required
+		tls_crl = $PKI/authority.crl
+	END
+	local client version
+	for version in -tls1_2 -tls1_3; do
+		for client in nobody expired young revoked foreign alone purpose; do
+			refused_client "$client" "$version"
+		done
+		s_client -cert "$PKI/good.pem" -key "$PKI/good.key" "$version" </dev/null | grep -qE '^[A-Z][a-z]{2} .* 20[0-9]{2}'
+	done
+	local counters='accepted=16 closed\{done\}=2'
+	local reason
+	for reason in missing expired not_yet_valid revoked unknown_authority self_signed wrong_purpose; do
+		counters+=" closed\\{tls_certificate_$reason\\}=2"
+	done
+	await_counters day tcp "$counters"
+	log_matches 'closed: done, .* 26 sent, certificate CN=good$'
+	log_matches 'refused: tls_certificate_expired: certificate has expired, certificate CN=expired$'
+}
+
+@test "tls_client_auth = optional: whoever shows a certificate shows a good one" {
+	start_secure day=daytime <<-END
+		tls_client_ca = $PKI/authority.pem
+		tls_client_auth = optional
+	END
+	local client
+	for client in expired foreign alone purpose; do
+		refused_client "$client" -tls1_3
+	done
+	s_client -tls1_3 </dev/null | grep -q .
+	s_client -cert "$PKI/good.pem" -key "$PKI/good.key" -tls1_3 </dev/null | grep -q .
+	await_counters day tcp '.* closed\{done\}=2 .*'
+	log_matches 'certificate CN=good$'
+}
+
+# Prints what --check says about [secure] with the keys on standard input, and its exit status.
+check_secure() {
+	write_config conf.check < <(
+		printf '%s\n' '[secure]' 'type = echo' 'protocol = tcp' 'address = 127.0.0.1' 'port = 0' 'tls = yes'
+		cat
+	)
+	local status=0
+	"$SMALLSERVD" --check -c conf.check 2>&1 || status=$?
+	echo "status $status"
+}
+
+# Whether the last check_secure, in OUTPUT, says MESSAGE of the line that begins with KEY.
+says_of() {
+	local line
+	line=$(grep -nm1 "^$1" conf.check | cut -d: -f1)
+	grep -qF "conf.check:$line: $2" <<<"$OUTPUT" || fail "not said of line $line: $2: $OUTPUT"
+}
+
+@test "--check names what is wrong with certificates and keys, with file and line" {
+	need_programs openssl
+	cp "$PKI/server.key" mine.key
+	OUTPUT=$(check_secure <<-END
+		tls_certificate = nowhere.pem
+	END
+	)
+	says_of tls_certificate '[secure] tls_certificate: nowhere.pem: No such file or directory'
+	[[ $OUTPUT == *'status 2' ]]
+	OUTPUT=$(check_secure <<-END
+		tls_certificate = $PKI/server.pem
+		tls_key = $PKI/good.key
+	END
+	)
+	says_of tls_key "[secure] tls_key: $PKI/good.key: the key does not match tls_certificate"
+	openssl ec -in mine.key -aes128 -passout pass:secret -out secret.key 2>/dev/null
+	OUTPUT=$(check_secure <<-END
+		tls_certificate = $PKI/server.pem
+		tls_key = secret.key
+	END
+	)
+	says_of tls_key '[secure] tls_key: secret.key: the key is encrypted'
+	[[ $OUTPUT == *'status 2' ]]
+}
+
+@test "--check warns of an expired certificate and of a key that everybody can read" {
+	need_programs openssl
+	cp "$PKI/expired.key" open.key
+	chmod 644 open.key
+	OUTPUT=$(check_secure <<-END
+		tls_certificate = $PKI/expired.pem
+		tls_key = open.key
+	END
+	)
+	says_of tls_certificate "warning: [secure] tls_certificate: $PKI/expired.pem: the certificate of CN=expired expired on 2020-01-02 00:00:00 UTC"
+	says_of tls_key 'warning: [secure] tls_key: open.key: the key can be read by everybody'
+	[[ $OUTPUT == *'status 0' ]]
+	chmod 640 open.key
+	OUTPUT=$(check_secure <<-END
+		tls_certificate = $PKI/expired.pem
+		tls_key = open.key
+	END
+	)
+	[[ $OUTPUT != *everybody* ]]
+}
+
+@test "a stop ends open sessions in order" {
+	start_secure echo=echo <<-END
+		[daemon]
+		stop_timeout = 100ms
+	END
+	mkfifo stay
+	python tls.py hold "$PORT" 3 <stay >held 2>&1 3>&- 4>&- &
+	HELD+=("$!")
+	exec 9>stay
+	wait_for_line held holding
+	stop_daemon
+	exec 9>&-
+	[[ $(grep -c 'closed: stop' "$LOG") == 3 ]]
+}
+
+# Whether no line of the report matches the extended regular expression.
+lacks() {
+	if grep -E "$1" report; then
+		fail "this should not be there"
+	fi
+}
+
+@test "sslscan finds nothing old: no SSL, no TLS before 1.2, no weak cipher, no renegotiation" {
+	need_programs sslscan
+	start_secure echo=echo </dev/null
+	timeout $((DEADLINE * 2)) sslscan --no-colour --no-heartbleed "127.0.0.1:$PORT" >report
+	grep -qE 'TLSv1.2 +enabled' report
+	grep -qE 'TLSv1.3 +enabled' report
+	lacks '(SSLv2|SSLv3|TLSv1.0|TLSv1.1) +enabled'
+	lacks '^(Accepted|Preferred).*(CBC|RC4|3DES|NULL|EXP|MD5|SHA$)'
+	grep -q 'Session renegotiation not supported' report
+}

@@ -1,0 +1,175 @@
+"""tls.py: clients that netcat and openssl s_client cannot be: they end their side when it hurts most."""
+import os
+import select
+import socket
+import ssl
+import sys
+import time
+
+DEADLINE = int(os.environ.get("DEADLINE", "30"))
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+def context_for(version):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = VERSIONS[version]
+    return context
+
+
+class Client:
+    """A session over memory: what is sent when, and what is read when, is the caller's choice."""
+
+    def __init__(self, port, version, session=None):
+        self.ends = time.monotonic() + DEADLINE
+        self.socket = socket.create_connection(("127.0.0.1", int(port)), DEADLINE)
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.context = session.context if session else context_for(version)
+        self.tls = self.context.wrap_bio(self.incoming, self.outgoing, session=session.tls.session if session else None)
+        self.unsent = b""
+        self.until(self.tls.do_handshake)
+
+    def pump(self, reading=True):
+        """Moves bytes between memory and socket, and waits for the socket when nothing moves."""
+        self.socket.setblocking(False)
+        self.unsent += self.outgoing.read()
+        readable, writable, _ = select.select([self.socket] if reading else [], [self.socket] if self.unsent else [], [],
+                                              max(0, self.ends - time.monotonic()))
+        if not readable and not writable:
+            sys.exit("nothing moved in time")
+        if writable:
+            self.unsent = self.unsent[self.socket.send(self.unsent):]
+        if readable:
+            got = self.socket.recv(1 << 18)
+            if got:
+                self.incoming.write(got)
+            else:
+                self.incoming.write_eof()
+
+    def until(self, operation, *arguments):
+        while True:
+            try:
+                result = operation(*arguments)
+                break
+            except ssl.SSLWantReadError:
+                self.pump()
+        self.unsent += self.outgoing.read()
+        return result
+
+    def flush(self):
+        self.unsent += self.outgoing.read()
+        while self.unsent:
+            self.pump(reading=False)
+
+    def close_notify(self):
+        """Says that nothing follows; unwrap reads too, so it is only right while nothing has come in."""
+        try:
+            self.tls.unwrap()
+        except ssl.SSLWantReadError:
+            pass
+        self.unsent += self.outgoing.read()
+
+    def read(self):
+        """Bytes, b"" at the server's close_notify, None at an end without one."""
+        try:
+            return self.until(self.tls.read, 1 << 18)
+        except ssl.SSLZeroReturnError:
+            return b""
+        except ssl.SSLEOFError:
+            return None
+
+    def read_all(self):
+        whole = bytearray()
+        while True:
+            part = self.read()
+            if not part:
+                return bytes(whole), part == b""
+            whole += part
+
+
+def whole(port, version, size):
+    """All data and close_notify leave without a pause; every byte must come back, and close_notify after it."""
+    client = Client(port, version)
+    data = os.urandom(1 << 20) * (int(size) >> 20)
+    view, sent = memoryview(data), 0
+    while sent < len(data):
+        sent += client.tls.write(view[sent:sent + (1 << 18)])
+    client.close_notify()
+    echoed, ended = client.read_all()
+    if echoed != data:
+        sys.exit(f"{len(echoed)} bytes of {len(data)} came back")
+    if not ended:
+        sys.exit("no close_notify")
+
+
+def truncated(port, version):
+    """The stream ends without close_notify: what was sent is echoed even so."""
+    client = Client(port, version)
+    client.tls.write(b"hello")
+    client.flush()
+    client.socket.shutdown(socket.SHUT_WR)
+    echoed, ended = client.read_all()
+    if echoed != b"hello" or not ended:
+        sys.exit(f"{echoed!r}, close_notify {ended}")
+
+
+def garbage(port, version):
+    """A broken record, and then much that nobody will read, while the connection stays open."""
+    client = Client(port, version)
+    client.flush()
+    client.socket.setblocking(True)
+    client.socket.sendall(b"\x17\x03\x03\x00\x20" + b"x" * 32)
+    try:
+        for _ in range(64):
+            client.socket.sendall(b"y" * 4096)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    print("sent", flush=True)
+    sys.stdin.read()
+
+
+def silent(port, sent):
+    """Connects, sends a few bytes that begin a handshake, and waits to be closed."""
+    with socket.create_connection(("127.0.0.1", int(port)), DEADLINE) as connection:
+        connection.sendall(bytes.fromhex(sent))
+        try:
+            while connection.recv(4096):
+                pass
+        except ConnectionResetError:
+            pass
+
+
+def resume(port, version):
+    """A client that offers the session it had gets a full handshake."""
+    client = Client(port, version)
+    client.tls.write(b"hello")
+    client.flush()
+    client.read()
+    if client.tls.session is not None and client.tls.session.has_ticket:
+        sys.exit("there was a ticket")
+    again = Client(port, version, client)
+    if again.tls.session_reused:
+        sys.exit("the session was resumed")
+    again.tls.write(b"again")
+    if again.read() != b"again":
+        sys.exit("the second session does not echo")
+
+
+def hold(port, count):
+    """Keeps COUNT sessions that have echoed a byte each open until standard input ends."""
+    clients = []
+    for _ in range(int(count)):
+        client = Client(port, "1.3")
+        client.tls.write(b"x")
+        if client.read() != b"x":
+            sys.exit("no echo")
+        clients.append(client)
+    print("holding", flush=True)
+    sys.stdin.read()
+
+
+COMMANDS = {"whole": whole, "truncated": truncated, "garbage": garbage, "silent": silent, "resume": resume, "hold": hold}
+
+if __name__ == "__main__":
+    COMMANDS[sys.argv[1]](*sys.argv[2:])
