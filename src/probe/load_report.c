@@ -120,7 +120,7 @@ static bool print_json(const struct load *load, const struct load_outcome *outco
 	json_string(&json, "transport", transport_of(load));
 	json_string(&json, "host", load->target->host);
 	json_uint(&json, "port", load->target->port);
-	json_string(&json, "peer", load->peer);
+	json_string(&json, "peer", outcome->status == EXIT_NO_CONNECTION ? NULL : load->peer);
 	json_plan(&json, load->options);
 	for (size_t i = 0; i < ROWS; i++)
 		json_uint(&json, rows[i].name, value_of(books, i));

@@ -35,6 +35,8 @@ void load_notice(struct load *load, const char *format, ...)
 {
 	va_list arguments;
 
+	if (load->options->quiet)
+		return;
 	pthread_mutex_lock(&load->lock);
 	load->notices++;
 	if (load->notices <= NOTICES_MAX) {

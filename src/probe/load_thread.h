@@ -138,7 +138,7 @@ void load_line_opened(struct load_line *line);
 /* Ends LINE before its time, for REASON: its requests are lost. While lines are being opened this ends the load. */
 void load_line_break(struct load_line *line, const char *reason);
 
-/* Writes a line to stderr, at most so many in all that they can be read. */
+/* Writes a line to stderr, unless only the summary is wanted, and at most so many in all that they can be read. */
 void load_notice(struct load *load, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 uint64_t load_now_ns(void);
