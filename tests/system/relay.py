@@ -111,6 +111,7 @@ class Relay:
         self.selector.register(reader, selectors.EVENT_READ, lambda: reader.recv(64))
 
     def on_term(self, *_):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout(1) sends it twice: the second must not end the interpreter's end
         self.ended = True
 
     def at(self, delay_ms, function):
