@@ -56,6 +56,8 @@ static bool find_address(const struct config_endpoint *wanted, struct socket_add
 /* --- those that wait to be taken --- */
 
 struct pooled {
+	unsigned transport; /* these two are the endpoint's, which may be gone once it is taken */
+	struct socket_address wanted;
 	struct endpoint *endpoint;
 	bool taken;
 };
@@ -92,7 +94,8 @@ bool endpoint_pool_add(struct endpoint_pool *pool, struct endpoint *endpoint)
 		pool->entries = entries;
 		pool->room = room;
 	}
-	pool->entries[pool->count++] = (struct pooled){.endpoint = endpoint};
+	pool->entries[pool->count++] =
+		(struct pooled){.transport = endpoint->transport, .wanted = endpoint->wanted, .endpoint = endpoint};
 	pool->sorted = false;
 	return true;
 }
@@ -118,17 +121,15 @@ static int compare_addresses(const struct socket_address *a, const struct socket
 
 static int compare_pooled(const void *left, const void *right)
 {
-	const struct endpoint *a = ((const struct pooled *)left)->endpoint;
-	const struct endpoint *b = ((const struct pooled *)right)->endpoint;
+	const struct pooled *a = left, *b = right;
 	if (a->transport != b->transport)
 		return a->transport < b->transport ? -1 : 1;
 	return compare_addresses(&a->wanted, &b->wanted);
 }
 
 /* The first entry at or behind KEY's place. */
-static size_t find_first(struct endpoint_pool *pool, const struct endpoint *key)
+static size_t find_first(struct endpoint_pool *pool, const struct pooled *key)
 {
-	const struct pooled wanted = {.endpoint = (struct endpoint *)key};
 	size_t from = 0, to = pool->count;
 
 	if (!pool->sorted && pool->count > 0)
@@ -136,7 +137,7 @@ static size_t find_first(struct endpoint_pool *pool, const struct endpoint *key)
 	pool->sorted = true;
 	while (from < to) {
 		size_t middle = from + (to - from) / 2;
-		if (compare_pooled(&pool->entries[middle], &wanted) < 0)
+		if (compare_pooled(&pool->entries[middle], key) < 0)
 			from = middle + 1;
 		else
 			to = middle;
@@ -162,13 +163,12 @@ static bool suits(const struct endpoint *endpoint, const struct config_endpoint 
 
 static struct pooled *find(struct endpoint_pool *pool, const struct config_endpoint *wanted)
 {
-	struct endpoint key = {.transport = wanted->transport};
+	struct pooled key = {.transport = wanted->transport};
 	if (pool->count == 0 || !find_address(wanted, &key.wanted))
 		return NULL;
-	const struct pooled exact = {.endpoint = &key};
 	for (size_t i = find_first(pool, &key); i < pool->count; i++) {
 		struct pooled *entry = &pool->entries[i];
-		if (compare_pooled(entry, &exact) != 0)
+		if (compare_pooled(entry, &key) != 0)
 			return NULL;
 		if (!entry->taken && suits(entry->endpoint, wanted))
 			return entry;
