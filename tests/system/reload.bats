@@ -428,6 +428,51 @@ nobody_reads() {
 	[[ $(grep -nE '^(READY|RELOADING)=1$' told | cut -d : -f 2 | tr '\n' ' ') == 'READY=1 RELOADING=1 READY=1 RELOADING=1 READY=1 ' ]]
 }
 
+@test "reload: a daemon that became nobody binds a port below 1024" {
+	make_network
+	chmod go+x "$BATS_RUN_TMPDIR" "${BATS_TEST_TMPDIR%/*}" "$BATS_TEST_TMPDIR"
+	start_daemon <<-END
+		[daemon]
+		user = nobody
+		workers = 2
+		[echo]
+		address = 127.0.0.1
+		port = 7
+	END
+	nobody_reads "$CONF" || skip "nobody may not read in $BATS_RUN_TMPDIR"
+	reload <<-END
+		[daemon]
+		user = nobody
+		workers = 2
+		[echo]
+		address = 127.0.0.1
+		port = 7
+		[daytime]
+		address = 127.0.0.1
+		port = 13
+	END
+	grep -q '^CapEff:.*[1-9a-f]' "/proc/$PID/status" || skip "this build keeps no capability"
+	log_matches '^reloaded: 2 services, 4 endpoints$'
+	[[ $(netcat -N 127.0.0.1 13 </dev/null) == *:*:* ]]
+}
+
+@test "reload: a datagram from a port that it added is refused" {
+	start_pair
+	reload <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		address = 127.0.0.1
+		port = 0
+		[next]
+		type = echo
+		protocol = udp
+		address = 127.0.0.2
+		port = 0
+	END
+	python reload.py refuses_port "$PID" "$LOG" 127.0.0.1 "$(port_of echo udp)" "$(port_of next udp)"
+}
+
 @test "reload: a multicast group is joined and left" {
 	make_network
 	make_interface

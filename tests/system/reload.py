@@ -303,4 +303,21 @@ def times_in_a_stop(pid, host, port):
     assert client.echoes(peer, b"after")
 
 
-client.run(keeps, leaks, removed, queued, bad_files, storm, waits, drains, comes_back, resets_nobody_beside, times_in_a_stop)
+def refuses_port(pid, log, host, port, source):
+    """A datagram to PORT from SOURCE, a port that is served elsewhere, is dropped and counted; another one is answered."""
+    forged = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    forged.bind((host, int(source)))
+    forged.connect((host, int(port)))
+    forged.send(b"loop")
+    honest = client.udp(host, port)
+    assert client.ask(honest, b"honest") == b"honest"
+
+    def is_counted():
+        os.kill(int(pid), signal.SIGUSR1)
+        return b"refused_port}=1" in read(log)
+
+    client.wait_until(is_counted, "a refused port in the counters")
+    assert client.silent(forged)
+
+
+client.run(keeps, refuses_port, leaks, removed, queued, bad_files, storm, waits, drains, comes_back, resets_nobody_beside, times_in_a_stop)
