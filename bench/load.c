@@ -2,10 +2,12 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
+#include <openssl/ssl.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -56,7 +58,7 @@ static struct {
 	uint64_t connections, size, depth, operations;
 	double seconds;  /* instead of operations, when it is not 0 */
 	int patience_ms; /* for an answer; 0: as it says above */
-	bool trains, steps;
+	bool trains, steps, tls;
 } options;
 
 static struct {
@@ -334,6 +336,7 @@ static uint64_t share(uint64_t index)
 
 struct stream {
 	int fd;
+	SSL *tls;                       /* NULL: none */
 	uint64_t first;                 /* where in the pattern it begins */
 	uint64_t sent, received, limit; /* bytes */
 	uint64_t *began_ns;             /* of each message in flight */
@@ -345,6 +348,33 @@ static void check_bytes(const struct stream *stream, const char *bytes, size_t l
 {
 	if (memcmp(bytes, pattern_at(stream->first + stream->received), length) != 0)
 		fail("wrong bytes on connection %td near its byte %" PRIu64, stream - streams, stream->received);
+}
+
+/* As send and recv, through TLS where there is one. */
+
+static ssize_t stream_result(const struct stream *stream, int result)
+{
+	if (result > 0)
+		return result;
+	int error = SSL_get_error(stream->tls, result);
+	if (error == SSL_ERROR_ZERO_RETURN)
+		return 0;
+	errno = error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ? EAGAIN : EPROTO;
+	return -1;
+}
+
+static ssize_t stream_write(const struct stream *stream, const char *bytes, size_t length)
+{
+	if (stream->tls == NULL)
+		return send(stream->fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	return stream_result(stream, SSL_write(stream->tls, bytes, (int)length));
+}
+
+static ssize_t stream_read(const struct stream *stream, char *bytes, size_t size)
+{
+	if (stream->tls == NULL)
+		return recv(stream->fd, bytes, size, MSG_DONTWAIT);
+	return stream_result(stream, SSL_read(stream->tls, bytes, (int)size));
 }
 
 /* Sends as much as may be in flight. What the socket does not take is sent when an echo comes back: one does, as the
@@ -360,8 +390,7 @@ static void stream_send(struct stream *stream)
 		for (; next * options.size < stream->sent + length; next++)
 			stream->began_ns[next % options.depth] = now;
 
-		ssize_t sent =
-			send(stream->fd, pattern_at(stream->first + stream->sent), length, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t sent = stream_write(stream, pattern_at(stream->first + stream->sent), length);
 		if (sent < 0 && errno == EAGAIN)
 			return;
 		if (sent < 0)
@@ -373,13 +402,12 @@ static void stream_send(struct stream *stream)
 	}
 }
 
-static void on_stream(void *whose, uint32_t what)
+/* Takes what has come. False: nothing had. */
+static bool stream_receive(struct stream *stream)
 {
-	struct stream *stream = whose;
-	(void)what;
-	ssize_t length = recv(stream->fd, buffer[0], CHUNK, MSG_DONTWAIT);
+	ssize_t length = stream_read(stream, buffer[0], CHUNK);
 	if (length < 0 && errno == EAGAIN)
-		return;
+		return false;
 	if (length <= 0)
 		fail("the server ended a connection: %s", length < 0 ? strerror(errno) : "end of stream");
 	check_bytes(stream, buffer[0], (size_t)length);
@@ -394,6 +422,61 @@ static void on_stream(void *whose, uint32_t what)
 	stream_send(stream);
 	if (stream->received == stream->limit)
 		streams_open--;
+	return true;
+}
+
+static void on_stream(void *whose, uint32_t what)
+{
+	const struct stream *stream = whose;
+	(void)what;
+	while (stream_receive(whose) && stream->tls != NULL && SSL_has_pending(stream->tls))
+		;
+}
+
+/* A client for TLS, whose certificate of the server is of no concern here. */
+static void stream_secure(struct stream *stream)
+{
+	static SSL_CTX *context;
+	if (context == NULL) {
+		context = SSL_CTX_new(TLS_client_method());
+		if (context == NULL)
+			fail("out of memory");
+		SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+						  SSL_MODE_RELEASE_BUFFERS);
+	}
+	stream->tls = SSL_new(context);
+	if (stream->tls == NULL || SSL_set_fd(stream->tls, stream->fd) != 1)
+		fail("out of memory");
+	if (SSL_connect(stream->tls) != 1)
+		fail("no TLS on a new connection");
+}
+
+/* Sends a message and gets it back, waiting. */
+static ssize_t stream_exchange(struct stream *stream)
+{
+	const char *message = pattern_at(stream->first);
+	ssize_t received = 0;
+
+	if (stream->tls == NULL) {
+		if (send(stream->fd, message, options.size, MSG_NOSIGNAL) != (ssize_t)options.size)
+			fail("cannot send to a new connection: %s", strerror(errno));
+		return recv(stream->fd, buffer[0], options.size, MSG_WAITALL);
+	}
+	for (size_t sent = 0; sent < options.size;) {
+		ssize_t length = stream_write(stream, message + sent, options.size - sent);
+		if (length <= 0)
+			fail("cannot send to a new connection");
+		sent += (size_t)length;
+	}
+	while (received < (ssize_t)options.size) {
+		ssize_t length = stream_read(stream, buffer[0] + received, options.size - (size_t)received);
+		if (length <= 0)
+			return length;
+		received += length;
+	}
+	if (fcntl(stream->fd, F_SETFL, O_NONBLOCK) < 0)
+		fail("O_NONBLOCK: %s", strerror(errno));
+	return received;
 }
 
 /* One message there and back, so that the server has seen the connection and is in its steady state. */
@@ -404,9 +487,9 @@ static void stream_greet(struct stream *stream)
 		fail("SO_RCVTIMEO: %s", strerror(errno));
 	if (connect(stream->fd, (struct sockaddr *)&options.server, sizeof options.server) < 0)
 		fail("connect: %s", strerror(errno));
-	if (send(stream->fd, pattern_at(stream->first), options.size, MSG_NOSIGNAL) != (ssize_t)options.size)
-		fail("cannot send to a new connection: %s", strerror(errno));
-	ssize_t received = recv(stream->fd, buffer[0], options.size, MSG_WAITALL);
+	if (options.tls)
+		stream_secure(stream);
+	ssize_t received = stream_exchange(stream);
 	if (received != (ssize_t)options.size)
 		fail("no echo on a new connection: %s", received < 0 ? strerror(errno) : "end of stream");
 	check_bytes(stream, buffer[0], options.size);
@@ -745,6 +828,7 @@ static const char usage[] =
 	"  -d, --depth N          messages in flight on each connection\n"
 	"  -o, --operations N     the work in whole: messages echoed, or connections\n"
 	"  -t, --seconds SECONDS  as many as there is time for, instead\n"
+	"  -e, --tls              tcp-echo, tcp-bulk: inside TLS\n"
 	"  -g, --trains           UDP: send with UDP_SEGMENT, receive with UDP_GRO\n"
 	"      --patience SECONDS for an answer: 10 on TCP, 1 on UDP unless it is given\n"
 	"      --steps            say `ready` and wait for a line before the work, and for another after the result\n"
@@ -808,6 +892,9 @@ static void parse_option(int letter, const char *value)
 	case 't':
 		options.seconds = strtod(value, NULL);
 		break;
+	case 'e':
+		options.tls = true;
+		break;
 	case 'g':
 		options.trains = true;
 		break;
@@ -836,6 +923,8 @@ static void check_options(void)
 		fail("more than %d bytes do not fit", DATAGRAM_MAX);
 	if (options.trains && !udp)
 		fail("--trains is for udp-echo");
+	if (options.tls && options.mode->work != streams_work)
+		fail("--tls is for tcp-echo and tcp-bulk");
 }
 
 static void parse_arguments(int count, char **arguments)
@@ -847,13 +936,14 @@ static void parse_arguments(int count, char **arguments)
 		{"depth", required_argument, NULL, 'd'},
 		{"operations", required_argument, NULL, 'o'},
 		{"seconds", required_argument, NULL, 't'},
+		{"tls", no_argument, NULL, 'e'},
 		{"trains", no_argument, NULL, 'g'},
 		{"patience", required_argument, NULL, 'a'},
 		{"steps", no_argument, NULL, 'w'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
-	const char *letters = "p:c:s:d:o:t:gh";
+	const char *letters = "p:c:s:d:o:t:egh";
 
 	/* the mode goes first, as its defaults give way to the options */
 	while (getopt_long(count, arguments, letters, names, NULL) >= 0)

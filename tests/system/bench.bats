@@ -26,6 +26,13 @@ bench() {
 	[[ $(grep -c 'the same for both' out) == 6 ]]
 }
 
+@test "bench: the daemon and the reference are given the same work inside TLS" {
+	need_bench
+	need_programs openssl
+	bench check --only tls-64 tls-bulk >out
+	[[ $(grep -c 'the same for both' out) == 2 ]]
+}
+
 @test "bench: the daemon and the references are given the same work over UDP" {
 	need_bench
 	need_large_buffers
@@ -39,6 +46,7 @@ bench() {
 	mkdir -p other/bench
 	ln -s "$BUILD/smallservd" other/smallservd
 	ln -s "$BUILD/bench/reference" other/bench/reference
+	ln -s "$BUILD/bench/tls_reference" other/bench/tls_reference
 	cat >other/bench/load <<-END
 		#!/bin/sh
 		if [ -e "$PWD/second" ]; then
