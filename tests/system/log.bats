@@ -209,6 +209,28 @@ need_log_stream() {
 	assert_in_journal
 }
 
+@test "log: in the journal the line of a connection has its client as a field" {
+	need_root
+	need_libsystemd
+	need_programs unshare
+	unshare --mount true || skip "cannot make mounts of its own here"
+	RUNNER=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /run systemd/journal/socket)
+	local port
+	port=$(free_port)
+	start_daemon <<-END
+		[daemon]
+		log_target = journal
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = $port
+		log_connections = yes
+	END
+	netcat -N 127.0.0.1 "$port" <<<"hello" >/dev/null
+	wait_for_log '^socket: MESSAGE=echo: tcp .* closed: client'
+	grep -E 'closed: client' "$LOG" | grep -qE '[ |]SOURCE=127\.0\.0\.1:[0-9]+(\||$)'
+}
+
 @test "log: log_target = auto is the journal where stderr is its stream" {
 	need_root
 	need_libsystemd
@@ -224,7 +246,7 @@ need_log_stream() {
 assert_in_journal() {
 	local field
 	wait_for_log '^socket: .*MESSAGE=ready: '
-	for field in PRIORITY=5 SERVICE=echo TRANSPORT=tcp SYSLOG_IDENTIFIER=smallservd; do
+	for field in PRIORITY=5 SERVICE=echo TRANSPORT=tcp SYSLOG_IDENTIFIER=smallservd "CONFIG_FILE=$CONF" 'CONFIG_LINE=[0-9]+'; do
 		grep -E '^socket: .*MESSAGE=echo: listening on tcp' "$LOG" | grep -qE "[ |]$field(\||\$)" || fail "no $field"
 	done
 	run ! grep -qvE '^socket: ' "$LOG"
