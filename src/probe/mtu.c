@@ -65,15 +65,13 @@ static void on_too_large(struct mtu *mtu, const char *by, unsigned told)
 	fail_size(mtu);
 }
 
+/* The last try has the whole timeout: a busy server must not look like a narrow path. */
 static void send_try(struct mtu *mtu)
 {
-	struct timeval timeout = run_delay((int64_t)mtu->wait_ns);
+	uint64_t most_ns = (uint64_t)(mtu->options->timeout_ms * MS_NS);
+	struct timeval timeout = run_delay((int64_t)(++mtu->tries < TRIES ? mtu->wait_ns : most_ns));
 
-	mtu->tries++;
 	mtu->sent_ns = run_now();
-	mtu->payload = (struct payload){.seed = payload_new_seed(), .size = mtu->size};
-	mtu->sequence++;
-	payload_fill(&mtu->payload, mtu->datagram, mtu->sequence, mtu->sent_ns);
 	int error = flow_send(mtu->flow, mtu->datagram, mtu->size);
 
 	if (error == 0) {
@@ -90,6 +88,16 @@ static void send_try(struct mtu *mtu)
 	run_stop(mtu->run);
 }
 
+/* All tries of a size are the same datagram: an answer to an earlier one is as good. */
+static void begin_size(struct mtu *mtu, size_t size)
+{
+	mtu->size = size;
+	mtu->tries = 0;
+	mtu->payload = (struct payload){.seed = payload_new_seed(), .size = size};
+	payload_fill(&mtu->payload, mtu->datagram, ++mtu->sequence, 0);
+	send_try(mtu);
+}
+
 /* What the path said would pass, else the middle. */
 static void try_next(struct mtu *mtu)
 {
@@ -97,10 +105,10 @@ static void try_next(struct mtu *mtu)
 		run_stop(mtu->run);
 		return;
 	}
-	mtu->tries = 0;
-	mtu->size = mtu->told ? mtu->told : mtu->passes + (mtu->fails - mtu->passes) / 2;
+	size_t told = mtu->told;
+
 	mtu->told = 0;
-	send_try(mtu);
+	begin_size(mtu, told ? told : mtu->passes + (mtu->fails - mtu->passes) / 2);
 }
 
 static void on_timeout(evutil_socket_t fd, short what, void *context)
@@ -136,8 +144,7 @@ static void set_patience(struct mtu *mtu, uint64_t rtt_ns)
 static void on_datagram(void *context, const struct flow_datagram *datagram)
 {
 	struct mtu *mtu = context;
-	size_t differs_at =
-		payload_difference(&mtu->payload, datagram->bytes, datagram->length, mtu->sequence, mtu->sent_ns);
+	size_t differs_at = payload_difference(&mtu->payload, datagram->bytes, datagram->length, mtu->sequence, 0);
 
 	if (!datagram->from_target || (datagram->length != mtu->size && mtu->run->reached))
 		return; /* an answer to an earlier one */
@@ -209,10 +216,9 @@ static void begin(struct mtu *mtu)
 
 	mtu->headers = v6 ? HEADERS_V6 : HEADERS_V4;
 	mtu->fails = (v6 ? MAX_V6 : MAX_V4) + 1;
-	mtu->size = PAYLOAD_HEADER;
 	mtu->wait_ns = (uint64_t)(mtu->options->timeout_ms * MS_NS);
 	report_line(mtu->options, REPORT_PLAIN, "MTU to %s (%s) and back", mtu->run->target->host, mtu->run->peer);
-	send_try(mtu);
+	begin_size(mtu, PAYLOAD_HEADER);
 }
 
 int mtu_run(struct run *run)

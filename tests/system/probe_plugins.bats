@@ -23,18 +23,19 @@ start_echo() {
 
 @test "check_smallprobe: a service that is well is OK, with data for graphs" {
 	start_echo
-	run -0 check -H 127.0.0.1 -p "$(port_of echo tcp)" -n 3 -i 0.01 -w 100000,20% -c 200000,60% -t "$DEADLINE"
+	run -0 check -H 127.0.0.1 -p "$(port_of echo tcp)" -n 3 -i 0.01 -w 100000,20% -c 200000,60% -t "$DEADLINE" -- \
+		-W "$DEADLINE"
 	[[ $output =~ ^'SMALLPROBE OK - echo 127.0.0.1: loss 0%, rta '[0-9.]+' ms | rta='[0-9.]+'ms;100000;200000;0; pl=0%;20;60;0;100'$ ]]
-	run -0 check -H "127.0.0.1:$(port_of echo udp)" -u -n 1 -w 100000,20% -c 200000,60%
-	run -0 check -H "127.0.0.1:$(port_of daytime tcp)" -T daytime -n 1 -w 100000,20% -c 200000,60% -- -W "$DEADLINE"
+	run -0 check -H "127.0.0.1:$(port_of echo udp)" -u -n 1 -w 100000,20% -c 200000,60% -t "$DEADLINE" -- -W "$DEADLINE"
+	run -0 check -H "127.0.0.1:$(port_of daytime tcp)" -T daytime -n 1 -w 100000,20% -c 200000,60% -t "$DEADLINE" -- -W "$DEADLINE"
 	[[ $output == 'SMALLPROBE OK - daytime '* ]]
 }
 
 @test "check_smallprobe: what is slow is a warning, slower is critical" {
 	start_echo
-	run -1 check -H "127.0.0.1:$(port_of echo tcp)" -n 1 -w 0,20% -c 100000,60%
+	run -1 check -H "127.0.0.1:$(port_of echo tcp)" -n 1 -w 0,20% -c 100000,60% -t "$DEADLINE" -- -W "$DEADLINE"
 	[[ $output == 'SMALLPROBE WARNING - '* ]]
-	run -2 check -H "127.0.0.1:$(port_of echo tcp)" -n 1 -w 0,20% -c 0,60%
+	run -2 check -H "127.0.0.1:$(port_of echo tcp)" -n 1 -w 0,20% -c 0,60% -t "$DEADLINE" -- -W "$DEADLINE"
 	[[ $output == 'SMALLPROBE CRITICAL - '* ]]
 }
 
@@ -46,7 +47,7 @@ start_echo() {
 	run -1 check -H "127.0.0.1:$(sed -n 's/^port //p' server)" -u -n 1 -c 500,101% -- -W 0.2
 	python_background server probe.py datagrams flip
 	wait_for_line server 'port [0-9]+'
-	run -2 check -H "127.0.0.1:$(sed -n 's/^port //p' server)" -u -n 1 -w 100000,20% -c 200000,60%
+	run -2 check -H "127.0.0.1:$(sed -n 's/^port //p' server)" -u -n 1 -w 100000,20% -c 200000,60% -t "$DEADLINE" -- -W "$DEADLINE"
 	[[ $output == *'wrong answers |'* ]]
 	local port
 	port=$(free_port)
