@@ -136,12 +136,12 @@ static bool watch(struct load *load, struct load_thread *threads, int signals)
 
 /* --- the whole --- */
 
-static int judge(const struct load *load, const struct load_books *books, const char *error)
+static int judge(struct load *load, const struct load_books *books, const char *error)
 {
 	const struct series_counts *counts = &books->counts;
 
 	if (error != NULL)
-		return counts->received == 0 ? EXIT_NO_CONNECTION : EXIT_WRONG;
+		return counts->received > 0 || atomic_load(&load->reached) ? EXIT_WRONG : EXIT_NO_CONNECTION;
 	bool wrong = counts->corrupted > 0 || counts->unexpected > 0 || books->broken > 0 || counts->received == 0;
 	return wrong || series_loss(counts) > load->options->max_loss ? EXIT_WRONG : EXIT_RIGHT;
 }
@@ -164,8 +164,8 @@ static int conclude(struct load *load, struct load_thread *threads, bool interru
 	outcome.status = judge(load, &books, outcome.error);
 	if (outcome.error != NULL)
 		complain(outcome.error);
-	/* where nobody was reached the error says it all, but for a machine */
-	if (outcome.status == EXIT_NO_CONNECTION && !load->options->json)
+	/* where nothing came back the error says it all, but for a machine */
+	if (books.counts.received == 0 && outcome.error != NULL && !load->options->json)
 		return outcome.status;
 	if (load_report_print(load, &outcome))
 		return outcome.status;

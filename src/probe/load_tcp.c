@@ -18,6 +18,7 @@ struct stream {
 	struct load_line line;
 	bool connected; /* and on the way to be open */
 	SSL *session;   /* or NULL */
+	bool failed;    /* the session did: it may not be shut down */
 	uint64_t seed;
 	uint64_t issued;         /* requests */
 	uint64_t sent, received; /* bytes */
@@ -69,8 +70,13 @@ static bool open_stream(struct load_line *line)
 
 static void close_stream(struct load_line *line)
 {
-	SSL_free(stream_of(line)->session);
-	stream_of(line)->session = NULL;
+	struct stream *stream = stream_of(line);
+
+	/* close_notify tells the server that nothing was cut off */
+	if (stream->session != NULL && SSL_is_init_finished(stream->session) && !stream->failed)
+		SSL_shutdown(stream->session);
+	SSL_free(stream->session);
+	stream->session = NULL;
 }
 
 /* --- opening --- */
@@ -116,7 +122,7 @@ static bool introduce(const struct stream *stream)
 static void go_on_opening(struct stream *stream)
 {
 	struct load_line *line = &stream->line;
-	const struct load *load = line->owner->load;
+	struct load *load = line->owner->load;
 	char text[TARGET_ERROR_SIZE];
 	int error = 0;
 	socklen_t length = sizeof(error);
@@ -125,6 +131,7 @@ static void go_on_opening(struct stream *stream)
 		load_line_break(line, strerror(error != 0 ? error : errno));
 		return;
 	}
+	atomic_store_explicit(&load->reached, true, memory_order_relaxed);
 	if (!stream->connected && !introduce(stream)) {
 		load_line_break(line, strerror(errno));
 		return;
@@ -154,6 +161,7 @@ static ssize_t secure_result(struct stream *stream, int result, char *reason)
 	int wants = SSL_get_error(stream->session, result);
 	if (wants == SSL_ERROR_WANT_READ || wants == SSL_ERROR_WANT_WRITE)
 		return 0;
+	stream->failed = true;
 	secure_explain(stream->session, result, reason);
 	return -1;
 }

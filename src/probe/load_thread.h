@@ -72,8 +72,9 @@ struct load {
 	SSL_CTX *tls; /* or NULL */
 	char peer[TARGET_TEXT_SIZE];
 	uint64_t timeout_ns, duration_ns;
-	int done;           /* an eventfd that each thread adds 1 to at its end */
-	atomic_bool failed; /* a thread could not open its lines */
+	int done;            /* an eventfd that each thread adds 1 to at its end */
+	atomic_bool failed;  /* a thread could not open its lines */
+	atomic_bool reached; /* there is somebody */
 	atomic_int stop;
 	pthread_mutex_t lock;
 	pthread_cond_t all_opened;

@@ -2,6 +2,8 @@
 # smallprobe as a load: many requests at once, every byte of the answers checked.
 
 load helpers
+load certificates
+load counters
 
 start_echo() {
 	start_daemon <<-END
@@ -101,6 +103,67 @@ end_relay() {
 	# there is nothing to do for more threads than connections
 	load_result 0 "127.0.0.1:$TCP" -c 10 --connections 2 --threads 5
 	assert_members sent=10 load.threads=2
+}
+
+start_tls() {
+	need_programs openssl
+	PKI=$BATS_TEST_TMPDIR/pki
+	mkdir "$PKI"
+	make_authority lab
+	sign lab server server
+	cat "$PKI/server.pem" "$PKI/server.key" >both.pem
+	chmod 600 both.pem
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		[defaults]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		[echo]
+		tls = yes
+		tls_certificate = $BATS_TEST_TMPDIR/both.pem
+		[proxied]
+		type = echo
+		proxy_protocol = on
+		proxy_from = 127.0.0.1
+		[both]
+		type = echo
+		proxy_protocol = on
+		proxy_from = 127.0.0.1
+		tls = yes
+		tls_certificate = $BATS_TEST_TMPDIR/both.pem
+	END
+}
+
+@test "load: requests over TLS are all answered, and what is no certificate for us is refused" {
+	start_tls
+	local port
+	port=$(port_of echo tcp)
+	load_result 0 "127.0.0.1:$port" -c 500 --connections 5 --depth 3 --threads 2 --tls --cacert "$PKI/lab.pem"
+	all_answered 500
+	assert_members transport=tls
+	load_result 0 "127.0.0.1:$port" -c 10 -s 300000 --connections 2 --depth 2 --tls --cacert "$PKI/lab.pem"
+	all_answered 10
+	# each ended as TLS ends: none was cut off
+	await_counters echo tcp 'accepted=7( closed\{(client|reset)\}=[0-9]+)+'
+	load_result 0 "127.0.0.1:$port" -c 10 --connections 2 --tls -k
+	load_result 1 "127.0.0.1:$port" -c 10 --connections 2 --tls
+	assert_members sent=0
+	grep -qE "^smallprobe: connect to 127.0.0.1:$port: the certificate: " errors
+}
+
+@test "load: connections begin with a PROXY header of either version, with and without TLS" {
+	start_tls
+	local version
+	for version in v1 v2; do
+		load_result 0 "127.0.0.1:$(port_of proxied tcp)" -c 200 --connections 5 --proxy "$version"
+		all_answered 200
+		load_result 0 "127.0.0.1:$(port_of both tcp)" -c 200 --connections 5 --proxy "$version" --tls --cacert "$PKI/lab.pem"
+		all_answered 200
+	done
+	# which the service insists on
+	load_result 1 "127.0.0.1:$(port_of proxied tcp)" -c 200 --connections 2
 }
 
 @test "load: messages of a byte and of a MiB come back whole over TCP" {
