@@ -342,7 +342,7 @@ static struct endpoint *read_endpoint(char *text, unsigned line, struct problems
 	}
 	if (!read_descriptors(fields[DESCRIPTORS], endpoint, line, problems))
 		goto fail;
-	endpoint->shared = true;
+	endpoint->shared = endpoint->inherited = true;
 	return endpoint;
 fail:
 	endpoint_free(endpoint);

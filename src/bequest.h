@@ -19,7 +19,7 @@ int bequest_write(struct endpoint *const *list, size_t count);
  * bequest_write could have made. It is closed by an exec from here on. */
 int bequest_find(struct problems *problems);
 
-/* Adds to POOL what the writing FD names, shared with the process that wrote it; each of the sockets is closed by an exec from here
+/* Adds to POOL what the writing FD names, inherited from the process that wrote it; each of the sockets is closed by an exec from here
  * on. Whatever is not as bequest_write would have written it, or no such socket, is a problem: false, and PROBLEMS has been told. */
 bool bequest_read(int fd, struct endpoint_pool *pool, struct problems *problems);
 

@@ -373,6 +373,46 @@ fail:
 	return NULL;
 }
 
+/* Whoever joins a group must be of its owner. */
+static void own_sockets(const struct endpoint *endpoint, uid_t owner)
+{
+	for (unsigned i = 0; owner != (uid_t)-1 && i < endpoint->count; i++)
+		if (fchown(endpoint->fds[i], owner, (gid_t)-1) < 0)
+			log_info("cannot give a socket away: %s", strerror(errno));
+}
+
+struct endpoint *endpoint_widen(struct endpoint *endpoint, const struct config_endpoint *wanted, unsigned count,
+				uid_t owner, struct problems *problems)
+{
+	struct log_context context = endpoint_context(wanted);
+	unsigned before = endpoint->count;
+	struct socket_request request;
+	char text[SOCKET_TEXT_SIZE];
+
+	if (before >= count)
+		return endpoint;
+	struct endpoint *wider = realloc(endpoint, sizeof *endpoint + count * sizeof endpoint->fds[0]);
+	int error = wider != NULL ? 0 : ENOMEM;
+	if (wider != NULL) {
+		endpoint = wider;
+		own_sockets(endpoint, owner);
+		error = fill_request(wanted, owner, &request) ? 0 : ENODEV;
+		request.address = endpoint->address;
+		request.overlaps = true;
+	}
+	if (error == 0)
+		error = socket_open_group(&request, &endpoint->fds[before], count - before);
+	if (error == 0) {
+		endpoint->count = count;
+		return endpoint;
+	}
+	socket_address_print(&endpoint->address, text);
+	problems_add(problems, &context, "%s: cannot listen on %s %s with more workers: %s", context.service,
+		     context.transport, text, strerror(error));
+	endpoint_free(endpoint);
+	return NULL;
+}
+
 /* --- multicast groups --- */
 
 /* False: its interface is not there. */
@@ -476,9 +516,9 @@ void endpoint_give(struct endpoint *endpoint, const struct config_endpoint *want
 
 	if (!set_service(endpoint, wanted->service->name))
 		log_write(LOG_ERR, &context, "%s: out of memory", context.service);
-	leave_unwanted(endpoint, wanted);
-	if (endpoint->shared && !endpoint->handed)
+	if (endpoint->inherited)
 		return;
+	leave_unwanted(endpoint, wanted);
 	fill_request(wanted, (uid_t)-1, &request);
 	request.address = endpoint->address;
 	request.both_families = endpoint->both_families;

@@ -22,8 +22,9 @@ struct endpoint {
 	char *handed_name; /* of a handed one: its FileDescriptorName, NULL for none; `socket_name` asks for it */
 
 	struct socket_address address; /* as it is bound, with the port that the kernel picked */
-	bool handed;        /* by the service manager: one descriptor, which others have too, for all workers */
-	bool shared;        /* with another process, which may go on with it: it is never told to refuse clients */
+	bool handed; /* by the service manager: one descriptor, which others have too, for all workers */
+	bool shared; /* with another process, which may go on with it: it is never told to refuse clients */
+	bool inherited; /* from a process of ours that has not let go of it yet: nothing is set on it meanwhile; shared, too */
 	bool both_families; /* a handed [::] that IPv4 clients reach too: it is both endpoints of `*` */
 
 	struct socket_request options; /* what has been set on its sockets; what was not asked for is zero or -1 */
@@ -90,6 +91,11 @@ unsigned endpoint_turn(const struct config_endpoint *wanted);
 struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned count, uid_t owner,
 			       struct endpoint_ports *ports, struct problems *problems);
 
+/* Opens further sockets for ENDPOINT, which nobody serves yet, up to COUNT, so that each worker has one; they belong to OWNER, as do the
+ * others then. Returns it, elsewhere in memory; NULL: PROBLEMS has been told, and it is closed. */
+struct endpoint *endpoint_widen(struct endpoint *endpoint, const struct config_endpoint *wanted, unsigned count,
+				uid_t owner, struct problems *problems);
+
 /* Joins the multicast groups of WANTED that ENDPOINT has not joined yet. False: PROBLEMS has been told. */
 bool endpoint_join(struct endpoint *endpoint, const struct config_endpoint *wanted, struct problems *problems);
 
@@ -97,7 +103,7 @@ bool endpoint_join(struct endpoint *endpoint, const struct config_endpoint *want
 void endpoint_unjoin(struct endpoint *endpoint);
 
 /* Gives ENDPOINT to WANTED's service for good: sets on its sockets what that wants and they have not, and leaves groups that it
- * does not name. What the kernel refuses is logged. While it is shared with another process of ours nothing is set. */
+ * does not name. What the kernel refuses is logged. While it is inherited nothing is set. */
 void endpoint_give(struct endpoint *endpoint, const struct config_endpoint *wanted);
 
 #endif

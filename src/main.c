@@ -16,6 +16,7 @@
 #include "log.h"
 #include "server.h"
 #include "services/service.h"
+#include "upgrade.h"
 
 /* What smallservd(8) promises. */
 enum { EXIT_AT_RUN_TIME = 1, EXIT_CONFIGURATION = 2 };
@@ -120,8 +121,8 @@ static void on_reload(evutil_socket_t signal, short what, void *server)
 
 static void on_upgrade(evutil_socket_t signal, short what, void *server)
 {
-	(void)signal, (void)what, (void)server;
-	log_warning("upgrade is not supported yet: the running process stays");
+	(void)signal, (void)what;
+	server_upgrade(server);
 }
 
 static void on_counters(evutil_socket_t signal, short what, void *server)
@@ -167,7 +168,16 @@ static void block_signals(int how)
 	sigprocmask(how, &set, NULL);
 }
 
-static int serve(struct config *config, const struct config_report *report, int verbose)
+/* How this process was started. NULL: errno says why that is not known. */
+static struct upgrade_program *find_program(char *const *argv)
+{
+	char *path = upgrade_find_path();
+	struct upgrade_program *program = path != NULL ? upgrade_program_new(path, argv) : NULL;
+	free(path);
+	return program;
+}
+
+static int serve(struct config *config, const struct config_report *report, int verbose, char *const *argv)
 {
 	struct event *events[SIGNAL_COUNT] = {0};
 
@@ -176,8 +186,10 @@ static int serve(struct config *config, const struct config_report *report, int 
 	open_log(config, verbose);
 	log_warnings(report);
 	struct server *server = server_new(config);
-	if (server != NULL)
+	if (server != NULL) {
 		server_on_config(server, on_config, &verbose);
+		server_set_program(server, find_program(argv));
+	}
 	bool served = server != NULL && watch_signals(server, events);
 	block_signals(SIG_UNBLOCK);
 	served = served && server_start(server) && server_run(server);
@@ -190,7 +202,7 @@ static int serve(struct config *config, const struct config_report *report, int 
 	return served ? EXIT_SUCCESS : EXIT_AT_RUN_TIME;
 }
 
-static int act_on_config(const struct arguments *arguments)
+static int act_on_config(const struct arguments *arguments, char *const *argv)
 {
 	struct config_report report = {0};
 	struct config *config = load(arguments->config, &report);
@@ -202,7 +214,7 @@ static int act_on_config(const struct arguments *arguments)
 		config_dump(config, stdout);
 		status = finish_output();
 	} else if (config != NULL && arguments->action == ACTION_SERVE) {
-		status = serve(config, &report, arguments->verbose);
+		status = serve(config, &report, arguments->verbose, argv);
 	}
 	config_report_free(&report);
 	config_unref(config);
@@ -237,6 +249,6 @@ int main(int argc, char **argv)
 	case ACTION_LIST_TYPES:
 		return list_types();
 	default:
-		return act_on_config(&arguments);
+		return act_on_config(&arguments, argv);
 	}
 }

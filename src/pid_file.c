@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,6 +114,31 @@ static bool is_ours(const struct pid_file *file)
 	if (ours.st_dev != there.st_dev || ours.st_ino != there.st_ino)
 		return false;
 	return pread(file->fd, text, sizeof text - 1, 0) > 0 && strtol(text, NULL, 10) == (long)getpid();
+}
+
+/* Whom the file at PATH names; 0: nobody. */
+static pid_t find_named(const char *path)
+{
+	char text[32] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	ssize_t length = fd < 0 ? -1 : pread(fd, text, sizeof text - 1, 0);
+	if (fd >= 0)
+		close(fd);
+	return length > 0 ? (pid_t)strtol(text, NULL, 10) : 0;
+}
+
+bool pid_file_restore(struct pid_file *file, pid_t other)
+{
+	if (other == 0 || find_named(file->path) != other)
+		return true;
+	struct pid_file *again = pid_file_write(file->path, (uid_t)-1);
+	if (again == NULL)
+		return false;
+	close(file->fd);
+	file->fd = again->fd;
+	again->fd = -1;
+	discard(again);
+	return true;
 }
 
 void pid_file_remove(struct pid_file *file)

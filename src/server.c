@@ -1,15 +1,17 @@
-/* server.c: start, reload, drain, stop. */
+/* server.c: start, reload, upgrade, drain, stop. */
 #include "server.h"
 
 #include <errno.h>
 #include <event2/event.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "bequest.h"
 #include "inheritance.h"
 #include "log.h"
 #include "notify.h"
@@ -18,11 +20,14 @@
 #include "processors.h"
 #include "sandbox.h"
 #include "serving.h"
+#include "takeover.h"
+#include "upgrade.h"
 #include "watchdog.h"
 
 enum {
-	STOP_GRACE_MS = 1000, /* a worker that has not answered by then is not waited for */
-	STOP_SPARE_MS = 5000, /* what a stop may take besides, as the service manager is told */
+	UPGRADE_DEADLINE_MS = 30 * 1000, /* for the new process, until it has taken over */
+	STOP_GRACE_MS = 1000,            /* a worker that has not answered by then is not waited for */
+	STOP_SPARE_MS = 5000,            /* what a stop may take besides, as the service manager is told */
 	REPORT_S = 60,
 	COUNTERS_TEXT_SIZE = 800,
 	WORKERS_AUTO_MAX = 8,
@@ -44,14 +49,33 @@ struct server {
 	struct tcp *tcp;
 	struct udp *udp;
 	struct serving *serving;
-	bool stopping, ending;
-	bool reload_wanted,
-		switching; /* a HUP that nobody has looked at; a reload whose workers have not all switched */
+	bool stopping, ending;              /* lets go of its sockets, and then of its connections */
+	bool told_to_stop;                  /* by a signal; else it drains since another process has taken over */
+	bool reload_wanted, upgrade_wanted; /* signals that nobody has looked at yet */
+	bool switching;                     /* a reload whose workers have not all switched */
+	struct upgrade_program *program;    /* NULL: there is none, and PROGRAM_ERROR says why */
+	int program_error;
+	struct upgrade *upgrade; /* to the process after this one */
+	struct heritage {
+		struct endpoint **list; /* those in force when it was written */
+		size_t count;
+		int *fds; /* all their sockets, and the writing at the end */
+		size_t fd_count;
+		int writing;
+	} heritage;
+	struct takeover *takeover; /* from the process before this one, until that has let go of all */
+	bool has_taken_over;       /* where there was one before: this process is the daemon */
+	bool announced;            /* the service manager knows this process */
 	struct mail idle, switched;
 	struct server_reloads reloads;
 	server_config_callback *on_config;
 	void *on_config_argument;
 };
+
+static struct timeval milliseconds(int64_t ms)
+{
+	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+}
 
 static bool is_written(const struct config *config, const char *key)
 {
@@ -95,15 +119,26 @@ static int64_t raise_descriptor_limit(void)
 
 /* --- leaving root behind --- */
 
-static bool write_pid_file(struct server *server)
+/* False: ERROR says why. */
+static bool write_pid_file(struct server *server, char *error, size_t size)
 {
 	const char *path = server->started->daemon.pid_file;
 	if (path == NULL)
 		return true;
 	server->pid_file = pid_file_write(path, server->becomes ? server->identity.uid : (uid_t)-1);
 	if (server->pid_file == NULL)
-		log_error("pid_file: cannot write %s: %s", path, strerror(errno));
+		snprintf(error, size, "pid_file: cannot write %s: %s", path, strerror(errno));
 	return server->pid_file != NULL;
+}
+
+/* With a process before this one, it is written when that says so. */
+static bool begin_pid_file(struct server *server)
+{
+	char error[512];
+	if (server->takeover != NULL || write_pid_file(server, error, sizeof error))
+		return true;
+	log_error("%s", error);
+	return false;
 }
 
 static bool give_up_root(struct server *server)
@@ -266,6 +301,7 @@ struct server *server_new(struct config *config)
 {
 	struct server *server = calloc(1, sizeof *server);
 	if (server != NULL) {
+		server->heritage.writing = -1;
 		server->started = config_ref(config);
 		if (create_loop(server))
 			return server;
@@ -293,13 +329,25 @@ static void summarise(const struct server *server, char text[SUMMARY_SIZE])
 		 serving_endpoint_count(server->serving));
 }
 
-static void tell_ready(struct server *server)
+/* The service manager is told by a process that it knows, or is about to. */
+static void announce(struct server *server)
 {
 	char summary[SUMMARY_SIZE], status[2 * SUMMARY_SIZE];
 	summarise(server, summary);
 	snprintf(status, sizeof status, "%s, %u workers", summary, server->worker_count);
-	log_notice("ready: %s", status);
 	notify_ready(status);
+	server->announced = true;
+}
+
+static void tell_ready(struct server *server)
+{
+	char summary[SUMMARY_SIZE];
+	summarise(server, summary);
+	log_notice("ready: %s, %u workers", summary, server->worker_count);
+	if (server->takeover != NULL)
+		takeover_tell_ready(server->takeover);
+	else
+		announce(server);
 }
 
 static unsigned automatic_workers(void)
@@ -308,26 +356,81 @@ static unsigned automatic_workers(void)
 	return processors < WORKERS_AUTO_MAX ? processors : WORKERS_AUTO_MAX;
 }
 
+static bool take_over(void *argument, char *error, size_t size);
+static void on_sent_away(void *argument);
+static void on_named(void *argument);
+static void on_alone(void *argument, bool taken);
+
+/* The process that started this one for an upgrade, if one did. False: logged. */
+static bool find_predecessor(struct server *server)
+{
+	static const struct takeover_events events = {
+		.take = take_over, .stop = on_sent_away, .serve = on_named, .alone = on_alone};
+	char error[128];
+	int fd = takeover_find(error, sizeof error);
+
+	if (fd < 0 && error[0] == '\0')
+		return true;
+	if (fd < 0) {
+		log_error("%s", error);
+		return false;
+	}
+	server->takeover = takeover_new(server->base, fd, &events, server);
+	if (server->takeover == NULL)
+		log_error("cannot watch the process before this one: %s", strerror(errno));
+	notify_become_watched();
+	return server->takeover != NULL;
+}
+
+/* What the service manager has handed over. All of it has to be wanted. */
+static struct change *prepare_handed(struct server *server, struct endpoint_pool *pool, struct problems *problems)
+{
+	struct change *change = NULL;
+	if (inheritance_take(pool, problems)) {
+		change = serving_prepare(server->serving, server->started, pool, problems);
+		inheritance_check_left(pool, problems);
+	}
+	if (problems->count == 0)
+		return change;
+	serving_cancel(change);
+	return NULL;
+}
+
+/* What the process before this one has written down. What is not wanted stays with that. */
+static struct change *prepare_inherited(struct server *server, struct endpoint_pool *pool, struct problems *problems)
+{
+	unsigned before = problems->count;
+	struct change *change = NULL;
+	int writing = bequest_find(problems);
+
+	if (writing < 0 && problems->count == before)
+		problems_add(problems, NULL, BEQUEST_VARIABLE " is missing");
+	if (writing >= 0 && bequest_read(writing, pool, problems))
+		change = serving_prepare(server->serving, server->started, pool, problems);
+	if (change != NULL && !bequest_leave(writing, pool)) {
+		problems_add(problems, NULL, "cannot leave endpoints to the process before: %s", strerror(errno));
+		serving_cancel(change);
+		change = NULL;
+	}
+	if (writing >= 0)
+		close(writing);
+	return change;
+}
+
 /* What it is started with, and what it opens itself. NULL: logged. */
 static struct change *prepare_start(struct server *server)
 {
 	struct problems problems = {0};
 	struct change *change = NULL;
-	struct endpoint_pool *inherited = endpoint_pool_new();
+	struct endpoint_pool *pool = endpoint_pool_new();
 
-	if (inherited == NULL) {
+	if (pool == NULL)
 		log_error("out of memory");
-		return NULL;
-	}
-	if (inheritance_take(inherited, &problems)) {
-		change = serving_prepare(server->serving, server->started, inherited, &problems);
-		inheritance_check_left(inherited, &problems);
-	}
-	if (problems.count > 0) {
-		serving_cancel(change);
-		change = NULL;
-	}
-	endpoint_pool_free(inherited, true);
+	else if (server->takeover != NULL)
+		change = prepare_inherited(server, pool, &problems);
+	else
+		change = prepare_handed(server, pool, &problems);
+	endpoint_pool_free(pool, true);
 	return change;
 }
 
@@ -337,7 +440,7 @@ bool server_start(struct server *server)
 	int64_t wanted = server->started->daemon.workers;
 
 	server->worker_count = wanted > 0 ? (unsigned)wanted : automatic_workers();
-	if (!find_identity(server))
+	if (!find_predecessor(server) || !find_identity(server))
 		return false;
 	if (!create_serving(server)) {
 		log_error("cannot prepare %u workers: %s", server->worker_count, strerror(errno));
@@ -346,8 +449,8 @@ bool server_start(struct server *server)
 	struct change *change = prepare_start(server);
 	if (change == NULL)
 		return false;
-	if (!write_pid_file(server) || !give_up_root(server) || !confine(server) || !start_workers(server, change) ||
-	    !start_watchdog(server) || event_add(server->report_timer, &minute) < 0) {
+	if (!begin_pid_file(server) || !give_up_root(server) || !confine(server) || !start_workers(server, change) ||
+	    !(server->takeover != NULL || start_watchdog(server)) || event_add(server->report_timer, &minute) < 0) {
 		serving_cancel(change);
 		return false;
 	}
@@ -370,6 +473,10 @@ bool server_run(struct server *server)
 	log_error("the event loop failed: %s", strerror(errno));
 	return false;
 }
+
+static void begin_upgrade_if_wanted(struct server *server);
+static void do_what_waits(struct server *server);
+static void begin_stop(struct server *server);
 
 /* --- reloading --- */
 
@@ -447,20 +554,12 @@ static struct config *load_again(const struct server *server, struct problems *p
 	return config;
 }
 
-static void tell_ready_again(const struct server *server)
-{
-	char summary[SUMMARY_SIZE], status[2 * SUMMARY_SIZE];
-	summarise(server, summary);
-	snprintf(status, sizeof status, "%s, %u workers", summary, server->worker_count);
-	notify_ready(status);
-}
-
 static void reload_failed(struct server *server, const struct problems *problems)
 {
 	server->reloads.failed++;
 	server->reloads.last_succeeded = false;
 	log_error("reload failed, the running configuration stays: %s", problems->first);
-	tell_ready_again(server);
+	announce(server);
 }
 
 static void reload(struct server *server)
@@ -487,10 +586,11 @@ static void on_reload(evutil_socket_t fd, short what, void *argument)
 {
 	struct server *server = argument;
 	(void)fd, (void)what;
-	if (server->switching || server->stopping)
+	if (server->switching || server->stopping || server->upgrade != NULL || server->takeover != NULL)
 		return;
 	server->reload_wanted = false;
 	reload(server);
+	begin_upgrade_if_wanted(server);
 }
 
 static void on_switched(void *argument)
@@ -508,9 +608,8 @@ static void on_switched(void *argument)
 	}
 	summarise(server, summary);
 	log_notice("reloaded: %s", summary);
-	tell_ready_again(server);
-	if (server->reload_wanted)
-		event_active(server->reload_event, EV_TIMEOUT, 0);
+	announce(server);
+	do_what_waits(server);
 }
 
 void server_reload(struct server *server)
@@ -523,8 +622,219 @@ void server_reload(struct server *server)
 	if (server->reload_wanted)
 		return;
 	server->reload_wanted = true;
-	if (!server->switching)
+	if (server->upgrade != NULL || server->takeover != NULL)
+		log_notice("the reload waits for the upgrade");
+	else if (!server->switching)
 		event_add(server->reload_event, &soon);
+}
+
+/* --- upgrading: the old process --- */
+
+static void forget_heritage(struct server *server)
+{
+	struct heritage *heritage = &server->heritage;
+	if (heritage->writing >= 0)
+		close(heritage->writing);
+	free(heritage->list);
+	free(heritage->fds);
+	*heritage = (struct heritage){.writing = -1};
+}
+
+static size_t count_sockets(const struct server *server, size_t *endpoints)
+{
+	const struct endpoint *endpoint;
+	size_t sockets = 0;
+	*endpoints = 0;
+	for (size_t i = 0; (endpoint = serving_next_endpoint(server->serving, &i)) != NULL; (*endpoints)++)
+		sockets += endpoint->count;
+	return sockets;
+}
+
+/* Writes down what the new process is to have. False: errno says why. */
+static bool write_heritage(struct server *server)
+{
+	struct heritage *heritage = &server->heritage;
+	struct endpoint *endpoint;
+	size_t endpoints, sockets = count_sockets(server, &endpoints);
+
+	heritage->list = calloc(endpoints + 1, sizeof(struct endpoint *));
+	heritage->fds = calloc(sockets + 1, sizeof *heritage->fds);
+	if (heritage->list == NULL || heritage->fds == NULL)
+		return false;
+	for (size_t i = 0; (endpoint = serving_next_endpoint(server->serving, &i)) != NULL;) {
+		heritage->list[heritage->count++] = endpoint;
+		for (unsigned j = 0; j < endpoint->count; j++)
+			heritage->fds[heritage->fd_count++] = endpoint->fds[j];
+	}
+	heritage->writing = bequest_write(heritage->list, heritage->count);
+	heritage->fds[heritage->fd_count++] = heritage->writing;
+	return heritage->writing >= 0;
+}
+
+/* What the new process has taken it goes on with; the rest is ours to empty and to close, as when a reload removes it. */
+static void mark_taken(struct server *server)
+{
+	struct heritage *heritage = &server->heritage;
+	bool *left = calloc(heritage->count + 1, sizeof *left);
+	bool known = left != NULL && bequest_list_left(heritage->writing, left, heritage->count);
+	for (size_t i = 0; i < heritage->count; i++)
+		if (!known || !left[i])
+			heritage->list[i]->shared = true;
+	free(left);
+}
+
+static void stop_serving(struct server *server, int64_t timeout_ms);
+
+/* From here on the new process is the daemon: nothing that this one does is told to the service manager any more. */
+static void hand_over(struct server *server)
+{
+	log_notice("upgraded: process %ld serves", (long)upgrade_pid(server->upgrade));
+	if (server->watchdog != NULL)
+		watchdog_stop(server->watchdog);
+	notify_main_process(upgrade_pid(server->upgrade));
+	if (!upgrade_confirm(server->upgrade))
+		log_warning("the new process cannot be told that it is known: %s", strerror(errno));
+	if (server->reload_wanted && !upgrade_signal(server->upgrade, SIGHUP))
+		log_warning("the new process cannot be told to reload: %s", strerror(errno));
+	mark_taken(server);
+	forget_heritage(server);
+	log_notice("draining: %" PRId64 " open connections", atomic_load(&server->gate.taken));
+	stop_serving(server, serving_config(server->serving)->daemon.drain_timeout_ms);
+}
+
+static void upgrade_failed(struct server *server, const char *reason)
+{
+	log_error("upgrade failed, this process goes on: %s", reason);
+	forget_heritage(server);
+	do_what_waits(server);
+}
+
+static void on_upgrade_ended(struct upgrade *upgrade, const char *failure, void *argument)
+{
+	struct server *server = argument;
+	if (failure == NULL) {
+		hand_over(server);
+		return;
+	}
+	if (server->pid_file != NULL && !pid_file_restore(server->pid_file, upgrade_pid(upgrade)))
+		log_error("pid_file: cannot take it back: %s", strerror(errno));
+	server->upgrade = NULL;
+	upgrade_failed(server, failure);
+	upgrade_free(upgrade);
+}
+
+static void begin_upgrade(struct server *server)
+{
+	char error[256], variable[64];
+
+	if (server->program == NULL) {
+		snprintf(error, sizeof error, "the path of the program is not known: %s",
+			 strerror(server->program_error));
+		upgrade_failed(server, error);
+		return;
+	}
+	if (strcmp(server->started->file, "-") == 0) {
+		upgrade_failed(server, "standard input cannot be read again");
+		return;
+	}
+	if (!write_heritage(server)) {
+		snprintf(error, sizeof error, "cannot write the endpoints down: %s", strerror(errno));
+		upgrade_failed(server, error);
+		return;
+	}
+	snprintf(variable, sizeof variable, BEQUEST_VARIABLE "=%d", server->heritage.writing);
+	const struct upgrade_bequest bequest = {
+		.fds = server->heritage.fds, .fd_count = server->heritage.fd_count, .variable = variable};
+	server->upgrade = upgrade_start(server->base, server->program, &bequest, UPGRADE_DEADLINE_MS, on_upgrade_ended,
+					server, error, sizeof error);
+	if (server->upgrade == NULL)
+		upgrade_failed(server, error);
+	else
+		log_notice("upgrade: running %s", upgrade_program_path(server->program));
+}
+
+/* After a reload that is under way, and after this process has its sockets to itself. */
+static void begin_upgrade_if_wanted(struct server *server)
+{
+	if (!server->upgrade_wanted || server->reload_wanted || server->switching || server->takeover != NULL)
+		return;
+	server->upgrade_wanted = false;
+	begin_upgrade(server);
+}
+
+/* Signals that came when their time had not. */
+static void do_what_waits(struct server *server)
+{
+	if (server->stopping)
+		return;
+	if (server->reload_wanted)
+		event_active(server->reload_event, EV_TIMEOUT, 0);
+	else
+		begin_upgrade_if_wanted(server);
+}
+
+void server_set_program(struct server *server, struct upgrade_program *program)
+{
+	server->program_error = errno;
+	server->program = program;
+}
+
+void server_upgrade(struct server *server)
+{
+	if (server->stopping)
+		log_notice("no upgrade: this process stops");
+	else if (server->upgrade != NULL || server->upgrade_wanted)
+		log_notice("an upgrade is under way already");
+	else
+		server->upgrade_wanted = true;
+	begin_upgrade_if_wanted(server);
+}
+
+/* --- upgrading: the new process --- */
+
+static bool take_over(void *argument, char *error, size_t size)
+{
+	struct server *server = argument;
+	server->has_taken_over = write_pid_file(server, error, size);
+	return server->has_taken_over;
+}
+
+static void on_sent_away(void *argument)
+{
+	struct server *server = argument;
+	if (!server->stopping)
+		begin_stop(server);
+}
+
+/* What the service manager would not have listened to before: for it, until now, this process was nobody. */
+static void on_named(void *argument)
+{
+	struct server *server = argument;
+	if (server->announced || server->stopping)
+		return;
+	announce(server);
+	start_watchdog(server);
+}
+
+/* The one before has let go of the sockets, or died. */
+static void on_alone(void *argument, bool taken)
+{
+	struct server *server = argument;
+	char error[512];
+
+	takeover_free(server->takeover);
+	server->takeover = NULL;
+	serving_own_endpoints(server->serving);
+	if (!taken && !server->stopping) {
+		log_warning("the process before this one ended before it handed over: this one serves");
+		if (!write_pid_file(server, error, sizeof error))
+			log_error("%s", error);
+	}
+	on_named(server);
+	if (server->told_to_stop && !server->stopping)
+		begin_stop(server);
+	else
+		do_what_waits(server);
 }
 
 /* --- stopping --- */
@@ -537,17 +847,17 @@ static void finish_if_done(struct server *server)
 
 static void on_left(void *argument)
 {
-	finish_if_done(argument);
+	struct server *server = argument;
+	if (server->stopping && serving_has_left(server->serving)) {
+		upgrade_free(server->upgrade); /* tells the process after this one that the sockets are its own */
+		server->upgrade = NULL;
+	}
+	finish_if_done(server);
 }
 
 static void on_idle(void *argument)
 {
 	finish_if_done(argument);
-}
-
-static struct timeval milliseconds(int64_t ms)
-{
-	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
 }
 
 /* The first time it ends the connections; the second time it waits no longer for workers that do not answer. */
@@ -568,22 +878,56 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *argument)
 	evtimer_add(server->stop_timer, &grace);
 }
 
-void server_stop(struct server *server)
+/* Lets go of the sockets, and waits for open connections. */
+static void stop_serving(struct server *server, int64_t timeout_ms)
 {
-	if (server->stopping) {
-		log_notice("stopping at once");
-		event_base_loopbreak(server->base);
-		return;
-	}
-	int64_t timeout_ms = serving_config(server->serving)->daemon.stop_timeout_ms;
 	struct timeval timeout = milliseconds(timeout_ms);
 	server->stopping = true;
-	log_notice("stopping: %" PRId64 " open connections", atomic_load(&server->gate.taken));
-	notify_stopping("draining", timeout_ms + STOP_GRACE_MS + STOP_SPARE_MS);
 	evtimer_add(server->stop_timer, &timeout);
 	on_report(-1, EV_TIMEOUT, server);
 	serving_stop(server->serving);
 	tcp_drain(server->tcp, server->mailbox, &server->idle);
+	finish_if_done(server);
+}
+
+static int64_t stop_timeout_ms(const struct server *server)
+{
+	return serving_config(server->serving)->daemon.stop_timeout_ms;
+}
+
+static void begin_stop(struct server *server)
+{
+	upgrade_free(server->upgrade); /* whoever is on the way goes with us */
+	server->upgrade = NULL;
+	log_notice("stopping: %" PRId64 " open connections", atomic_load(&server->gate.taken));
+	if (server->announced)
+		notify_stopping("draining", stop_timeout_ms(server) + STOP_GRACE_MS + STOP_SPARE_MS);
+	stop_serving(server, stop_timeout_ms(server));
+}
+
+/* A stop of a process that drains since another has taken over: that one is the daemon, here only the time gets shorter. */
+static void hurry(struct server *server)
+{
+	struct timeval timeout = milliseconds(stop_timeout_ms(server));
+	log_notice("stopping: %" PRId64 " open connections", atomic_load(&server->gate.taken));
+	if (!server->ending && stop_timeout_ms(server) < serving_config(server->serving)->daemon.drain_timeout_ms)
+		evtimer_add(server->stop_timer, &timeout);
+}
+
+void server_stop(struct server *server)
+{
+	if (server->told_to_stop) {
+		log_notice("stopping at once");
+		event_base_loopbreak(server->base);
+		return;
+	}
+	server->told_to_stop = true;
+	if (server->stopping)
+		hurry(server);
+	else if (server->takeover == NULL || !server->has_taken_over)
+		begin_stop(server);
+	else
+		log_notice("the stop waits for the process before this one"); /* which still closes the same sockets */
 }
 
 /* --- telling --- */
@@ -651,7 +995,11 @@ void server_free(struct server *server)
 {
 	if (server == NULL)
 		return;
+	upgrade_free(server->upgrade);
 	free_workers(server);
+	takeover_free(server->takeover);
+	forget_heritage(server);
+	upgrade_program_free(server->program);
 	free_loop(server);
 	metrics_free(server->metrics);
 	config_unref(server->started);

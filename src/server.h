@@ -10,6 +10,7 @@
 
 struct event_base;
 struct server;
+struct upgrade_program;
 
 /* A server for CONFIG, to which it takes a reference, that does nothing yet. NULL: it has been logged why. */
 struct server *server_new(struct config *config);
@@ -31,6 +32,14 @@ void server_on_config(struct server *server, server_config_callback *on_config, 
 /* Reads the configuration file again and switches to it whole, or logs why not and goes on as before. Calls that come while one is under
  * way are one more; while it stops they are ignored. Workers may have the old one for a moment after it returns. */
 void server_reload(struct server *server);
+
+/* What server_upgrade runs; it belongs to the server from here on. NULL: errno, then, said why there is none. */
+void server_set_program(struct server *server, struct upgrade_program *program);
+
+/* Starts the program anew, on the same sockets, and drains once the new process has taken over; or logs why it has not, and goes on as
+ * before. A reload that is under way comes first; one that is asked for meanwhile comes after, in whichever process serves then. While
+ * an upgrade is under way, or a stop, it is refused, which is logged. */
+void server_upgrade(struct server *server);
 
 /* How reloads have ended so far; the start counts as a success without being one of them. */
 struct server_reloads {

@@ -60,10 +60,11 @@ struct change {
 	int64_t maximum; /* of open connections */
 	struct entry {
 		const struct config_endpoint *wanted;
-		struct place *place; /* NULL: it needs none */
-		bool fresh;          /* it was not in service before */
-		bool covered;        /* a socket of both families serves it */
-	} * entries;                 /* one an endpoint of the configuration */
+		struct endpoint *taken; /* from a pool, on the way to its place */
+		struct place *place;    /* NULL: it needs none */
+		bool fresh;             /* it was not in service before */
+		bool covered;           /* a socket of both families serves it */
+	} * entries;                    /* one an endpoint of the configuration */
 	size_t entry_count;
 	struct place **places;            /* room for those in force then */
 	struct endpoint_pool *in_service; /* whoever is left in it goes; NULL at a start */
@@ -179,6 +180,8 @@ static bool seat_init(struct seat *seat, struct place *place, unsigned index, st
 		udp_socket_leave_open(seat->udp);
 	if (seat->udp != NULL && endpoint->handed && !socket_is_of_our_network(fd))
 		udp_socket_hear_elsewhere(seat->udp);
+	if (seat->udp != NULL && endpoint->inherited)
+		udp_socket_set_shared(seat->udp, true);
 	if (seat->udp != NULL && endpoint->both_families)
 		udp_socket_serve_both_families(seat->udp);
 	return seat->udp != NULL;
@@ -382,28 +385,47 @@ static bool add_place(struct change *change, struct entry *entry, struct endpoin
 	return entry->fresh;
 }
 
-/* Gives what is open already to whoever wants it. Returns how many sockets there will be. */
-static size_t take_open(struct change *change, const struct config *config, struct endpoint_pool *pool,
-			struct problems *problems)
+/* One that a process with fewer workers has opened grows. */
+static bool may_grow(const struct endpoint *endpoint)
 {
-	size_t sockets = 0;
+	return endpoint->inherited && !endpoint->handed;
+}
+
+/* Gives what is open already to whoever wants it. Returns how many sockets there will be. */
+static size_t take_open(struct change *change, const struct config *config, struct endpoint_pool *pool)
+{
+	size_t sockets = 0, workers = change->serving->rooms.worker_count;
 	for (size_t i = 0; i < config->endpoint_count; i++) {
 		struct entry *entry = &change->entries[i];
 		entry->wanted = &config->endpoints[i];
 		entry->covered = endpoint_pool_covers(pool, entry->wanted);
-		struct endpoint *endpoint = entry->covered ? NULL : endpoint_pool_take(pool, entry->wanted);
-		if (endpoint != NULL)
-			sockets += endpoint->count;
+		entry->taken = entry->covered ? NULL : endpoint_pool_take(pool, entry->wanted);
+		if (entry->taken != NULL && (entry->taken->count > workers || !may_grow(entry->taken)))
+			sockets += entry->taken->count;
 		else if (!entry->covered)
-			sockets += change->serving->rooms.worker_count;
-		if (endpoint == NULL)
-			continue;
-		if (endpoint->place != NULL)
-			entry->place = endpoint->place;
-		else
-			add_place(change, entry, endpoint, problems);
+			sockets += workers;
 	}
 	return sockets;
+}
+
+/* Makes places for what was taken and has none. False: PROBLEMS has been told. */
+static bool place_taken(struct change *change, struct problems *problems)
+{
+	const struct serving_rooms *rooms = &change->serving->rooms;
+	unsigned problems_before = problems->count;
+	for (size_t i = 0; i < change->entry_count; i++) {
+		struct entry *entry = &change->entries[i];
+		struct endpoint *endpoint = entry->taken;
+		if (endpoint == NULL)
+			continue;
+		entry->taken = NULL;
+		entry->place = endpoint->place;
+		if (may_grow(endpoint))
+			endpoint = endpoint_widen(endpoint, entry->wanted, rooms->worker_count, rooms->owner, problems);
+		if (endpoint != NULL && entry->place == NULL)
+			add_place(change, entry, endpoint, problems);
+	}
+	return problems->count == problems_before;
 }
 
 static struct endpoint_ports *list_ports(const struct serving *serving)
@@ -503,10 +525,9 @@ static bool fill_places(const struct change *change)
 
 static bool prepare(struct change *change, struct config *config, struct endpoint_pool *pool, struct problems *problems)
 {
-	unsigned problems_before = problems->count;
-	size_t sockets = take_open(change, config, pool, problems);
+	size_t sockets = take_open(change, config, pool);
 
-	if (problems->count > problems_before || !limit_connections(change, config, sockets, problems))
+	if (!place_taken(change, problems) || !limit_connections(change, config, sockets, problems))
 		return false;
 	change->generation = generation_new(config, change->serving->store, change->maximum, problems);
 	if (change->generation == NULL || !open_rest(change, config, problems) ||
@@ -687,6 +708,24 @@ size_t serving_endpoint_count(const struct serving *serving)
 struct endpoint *serving_next_endpoint(const struct serving *serving, size_t *index)
 {
 	return *index < serving->place_count ? serving->places[(*index)++]->endpoint : NULL;
+}
+
+static void own(struct place *place)
+{
+	struct endpoint *endpoint = place->endpoint;
+	endpoint->inherited = false;
+	endpoint->shared = endpoint->handed;
+	endpoint_give(endpoint, place->wanted);
+	for (unsigned i = 0; i < endpoint->count; i++)
+		if (place->seats[i].udp != NULL)
+			udp_socket_set_shared(place->seats[i].udp, false);
+}
+
+void serving_own_endpoints(struct serving *serving)
+{
+	for (size_t i = 0; i < serving->place_count; i++)
+		if (serving->places[i]->endpoint->inherited)
+			own(serving->places[i]);
 }
 
 bool serving_has_left(const struct serving *serving)

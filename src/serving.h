@@ -62,6 +62,9 @@ struct generation *serving_generation(const struct serving *serving);
 /* How many endpoints are in force, those of a socket of both families counted as two. */
 size_t serving_endpoint_count(const struct serving *serving);
 
+/* The endpoints that another process of ours had, too, are ours alone from now on: sets on them what has been left alone so far. */
+void serving_own_endpoints(struct serving *serving);
+
 /* Refuses new clients, serves those that are queued, and closes every endpoint; on_left tells of each. */
 void serving_stop(struct serving *serving);
 

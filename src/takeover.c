@@ -60,10 +60,19 @@ static void take(struct takeover *takeover)
 	say(takeover, takeover->taken ? UPGRADE_TAKEN : message);
 }
 
+/* The end of the channel, which is to come, has nothing to say then. */
+static void stop(struct takeover *takeover)
+{
+	event_del(takeover->event);
+	takeover->events.stop(takeover->argument);
+}
+
 static void on_message(struct takeover *takeover, const char *message)
 {
 	if (strcmp(message, UPGRADE_TAKE) == 0 && !takeover->taken)
 		take(takeover);
+	else if (strcmp(message, UPGRADE_STOP) == 0)
+		stop(takeover);
 	else if (strcmp(message, UPGRADE_SERVE) == 0 && takeover->taken)
 		takeover->events.serve(takeover->argument);
 }

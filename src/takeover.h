@@ -11,8 +11,10 @@ struct event_base;
 struct takeover;
 
 struct takeover_events {
-	/* Time to take over: takes pid_file. False: ERROR says why, and it is time to stop. */
+	/* Time to take over: takes pid_file. False: ERROR says why. */
 	bool (*take)(void *argument, char *error, size_t size);
+	/* Nothing comes of it, and the old one goes on: time to stop. The last that is told. */
+	void (*stop)(void *argument);
 	/* The service manager knows this process now. */
 	void (*serve)(void *argument);
 	/* The old one has let go of the sockets, or died: TAKEN says whether after take. It is time to free. */

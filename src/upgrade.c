@@ -275,6 +275,18 @@ static bool send_signal(const struct upgrade *upgrade, int signal)
 	return upgrade->pidfd >= 0 && syscall(SYS_pidfd_send_signal, upgrade->pidfd, signal, NULL, 0) == 0;
 }
 
+static bool say(const struct upgrade *upgrade, const char *message)
+{
+	return send(upgrade->channel, message, strlen(message), MSG_NOSIGNAL) == (ssize_t)strlen(message);
+}
+
+/* Who does not serve yet is killed; who does is to stop in order. The end of the channel alone would mean that we died. */
+static void send_away(const struct upgrade *upgrade)
+{
+	say(upgrade, UPGRADE_STOP);
+	send_signal(upgrade, upgrade->stage == STAGE_STARTING ? SIGKILL : SIGTERM);
+}
+
 /* The one in the middle has ended, or is about to. */
 static void reap_middle(struct upgrade *upgrade, int how)
 {
@@ -312,7 +324,7 @@ static void fail(struct upgrade *upgrade, const char *format, ...)
 	vsnprintf(upgrade->failure, sizeof upgrade->failure, format, arguments);
 	va_end(arguments);
 	forget_event(&upgrade->channel_event);
-	send_signal(upgrade, upgrade->stage == STAGE_STARTING ? SIGKILL : SIGTERM);
+	send_away(upgrade);
 	if (upgrade->middle == 0)
 		end(upgrade);
 	else
@@ -329,11 +341,6 @@ static void on_deadline(evutil_socket_t fd, short what, void *argument)
 	}
 	send_signal(upgrade, SIGKILL); /* it has had its time, whatever it serves by now */
 	fail(upgrade, "the new process was not ready within %lld s", (long long)(upgrade->deadline_ms / 1000));
-}
-
-static bool say(const struct upgrade *upgrade, const char *message)
-{
-	return send(upgrade->channel, message, strlen(message), MSG_NOSIGNAL) == (ssize_t)strlen(message);
 }
 
 static void on_middle_ended(struct upgrade *upgrade)
@@ -576,7 +583,7 @@ void upgrade_cancel(struct upgrade *upgrade)
 	if (upgrade->stage == STAGE_OVER)
 		return;
 	wait_for_birth(upgrade);
-	send_signal(upgrade, upgrade->stage == STAGE_STARTING ? SIGKILL : SIGTERM);
+	send_away(upgrade);
 	upgrade->stage = STAGE_OVER;
 	forget_event(&upgrade->control_event);
 	forget_event(&upgrade->channel_event);

@@ -16,7 +16,8 @@ struct event_base;
 #define UPGRADE_READY  "ready"  /* new: I serve too */
 #define UPGRADE_TAKE   "take"   /* old: then take over, pid_file included */
 #define UPGRADE_TAKEN  "taken"  /* new: I have */
-#define UPGRADE_FAILED "failed" /* new: I cannot, and stop */
+#define UPGRADE_FAILED "failed" /* new: I cannot */
+#define UPGRADE_STOP   "stop"   /* old: nothing comes of it; stop, and I go on */
 #define UPGRADE_SERVE  "serve" /* old: the service manager knows you now; my end of the channel: the sockets are yours */
 enum { UPGRADE_MESSAGE_SIZE = 512 };
 

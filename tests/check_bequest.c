@@ -140,7 +140,7 @@ START_TEST(endpoint_is_read_as_it_was_written)
 	ck_assert_str_eq(read->service, "lab-echo");
 	ck_assert_ptr_null(read->handed_name);
 	ck_assert(!read->handed && !read->both_families);
-	ck_assert(read->shared);
+	ck_assert(read->shared && read->inherited);
 	ck_assert_uint_eq(read->count, 1);
 	ck_assert_int_eq(read->fds[0], tcp_fd);
 	ck_assert_int_eq(fcntl(tcp_fd, F_GETFD), FD_CLOEXEC);

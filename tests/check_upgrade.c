@@ -34,6 +34,13 @@ static void serve(void *argument)
 	(void)argument;
 }
 
+static void stop(void *argument)
+{
+	(void)argument;
+	(void)!write(STDOUT_FILENO, "S", 1);
+	event_base_loopbreak(new_base);
+}
+
 static void alone(void *argument, bool taken)
 {
 	(void)argument;
@@ -43,7 +50,8 @@ static void alone(void *argument, bool taken)
 
 static int settle(const char *how)
 {
-	static const struct takeover_events events = {.take = take, .serve = serve, .alone = alone};
+	signal(SIGTERM, SIG_IGN); /* which may come first */
+	static const struct takeover_events events = {.take = take, .stop = stop, .serve = serve, .alone = alone};
 	char error[128];
 	int fd = takeover_find(error, sizeof error);
 	if (fd < 0 || getenv(UPGRADE_VARIABLE) != NULL || fcntl(fd, F_GETFD) != FD_CLOEXEC)
@@ -218,6 +226,15 @@ START_TEST(old_process_learns_why_not)
 }
 END_TEST
 
+START_TEST(new_process_that_cannot_take_over_is_told_to_stop)
+{
+	char byte;
+	start("cannot_take", PATIENCE_MS);
+	ck_assert_int_eq(read(output[0], &byte, 1), 1);
+	ck_assert_int_eq(byte, 'S');
+}
+END_TEST
+
 START_TEST(new_process_that_ends_once_ready_has_failed)
 {
 	start("ends_when_ready", PATIENCE_MS);
@@ -310,6 +327,7 @@ int main(int argc, char **argv)
 	tcase_add_test(old, new_process_is_given_descriptors_and_a_variable);
 	tcase_add_test(old, descriptors_are_not_held_by_anybody_in_the_middle);
 	tcase_add_loop_test(old, old_process_learns_why_not, 0, sizeof failures / sizeof *failures);
+	tcase_add_test(old, new_process_that_cannot_take_over_is_told_to_stop);
 	tcase_add_test(old, new_process_that_ends_once_ready_has_failed);
 	tcase_add_test(old, missing_program_is_told_with_its_path);
 	tcase_add_loop_test(old, given_up_it_leaves_nobody_behind, 0, 2);

@@ -1,0 +1,490 @@
+#!/usr/bin/env bats
+# Upgrades: USR2 puts a new process in the place of the old one, or leaves all as it was and says why.
+# shellcheck disable=SC2030,SC2031,SC2034,SC2153 # helpers.bash sets PID, LOG, CONF and STATUS in the test's own shell, and reads RUNNER
+
+load helpers
+
+# A daemon of its own program, which a test may replace; PID is that of a keeper that adopts what the daemon leaves behind.
+# The lines given go into [daemon].
+start_echo() {
+	RUNNER=(python3 "$BATS_TEST_DIRNAME/keeper.py")
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		pid_file = $BATS_TEST_TMPDIR/pid
+		$(printf '%s\n' "$@")
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	OLD=$(main_pid)
+	TCP=$(port_of echo tcp)
+	UDP=$(port_of echo udp)
+}
+
+# The same with a copy of the program that can be replaced. A link would do for most, but the copy is what an installation is.
+start_copy() {
+	cp "$SMALLSERVD" program
+	SMALLSERVD=$BATS_TEST_TMPDIR/program
+	start_echo
+}
+
+# Puts a script in the place of the program, as an installation does: beside it, then renamed.
+install_script() {
+	printf '%s\n' '#!/bin/sh' "$@" >program.new
+	chmod +x program.new
+	mv program.new program
+}
+
+main_pid() {
+	cat "$BATS_TEST_TMPDIR/pid"
+}
+
+log_count() {
+	grep -caE -e "$1" "$LOG" || true
+}
+
+log_has_count() {
+	[[ $(log_count "$1") -ge $2 ]]
+}
+
+# Sends USR2 to the daemon, and waits until a new process is it: NEW.
+upgrade() {
+	local before failed
+	before=$(log_count 'upgraded: process [0-9]+ serves')
+	failed=$(log_count 'upgrade failed')
+	kill -USR2 "$(main_pid)"
+	wait_until log_has_count 'upgraded: process [0-9]+ serves|upgrade failed' $((before + failed + 1)) ||
+		fail "no answer to USR2"
+	log_has_count 'upgraded: process [0-9]+ serves' $((before + 1)) || fail "the upgrade failed"
+	NEW=$(main_pid)
+}
+
+# The same, but it has to fail for a reason that matches PATTERN, and the old process goes on as if nothing had been.
+upgrade_fails() {
+	kill -USR2 "$OLD"
+	wait_for_log "upgrade failed, this process goes on: .*$1"
+	serves
+	[[ $(main_pid) == "$OLD" ]] || fail "pid_file names $(main_pid), not $OLD"
+	wait_until is_alone "$OLD" || fail "processes are left"
+}
+
+# Whether nobody but process $1 is there, of all that came from the daemon.
+is_alone() {
+	[[ $(python upgrade.py descendants "$PID") == "$1" ]]
+}
+
+serves() {
+	run -0 netcat -N 127.0.0.1 "$TCP" <<<"hello"
+	[[ $output == hello ]]
+	python upgrade.py spread 127.0.0.1 "$TCP" "$UDP" 5
+}
+
+descriptors() {
+	find "/proc/$1/fd" -mindepth 1 | wc -l
+}
+
+ended_well() {
+	grep -qxF "$1 0" ended
+}
+
+@test "upgrade: a new process serves on the same ports, and pid_file follows" {
+	start_echo
+	upgrade
+	[[ $NEW != "$OLD" ]]
+	log_matches "upgraded: process $NEW serves"
+	wait_until ended_well "$OLD" || fail "the old process did not end with 0"
+	serves
+	running "$NEW"
+	stop_daemon
+	[[ ! -e pid ]] || fail "pid_file is still there"
+}
+
+@test "upgrade: open connections are served on by the old process until their clients end" {
+	start_echo
+	python_background held upgrade.py holds 127.0.0.1 "$TCP" 8 end
+	wait_for_line held served
+	upgrade
+	serves
+	running "$OLD" || fail "the old process did not wait for its connections"
+	: >end
+	wait_for_helper held
+	wait_until ended_well "$OLD" || fail "the old process did not end with 0"
+}
+
+@test "upgrade: no connection and no datagram is lost" {
+	start_echo
+	python_background connections upgrade.py connections 127.0.0.1 "$TCP" end
+	local first=$HELPER round
+	python_background datagrams upgrade.py datagrams 127.0.0.1 "$UDP" end
+	wait_for_line connections served
+	wait_for_line datagrams served
+	for ((round = 0; round < 5; round++)); do
+		upgrade
+	done
+	: >end
+	wait_for_helper datagrams
+	HELPER=$first
+	wait_for_helper connections
+}
+
+@test "upgrade: the new process has as many descriptors as the old one had, again and again" {
+	start_echo
+	local before round
+	before=$(descriptors "$OLD")
+	for ((round = 0; round < 5; round++)); do
+		upgrade
+		wait_until is_alone "$NEW" || fail "an old process goes on"
+	done
+	have_as_many() {
+		[[ $(descriptors "$NEW") == "$before" ]]
+	}
+	wait_until have_as_many || fail "$before descriptors before, $(descriptors "$NEW") after"
+}
+
+@test "upgrade: the program is whatever lies at its path by then, and is started with the same arguments" {
+	start_copy
+	printf '%s\n' '#!/bin/sh' "echo \"new: \$0 \$*\"" "exec '$BATS_TEST_TMPDIR/real' \"\$@\"" >script
+	chmod +x script
+	mv program real
+	mv script program
+	upgrade
+	log_matches "new: $BATS_TEST_TMPDIR/program -c $CONF"
+	serves
+}
+
+@test "upgrade: a relative path is looked up where the daemon was started" {
+	cp "$SMALLSERVD" program
+	SMALLSERVD=./program
+	start_echo
+	upgrade
+	serves
+}
+
+@test "upgrade: more workers, then fewer" {
+	start_echo
+	local workers
+	for workers in 4 1 3; do
+		sed -i "s/^workers = .*/workers = $workers/" "$CONF"
+		upgrade
+		log_matches "ready: .* $workers workers"
+		wait_until is_alone "$NEW" || fail "an old process goes on"
+		python upgrade.py spread 127.0.0.1 "$TCP" "$UDP" 60
+	done
+}
+
+@test "upgrade: a changed configuration is in force, and what it drops is closed" {
+	start_echo
+	local port
+	port=$(free_port)
+	cat >>"$CONF" <<-END
+		[daytime]
+		address = 127.0.0.1
+		port = $port
+	END
+	upgrade
+	serves
+	run -0 netcat -d 127.0.0.1 "$port"
+	[[ $output =~ 20[0-9][0-9] ]]
+	sed -i '/^\[daytime\]/,$d' "$CONF"
+	upgrade
+	wait_until is_alone "$NEW" || fail "an old process goes on"
+	run netcat -d 127.0.0.1 "$port"
+	[[ $status != 0 ]] || fail "the port that was dropped is open still"
+	serves
+}
+
+@test "upgrade: reloads go on after it" {
+	start_echo
+	upgrade
+	local port
+	port=$(free_port)
+	printf '[discard]\naddress = 127.0.0.1\nprotocol = tcp\nport = %s\n' "$port" >>"$CONF"
+	kill -HUP "$NEW"
+	wait_for_log 'reloaded: 2 services'
+	netcat -N 127.0.0.1 "$port" <<<"hello"
+	serves
+	upgrade
+	netcat -N 127.0.0.1 "$port" <<<"hello"
+	serves
+}
+
+@test "upgrade: a program that ends, is killed, or cannot be run leaves the old process serving" {
+	start_copy
+	mv program real
+	install_script 'exit 3'
+	upgrade_fails 'ended with status 3'
+	install_script 'kill -9 $$'
+	upgrade_fails 'signal 9'
+	rm program
+	upgrade_fails "cannot run $BATS_TEST_TMPDIR/program: No such file or directory"
+	: >program
+	upgrade_fails 'cannot run .*: Permission denied'
+	printf 'no program' >program
+	chmod +x program
+	upgrade_fails 'cannot run .*: Exec format error'
+	mv real program
+	upgrade
+}
+
+@test "upgrade: a configuration that is wrong by now leaves the old process serving" {
+	start_echo
+	cp "$CONF" good
+	echo 'nonsense = 7' >>"$CONF"
+	upgrade_fails 'ended with status 2'
+	log_matches "$CONF:[0-9]+: \[echo\] nonsense: unknown key"
+	python_background taken take.py tcp 127.0.0.1 0
+	wait_for_line taken 'port [0-9]+'
+	{
+		cat good
+		printf '[discard]\naddress = 127.0.0.1\nport = %s\n' "$(cut -d ' ' -f 2 taken)"
+	} >"$CONF"
+	upgrade_fails 'ended with status 1'
+	log_matches 'discard: cannot listen on tcp'
+	cp good "$CONF"
+	upgrade
+	serves
+}
+
+@test "upgrade: a pid_file that cannot be taken over leaves the old process serving" {
+	start_echo
+	sed -i "s,^pid_file = .*,pid_file = $BATS_TEST_TMPDIR/missing/pid," "$CONF"
+	upgrade_fails 'pid_file: cannot write'
+}
+
+# A new process that hangs: its PID is in the file hung.
+start_hung() {
+	start_copy
+	mv program real
+	install_script "echo \$\$ >$BATS_TEST_TMPDIR/hung.new" "mv $BATS_TEST_TMPDIR/hung.new $BATS_TEST_TMPDIR/hung" \
+		'exec sleep 600'
+	kill -USR2 "$OLD"
+	wait_until test -e hung || fail "no new process"
+}
+
+@test "upgrade: a second USR2 while an upgrade is under way is told so" {
+	start_hung
+	kill -USR2 "$OLD"
+	wait_for_log 'an upgrade is under way'
+	kill -KILL "$(cat hung)"
+	wait_for_log 'upgrade failed, this process goes on: .*signal 9'
+	mv real program
+	upgrade
+	serves
+}
+
+@test "upgrade: TERM while an upgrade is under way stops the old process and ends the new one" {
+	start_hung
+	kill -TERM "$OLD"
+	wait_for_end
+	[[ $STATUS == 0 ]]
+	ended "$(cat hung)" || fail "the new process goes on"
+	ended_well "$OLD"
+	[[ ! -e pid ]] || fail "pid_file is still there"
+}
+
+@test "upgrade: HUP while an upgrade is under way waits for its end" {
+	start_hung
+	printf '[discard]\naddress = 127.0.0.1\nport = 0\n' >>"$CONF"
+	kill -HUP "$OLD"
+	wait_for_log 'the reload waits for the upgrade'
+	kill -KILL "$(cat hung)"
+	wait_for_log 'reloaded: 2 services'
+	mv real program
+	upgrade
+}
+
+@test "upgrade: HUP right behind USR2 is not lost" {
+	start_echo
+	local round
+	for ((round = 0; round < 3; round++)); do
+		before=$(log_count 'upgraded: process [0-9]+ serves')
+		kill -USR2 "$(main_pid)"
+		printf '[discard-%s]\ntype = discard\naddress = 127.0.0.1\nport = 0\n' "$round" >>"$CONF"
+		kill -HUP "$(main_pid)"
+		wait_until log_has_count 'upgraded: process [0-9]+ serves' $((before + 1)) || fail "no upgrade"
+		wait_for_log "discard-$round: listening on tcp"
+		serves
+	done
+}
+
+@test "upgrade: USR2 right behind HUP comes after the reload" {
+	start_echo
+	printf '[discard]\naddress = 127.0.0.1\nport = 0\n' >>"$CONF"
+	kill -HUP "$OLD"
+	upgrade
+	wait_for_log 'ready: 2 services'
+	serves
+}
+
+@test "upgrade: USR2 during a stop changes nothing" {
+	start_echo 'stop_timeout = 1h'
+	python_background held hold.py 127.0.0.1 "$TCP" 1
+	wait_for_line held 'served 1'
+	kill -TERM "$OLD"
+	wait_for_log 'stopping'
+	kill -USR2 "$OLD"
+	wait_for_log 'no upgrade'
+	kill -TERM "$HELPER"
+	wait_for_end
+	[[ $STATUS == 0 ]]
+}
+
+@test "upgrade: TERM at any moment of an upgrade ends the daemon, and serves who is connected" {
+	local round
+	for ((round = 0; round < 6; round++)); do
+		rm -f pid end
+		start_echo
+		python_background held upgrade.py holds 127.0.0.1 "$TCP" 2 end
+		wait_for_line held served
+		kill -USR2 "$OLD"
+		sleep "0.0$((round * 2))"
+		kill -TERM "$OLD"
+		: >end
+		wait_for_helper held
+		wait_until ended_well "$OLD" || fail "the old process did not end with 0"
+		if [[ -e pid ]]; then
+			serves # the new one had taken over
+		fi
+		kill -TERM "$PID" 2>/dev/null || true
+		wait_for_end
+		[[ $STATUS == 0 ]] || fail "the keeper ended with $STATUS: $(cat ended)"
+	done
+}
+
+@test "upgrade: the old process killed at any moment after the start of the new one: the new one serves" {
+	local round
+	for ((round = 0; round < 5; round++)); do
+		rm -f pid
+		start_echo
+		kill -USR2 "$OLD"
+		wait_for_log 'upgrade: running '
+		sleep "0.0$((round * 2))"
+		kill -KILL "$OLD" 2>/dev/null || true # it may have handed over and ended by then
+		is_taken_over() {
+			[[ $(main_pid) != "$OLD" ]] && running "$(main_pid)"
+		}
+		wait_until is_taken_over || fail "nobody took over"
+		serves
+		kill -TERM "$PID"
+		wait_for_end
+		[[ ! -e pid ]] || fail "pid_file is still there"
+	done
+}
+
+@test "upgrade: the new process killed at any moment: the old one goes on unless it has handed over" {
+	start_echo
+	local round
+	for ((round = 0; round < 6; round++)); do
+		python_background killer upgrade.py kills_new "$OLD" "0.00$((round * 2))"
+		wait_for_line killer watching
+		kill -USR2 "$OLD"
+		wait_for_helper killer
+		wait_until log_has_count 'upgrade failed, this|upgraded: process' $((round + 1))
+		if log_matches 'upgraded: process'; then
+			break # from here on it is for the service manager to start it again
+		fi
+		serves
+		[[ $(main_pid) == "$OLD" ]]
+	done
+}
+
+@test "upgrade: the service manager is told by the old process who serves, and nothing after" {
+	"$SMALLSERVD" --version >/dev/null
+	python_background manager upgrade.py manager "$BATS_TEST_TMPDIR/notify"
+	wait_for_line manager listening
+	export NOTIFY_SOCKET=$BATS_TEST_TMPDIR/notify WATCHDOG_USEC=400000
+	start_echo
+	if ! wait_until_ready manager; then
+		skip "this build has no libsystemd"
+	fi
+	upgrade
+	unset NOTIFY_SOCKET WATCHDOG_USEC
+	wait_for_line manager "$OLD MAINPID=$NEW"
+	wait_for_line manager "$NEW READY=1"
+	wait_until ended_well "$OLD" || fail "the old process did not end with 0"
+	[[ $(grep -E "^$OLD " manager | tail -n 1) == "$OLD MAINPID=$NEW" ]] || fail "told after MAINPID=: $(cat manager)"
+	# what the new one says comes behind
+	[[ $(grep -nE "^$NEW " manager | head -n 1 | cut -d : -f 1) -gt $(grep -nxF "$OLD MAINPID=$NEW" manager | cut -d : -f 1) ]]
+	stop_daemon
+	wait_for_line manager "$NEW STOPPING=1"
+}
+
+wait_until_ready() {
+	grep -qx "$OLD READY=1" "$1"
+}
+
+@test "upgrade: the watchdog expects the new process" {
+	python_background manager upgrade.py manager "$BATS_TEST_TMPDIR/notify"
+	wait_for_line manager listening
+	start_watched
+	wait_for_line manager "$OLD WATCHDOG=1" || skip "this build has no libsystemd"
+	upgrade
+	wait_for_line manager "$NEW WATCHDOG=1"
+}
+
+# As systemd has it: WATCHDOG_PID is the daemon, not the keeper.
+start_watched() {
+	cat >watched <<-END
+		#!/bin/sh
+		WATCHDOG_PID=\$\$ exec "$SMALLSERVD" "\$@"
+	END
+	chmod +x watched
+	NOTIFY_SOCKET=$BATS_TEST_TMPDIR/notify WATCHDOG_USEC=400000 SMALLSERVD=$BATS_TEST_TMPDIR/watched start_echo
+}
+
+@test "upgrade: sockets that a service manager handed over go on to the new process" {
+	RUNNER=(python3 "$BATS_TEST_DIRNAME/keeper.py" /usr/bin/env python3 "$BATS_TEST_DIRNAME/upgrade.py" handed port)
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		pid_file = $BATS_TEST_TMPDIR/pid
+		[echo]
+		address = 127.0.0.1
+		port = HANDED
+	END
+	OLD=$(main_pid)
+	TCP=$(cat port)
+	UDP=$TCP
+	serves
+	upgrade
+	wait_until is_alone "$NEW" || fail "an old process goes on"
+	serves
+	upgrade
+	wait_until is_alone "$NEW" || fail "an old process goes on"
+	serves
+}
+
+# A folder that everybody may read, as the program's own; setup's is for its user alone.
+make_open_folder() {
+	FOLDER=$(mktemp -d /tmp/smallservd-upgrade.XXXXXX)
+	chmod 755 "$FOLDER"
+	cp "$SMALLSERVD" "$FOLDER/program"
+	SMALLSERVD=$FOLDER/program
+}
+
+@test "upgrade: a daemon that became another user goes on as that user, pid_file in a folder of root's included" {
+	need_root
+	make_open_folder
+	RUNNER=("$BATS_TEST_TMPDIR/open_conf" python3 "$BATS_TEST_DIRNAME/keeper.py")
+	# the configuration has to be where that user can read it
+	printf '%s\n' '#!/bin/bash' "cp \"\${*: -1}\" '$FOLDER/conf'" "exec \"\${@:1:\$#-1}\" '$FOLDER/conf'" >open_conf
+	chmod +x open_conf
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		user = nobody
+		pid_file = $FOLDER/pid
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	ln -s "$FOLDER/pid" pid
+	OLD=$(main_pid)
+	TCP=$(port_of echo tcp)
+	UDP=$(port_of echo udp)
+	local user=0
+	upgrade && serves && user=$(stat -c %U "/proc/$NEW") || user=failed
+	rm -r "$FOLDER"
+	[[ $user == nobody ]] || fail "the new process is $user's"
+}
