@@ -369,8 +369,10 @@ static bool find_predecessor(struct server *server)
 	char error[128];
 	int fd = takeover_find(error, sizeof error);
 
-	if (fd < 0 && error[0] == '\0')
+	if (fd < 0 && error[0] == '\0' && getenv(BEQUEST_VARIABLE) == NULL)
 		return true;
+	if (fd < 0 && error[0] == '\0')
+		snprintf(error, sizeof error, BEQUEST_VARIABLE " is set, and " UPGRADE_VARIABLE " is not");
 	if (fd < 0) {
 		log_error("%s", error);
 		return false;
