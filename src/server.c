@@ -614,9 +614,21 @@ static void on_switched(void *argument)
 	do_what_waits(server);
 }
 
+/* A signal for a process that has handed over already is for the next one. */
+static bool pass_on(const struct server *server, int signal)
+{
+	bool passed = server->stopping && server->upgrade != NULL && upgrade_signal(server->upgrade, signal);
+	if (passed)
+		log_notice("%s: passed on to process %ld", signal == SIGHUP ? "reload" : "upgrade",
+			   (long)upgrade_pid(server->upgrade));
+	return passed;
+}
+
 void server_reload(struct server *server)
 {
 	const struct timeval soon = {0};
+	if (pass_on(server, SIGHUP))
+		return;
 	if (server->stopping) {
 		log_notice("not reloading: this process stops");
 		return;
@@ -783,6 +795,8 @@ void server_set_program(struct server *server, struct upgrade_program *program)
 
 void server_upgrade(struct server *server)
 {
+	if (pass_on(server, SIGUSR2))
+		return;
 	if (server->stopping)
 		log_notice("no upgrade: this process stops");
 	else if (server->upgrade != NULL || server->upgrade_wanted)
@@ -850,10 +864,8 @@ static void finish_if_done(struct server *server)
 static void on_left(void *argument)
 {
 	struct server *server = argument;
-	if (server->stopping && serving_has_left(server->serving)) {
-		upgrade_free(server->upgrade); /* tells the process after this one that the sockets are its own */
-		server->upgrade = NULL;
-	}
+	if (server->stopping && server->upgrade != NULL && serving_has_left(server->serving))
+		upgrade_release(server->upgrade); /* to whom the sockets belong alone now */
 	finish_if_done(server);
 }
 

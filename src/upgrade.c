@@ -600,6 +600,11 @@ bool upgrade_confirm(const struct upgrade *upgrade)
 	return say(upgrade, UPGRADE_SERVE);
 }
 
+void upgrade_release(struct upgrade *upgrade)
+{
+	close_fd(&upgrade->channel);
+}
+
 void upgrade_free(struct upgrade *upgrade)
 {
 	if (upgrade == NULL)

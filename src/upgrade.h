@@ -66,8 +66,10 @@ bool upgrade_signal(const struct upgrade *upgrade, int signal);
 /* After success: tells the new one that the service manager knows it. */
 bool upgrade_confirm(const struct upgrade *upgrade);
 
-/* Ends the channel, which after success tells the new process that the sockets are its own. Under way, it cancels.
- * NULL is fine. */
+/* After success: ends the channel, which tells the new process that the sockets are its own. */
+void upgrade_release(struct upgrade *upgrade);
+
+/* Under way, it cancels. NULL is fine. */
 void upgrade_free(struct upgrade *upgrade);
 
 #endif

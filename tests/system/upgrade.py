@@ -1,10 +1,8 @@
 """Clients of a daemon that is upgraded, and its surroundings."""
 
 import os
-import signal
 import socket
 import struct
-import sys
 import time
 
 import client
@@ -134,20 +132,4 @@ def descendants(pid):
     print(*found)
 
 
-def kills_new(old, delay):
-    """Kills the new process of an upgrade of process OLD that is on its way, DELAY seconds after it was born."""
-    ends = time.monotonic() + client.DEADLINE
-    print("watching", flush=True)
-    while time.monotonic() < ends:
-        for new in [new for middle in children(old) for new in children(middle)]:
-            pidfd = os.pidfd_open(new)
-            time.sleep(float(delay))
-            try:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            return
-    sys.exit("no new process was born")
-
-
-client.run(holds, datagrams, connections, spread, manager, handed, descendants, kills_new)
+client.run(holds, datagrams, connections, spread, manager, handed, descendants)
