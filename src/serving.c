@@ -49,7 +49,6 @@ struct serving {
 	unsigned switching; /* workers that have not got to the end of the mail of a switch */
 	struct round {
 		struct serving *serving;
-		struct worker *worker;
 		struct mail there, back;
 	} * rounds; /* one a worker */
 };

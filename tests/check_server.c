@@ -20,11 +20,18 @@ enum { CLIENTS = 50, PATH_SIZE = 100, TEXT_SIZE = 512 };
 static struct {
 	const char *ini;
 	pthread_t thread;
-	int commands[2]; /* a pipe: `s` stops, `c` logs the counters */
+	int commands[2]; /* a pipe: `s` stops, `c` logs the counters, `r` reloads, `n` logs how reloads ended */
 	struct server *server;
 	atomic_bool over;
 	bool started;
 } running;
+
+static void log_reloads(const struct server_reloads *reloads)
+{
+	log_notice("reloads: %u fine, %u failed, the last %s, at %s time", (unsigned)reloads->succeeded,
+		   (unsigned)reloads->failed, reloads->last_succeeded ? "fine" : "failed",
+		   reloads->last_success > 0 && reloads->last_success <= time(NULL) ? "a good" : "no");
+}
 
 static void on_command(evutil_socket_t fd, short what, void *argument)
 {
@@ -34,6 +41,10 @@ static void on_command(evutil_socket_t fd, short what, void *argument)
 		return;
 	if (command == 's')
 		server_stop(running.server);
+	else if (command == 'r')
+		server_reload(running.server);
+	else if (command == 'n')
+		log_reloads(server_reloads(running.server));
 	else
 		server_log_counters(running.server);
 }
@@ -66,11 +77,16 @@ static void *run_thread(void *argument)
 /* As root only who says so stays root. */
 #define DAEMON "[daemon]\nuser = root\n"
 
-static void start(const char *ini)
+static void start_config(struct config *config)
 {
 	atomic_store(&running.over, false);
 	ck_assert_int_eq(pipe2(running.commands, O_CLOEXEC), 0);
-	ck_assert_int_eq(pthread_create(&running.thread, NULL, run_thread, host_read(ini)), 0);
+	ck_assert_int_eq(pthread_create(&running.thread, NULL, run_thread, config), 0);
+}
+
+static void start(const char *ini)
+{
+	start_config(host_read(ini));
 }
 
 static void command(char letter)
@@ -631,7 +647,7 @@ START_TEST(the_service_manager_is_not_told_of_a_start_that_failed)
 END_TEST
 #endif
 
-static char folder[PATH_SIZE], pid_path[PATH_SIZE + 16];
+static char folder[PATH_SIZE], pid_path[PATH_SIZE + 16], file_path[PATH_SIZE + 16];
 
 /* Outside of the test, so that it is removed after one that fails too. */
 static void make_folder(void)
@@ -640,11 +656,13 @@ static void make_folder(void)
 	snprintf(folder, sizeof folder, "%s/check_server.XXXXXX", temporary != NULL ? temporary : "/tmp");
 	ck_assert_ptr_nonnull(mkdtemp(folder));
 	snprintf(pid_path, sizeof pid_path, "%s/pid", folder);
+	snprintf(file_path, sizeof file_path, "%s/conf", folder);
 }
 
 static void remove_folder(void)
 {
 	unlink(pid_path);
+	unlink(file_path);
 	rmdir(folder);
 }
 
@@ -670,6 +688,94 @@ START_TEST(a_pid_file_that_cannot_be_written_is_told_of)
 	await_over();
 	ck_assert(!running.started);
 	assert_line("pid_file: cannot write /nonexistent/folder/pid: No such file or directory\n");
+}
+END_TEST
+
+static void write_file(const char *ini)
+{
+	FILE *file = fopen(file_path, "we");
+	ck_assert_ptr_nonnull(file);
+	ck_assert_int_ge(fputs(ini, file), 0);
+	ck_assert_int_eq(fclose(file), 0);
+}
+
+static void start_file(const char *ini)
+{
+	struct config_report report = {0};
+	write_file(ini);
+	struct config *config = config_load(file_path, &report);
+	ck_assert_ptr_nonnull(config);
+	config_report_free(&report);
+	start_config(config);
+	await_line(READY);
+}
+
+START_TEST(reloads_are_counted_by_how_they_end)
+{
+	start_file(DAEMON ECHO);
+	command('n');
+	await_line("reloads: 0 fine, 0 failed, the last fine, at a good time\n");
+	write_file(DAEMON ECHO "bogus = 1\n");
+	command('r');
+	await_line("reload failed, the running configuration stays: ");
+	command('n');
+	await_line("reloads: 0 fine, 1 failed, the last failed, at a good time\n");
+	write_file(DAEMON ECHO "[discard]\naddress = 127.0.0.1\nport = 0\n");
+	command('r');
+	await_line("reloaded: 2 services, 4 endpoints\n");
+	command('n');
+	await_line("reloads: 1 fine, 1 failed, the last fine, at a good time\n");
+	stop();
+}
+END_TEST
+
+START_TEST(a_server_that_was_reloaded_leaves_no_descriptor_open)
+{
+	int before = count_descriptors();
+	start_file(DAEMON "workers = 2\n" ECHO);
+	int client = connect_to("echo");
+	net_assert_echo(client);
+	for (int i = 0; i < 10; i++) {
+		char line[TEXT_SIZE];
+		snprintf(line, sizeof line, "service%d: listening on udp", i);
+		char ini[TEXT_SIZE];
+		snprintf(ini, sizeof ini,
+			 DAEMON "workers = 2\n%s[service%d]\ntype = echo\naddress = 127.0.0.1\nport = 0\n",
+			 i % 2 ? ECHO : "", i);
+		write_file(ini);
+		command('r');
+		await_line(line);
+	}
+	net_assert_echo(client); /* it began ten configurations ago */
+	close(client);
+	stop();
+	ck_assert_int_eq(count_descriptors(), before);
+}
+END_TEST
+
+START_TEST(a_stop_with_a_reload_under_way_is_a_stop)
+{
+	start_file(DAEMON ECHO);
+	write_file(DAEMON ECHO "[discard]\naddress = 127.0.0.1\nport = 0\n");
+	command('r');
+	command('s');
+	await_over();
+	assert_line("stopping: 0 open connections\n");
+}
+END_TEST
+
+START_TEST(while_it_stops_nothing_is_reloaded)
+{
+	start_file(PATIENT ECHO);
+	int client = connect_to("echo");
+	net_assert_echo(client);
+	command('s');
+	command('r');
+	await_line("not reloading: this process stops\n");
+	net_assert_echo(client);
+	close(client);
+	await_over();
+	assert_no_line("reloaded");
 }
 END_TEST
 
@@ -721,6 +827,13 @@ static Suite *suite(void)
 	tcase_add_unchecked_fixture(pid_file, make_folder, remove_folder);
 	tcase_add_test(pid_file, the_pid_file_is_there_while_it_serves);
 	tcase_add_test(pid_file, a_pid_file_that_cannot_be_written_is_told_of);
+
+	TCase *reloading = add_tcase(suite, "reloading");
+	tcase_add_unchecked_fixture(reloading, make_folder, remove_folder);
+	tcase_add_test(reloading, reloads_are_counted_by_how_they_end);
+	tcase_add_test(reloading, a_server_that_was_reloaded_leaves_no_descriptor_open);
+	tcase_add_test(reloading, a_stop_with_a_reload_under_way_is_a_stop);
+	tcase_add_test(reloading, while_it_stops_nothing_is_reloaded);
 	return suite;
 }
 

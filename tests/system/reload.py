@@ -41,6 +41,12 @@ class Daemon:
         return sum(len(os.listdir(f"/proc/{self.pid}/task/{task}/fd")) for task in os.listdir(f"/proc/{self.pid}/task"))
 
 
+    def settled_descriptors(self):
+        """The same, once every worker has what it needs: a reload ends when they have."""
+        self.reload(read(self.conf))
+        return self.descriptors()
+
+
 def read(path):
     with open(path, "rb") as file:
         return file.read()
@@ -141,7 +147,7 @@ def under_load(pid, conf, log, host, tcp_port, udp_port, rounds):
 def leaks(pid, conf, log, host, tcp_port, udp_port, rounds, allowed_kib):
     """The same, with the descriptors and the memory before and after."""
     daemon = Daemon(pid, conf, log)
-    before = daemon.descriptors()
+    before = daemon.settled_descriptors()
     before_kib, after_kib = under_load(pid, conf, log, host, tcp_port, udp_port, rounds)
     client.wait_until(lambda: daemon.descriptors() == before, f"{before} descriptors, as before")
     assert after_kib - before_kib <= int(allowed_kib), f"{after_kib - before_kib} KiB more"
@@ -216,16 +222,17 @@ def queued(pid, conf, log, host, tcp_port, udp_port, text, count):
 def bad_files(pid, conf, log, host, tcp_port, udp_port, *texts):
     """Each of TEXTS, files, fails to be put in force, and clients do not notice."""
     daemon = Daemon(pid, conf, log)
+    descriptors = daemon.settled_descriptors()
     peer, datagrams = client.tcp(host, tcp_port), client.udp(host, udp_port)
-    descriptors = daemon.descriptors()
     for text in texts:
         daemon.reload(read(text))
         sent = os.urandom(100000)
         assert client.echoes(peer, sent), text
-        assert client.echoes(client.tcp(host, tcp_port), sent), text
+        with client.tcp(host, tcp_port) as other:
+            assert client.echoes(other, sent), text
         assert client.ask(datagrams, sent[:1000]) == sent[:1000], text
     peer.close()
-    client.wait_until(lambda: daemon.descriptors() < descriptors, "nothing is left open")
+    client.wait_until(lambda: daemon.descriptors() == descriptors, "nothing is left open")
 
 
 def storm(pid, conf, log, count, *texts):
