@@ -463,6 +463,44 @@ make_certificates() {
 	run -0 probe --tls --cacert ca.pem --cert client.pem --key client.key -c 1 echo "127.0.0.1:$PORT"
 }
 
+@test "probe: every type of our daemon over tls, with client certificates, behind PROXY headers" {
+	make_certificates
+	printf 'The only one.\n' >quotes
+	start_daemon <<-END
+		[defaults]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		tls = yes
+		tls_certificate = $BATS_TEST_TMPDIR/server.pem
+		tls_key = $BATS_TEST_TMPDIR/server.key
+		tls_client_ca = $BATS_TEST_TMPDIR/ca.pem
+		tls_client_auth = required
+		proxy_protocol = on
+		proxy_from = 127.0.0.1
+		[echo]
+		[discard]
+		[daytime]
+		[chargen]
+		[time]
+		[qotd]
+		quotes_file = $BATS_TEST_TMPDIR/quotes
+	END
+	local type version
+	for type in echo discard daytime chargen time qotd; do
+		for version in v1 v2; do
+			run -0 probe --tls --cacert ca.pem --cert client.pem --key client.key --proxy "$version" -c 2 -i 0.01 \
+				"$type" "127.0.0.1:$(port_of "$type" tcp)"
+			has '2 sent, 2 received, 0% lost'
+			has ' over tls ---'
+		done
+	done
+	run -0 probe --tls --cacert ca.pem --cert client.pem --key client.key --proxy v2 --half-close -s 100000 \
+		echo "127.0.0.1:$(port_of echo tcp)"
+	run -1 probe --tls --cacert ca.pem --proxy v2 -c 1 echo "127.0.0.1:$(port_of echo tcp)"
+	run -1 probe --tls --cacert ca.pem --cert client.pem --key client.key -c 1 echo "127.0.0.1:$(port_of echo tcp)"
+}
+
 @test "probe: tls where there is none is told" {
 	start_all
 	run -1 probe --tls -k -c 1 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
