@@ -249,6 +249,61 @@ says_of() {
 	[[ $OUTPUT != *everybody* ]]
 }
 
+# The common name of the certificate that the server shows.
+shown_name() {
+	timeout "$DEADLINE" openssl s_client -connect "127.0.0.1:$PORT" </dev/null 2>/dev/null |
+		openssl x509 -noout -subject -nameopt multiline | sed -n 's/ *commonName *= //p'
+}
+
+@test "a reload rotates certificates: open sessions go on, new ones get the new, and a bad file changes nothing" {
+	cp "$PKI/server.pem" mine.pem
+	cp "$PKI/server.key" mine.key
+	start_daemon <<-END
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		tls = yes
+		tls_certificate = mine.pem
+		tls_key = mine.key
+	END
+	PORT=$(port_of echo tcp)
+	mkfifo say
+	timeout "$DEADLINE" openssl s_client -quiet -connect "127.0.0.1:$PORT" <say >said 2>/dev/null 3>&- 4>&- &
+	HELD+=("$!")
+	exec 9>say
+	echo before >&9
+	wait_for_line said before
+	[[ $(shown_name) == server ]]
+
+	cp "$PKI/good.pem" mine.pem
+	kill -HUP "$PID"
+	wait_for_log 'reload failed, the running configuration stays: .*conf\.0:[0-9]+: \[echo\] tls_key: mine\.key: the key does not match tls_certificate'
+	[[ $(shown_name) == server ]]
+
+	cp "$PKI/good.key" mine.key
+	kill -HUP "$PID"
+	wait_for_log 'reloaded: 1 services, 1 endpoints'
+	[[ $(shown_name) == good ]]
+	echo after >&9
+	wait_for_line said after
+	exec 9>&-
+}
+
+@test "sandbox = on: handshakes, and a reload that reads certificates, need no system call that is refused" {
+	! sanitized || skip "a build with a sanitizer has no filter of system calls"
+	grep -qa 'libseccomp\.so' "$SMALLSERVD" || skip "built without libseccomp"
+	need_programs ncat
+	start_secure echo=echo <<-END
+		[daemon]
+		sandbox = on
+	END
+	[[ $(echo hello | timeout "$DEADLINE" ncat --ssl 127.0.0.1 "$PORT") == hello ]]
+	kill -HUP "$PID"
+	wait_for_log 'reloaded: 1 services, 1 endpoints'
+	[[ $(echo hello | timeout "$DEADLINE" ncat --ssl 127.0.0.1 "$PORT") == hello ]]
+}
+
 @test "a stop ends open sessions in order" {
 	start_secure echo=echo <<-END
 		[daemon]
