@@ -455,6 +455,8 @@ static void linger(struct connection *connection, enum metric reason)
 	if (transport_of(connection)->shutdown(connection) < 0) {
 		if (errno == EAGAIN)
 			linger_later(connection);
+		else if (connection->flags & INPUT_ENDED) /* it had all, and need not hear that */
+			end(connection, reason);
 		else
 			end_failed(connection);
 		return;

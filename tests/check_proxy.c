@@ -389,14 +389,16 @@ START_TEST(noise_is_judged_within_its_bytes)
 		}
 		memcpy(bytes, room, 80);
 		enum proxy_result last = PROXY_MORE;
+		bool consistent = true;
 		for (size_t come = 0; come <= 80; come++) {
 			struct proxy_header header;
 			enum proxy_result result = proxy_parse(bytes, come, &header);
-			ck_assert(last == PROXY_MORE || result == last);
-			ck_assert(result != PROXY_DONE || header.length <= come);
-			ck_assert((result == PROXY_BAD) == (header.error != NULL));
+			consistent &= last == PROXY_MORE || result == last;
+			consistent &= result != PROXY_DONE || header.length <= come;
+			consistent &= (result == PROXY_BAD) == (header.error != NULL);
 			last = result;
 		}
+		ck_assert_msg(consistent, "round %d", round);
 		free(bytes);
 	}
 }

@@ -67,6 +67,27 @@ s_client() {
 	log_matches "closed: client, .* $((32 << 20)) bytes received, $((32 << 20)) sent"
 }
 
+@test "close_notify comes last, also where there was no room for it at once" {
+	start_secure echo=echo <<<'send_buffer = 4K'
+	[[ $(python tls.py late "$PORT" 1.3) == 31 ]]
+	[[ $(python tls.py late "$PORT" 1.2) == 31 ]]
+	await_counters echo tcp 'accepted=62 closed\{client\}=62'
+}
+
+@test "chargen says the same inside TLS, however its writes are cut" {
+	start_secure secure=chargen <<-END
+		send_buffer = 64K
+		[plain]
+		type = chargen
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+	END
+	timeout "$DEADLINE" openssl s_client -quiet -connect "127.0.0.1:$PORT" </dev/null 2>/dev/null | head -c 4000000 >inside
+	netcat -d 127.0.0.1 "$(port_of plain tcp)" | head -c 4000000 >outside
+	cmp inside outside
+}
+
 @test "a stream without close_notify is echoed, and counted as truncated" {
 	start_secure echo=echo </dev/null
 	python tls.py truncated "$PORT" 1.2

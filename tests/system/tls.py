@@ -21,9 +21,13 @@ def context_for(version):
 class Client:
     """A session over memory: what is sent when, and what is read when, is the caller's choice."""
 
-    def __init__(self, port, version, session=None):
+    def __init__(self, port, version, session=None, receive_buffer=None):
         self.ends = time.monotonic() + DEADLINE
-        self.socket = socket.create_connection(("127.0.0.1", int(port)), DEADLINE)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.socket.settimeout(DEADLINE)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.connect(("127.0.0.1", int(port)))
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.context = session.context if session else context_for(version)
         self.tls = self.context.wrap_bio(self.incoming, self.outgoing, session=session.tls.session if session else None)
@@ -103,6 +107,24 @@ def whole(port, version, size):
         sys.exit("no close_notify")
 
 
+def late(port, version):
+    """Clients that send all, close_notify too, before they read a byte: of many sizes, so that the daemon's socket is full
+    at some of the places where it can be."""
+    clients = []
+    for size in range(1024, 32 * 1024, 1024):
+        client = Client(port, version, receive_buffer=4096)
+        data = os.urandom(size)
+        client.tls.write(data)
+        client.close_notify()
+        client.flush()
+        clients.append((client, data))
+    for client, data in clients:
+        echoed, ended = client.read_all()
+        if echoed != data or not ended:
+            sys.exit(f"{len(echoed)} bytes of {len(data)} came back, close_notify: {ended}")
+    print(len(clients))
+
+
 def truncated(port, version):
     """The stream ends without close_notify: what was sent is echoed even so."""
     client = Client(port, version)
@@ -169,7 +191,7 @@ def hold(port, count):
     sys.stdin.read()
 
 
-COMMANDS = {"whole": whole, "truncated": truncated, "garbage": garbage, "silent": silent, "resume": resume, "hold": hold}
+COMMANDS = {"whole": whole, "late": late, "truncated": truncated, "garbage": garbage, "silent": silent, "resume": resume, "hold": hold}
 
 if __name__ == "__main__":
     COMMANDS[sys.argv[1]](*sys.argv[2:])
