@@ -209,13 +209,15 @@ static bool read_nist(const char *line, time_t near, struct parts *parts)
 {
 	struct tm *tm = &parts->tm;
 	int julian, year, summer, leap, health, end = 0;
+	enum { ADVANCE_MAX_MS = 1000 };
 	double advance_ms;
 	char label[12], mark;
 
 	if (sscanf(line, "%5d %2d-%2d-%2d %2d:%2d:%2d %2d %1d %1d %lf UTC(%11[^)]) %c%n", &julian, &year, &tm->tm_mon,
 		   &tm->tm_mday, &tm->tm_hour, &tm->tm_min, &tm->tm_sec, &summer, &leap, &health, &advance_ms, label,
 		   &mark, &end) != 13 ||
-	    end == 0 || line[end] != '\0' || (mark != '*' && mark != '#'))
+	    end == 0 || line[end] != '\0' || (mark != '*' && mark != '#') ||
+	    !(advance_ms >= 0 && advance_ms < ADVANCE_MAX_MS))
 		return false;
 	tm->tm_mon--;
 	set_year(tm, year, false, near);
