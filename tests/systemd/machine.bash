@@ -140,6 +140,7 @@ machine_reset()
 	inside systemctl stop smallservd.socket smallservd.service
 	inside systemctl reset-failed
 	inside sh -c 'rm -rf /etc/systemd/system/smallservd.service.d /etc/systemd/system/smallservd.socket.d'
+	inside sh -c 'cp /usr/sbin/smallservd.as-installed /usr/sbin/new && mv /usr/sbin/new /usr/sbin/smallservd'
 	inside systemctl daemon-reload
 	configure ''
 	CURSOR=$(inside journalctl --quiet --no-pager --lines 1 --show-cursor --output cat | sed -n 's/^-- cursor: //p')

@@ -8,6 +8,7 @@ setup_file()
 {
 	machine_start
 	inside cp /etc/smallservd/smallservd.conf /etc/smallservd/as-installed
+	inside cp /usr/sbin/smallservd /usr/sbin/smallservd.as-installed
 }
 
 teardown_file()
@@ -159,6 +160,69 @@ refuses()
 	inside kill -STOP "$pid"
 	wait_until runs_anew "$pid"
 	journal_has 'Watchdog timeout'
+	serves
+}
+
+# Has the running process start the binary that is installed now, and take its place.
+upgrade()
+{
+	inside kill -USR2 "$(main_pid)"
+}
+
+@test "systemd: an upgrade puts another process in its place, and systemd follows" {
+	drop_in smallservd.service watchdog <<<$'[Service]\nWatchdogSec=4s'
+	inside systemctl start smallservd.service
+	local pid new found
+	pid=$(main_pid)
+	found=$(descriptors)
+	upgrade
+	wait_until runs_anew "$pid"
+	wait_until inside test ! -e "/proc/$pid"
+	serves
+	new=$(main_pid)
+	journal_has "upgraded: process $new serves"
+	has_property ActiveState active
+	has_property NRestarts 0
+	grep -qE '^CapEff:	0+400$' <(inside cat "/proc/$new/status")
+	wait_until has_descriptors "$found"
+	run ! journal_has 'not our child|sandbox'
+	run -0 inside systemctl reload smallservd.service
+	has_property MainPID "$new"
+	inside kill -STOP "$new" # that it is watched, too
+	wait_until runs_anew "$new"
+	journal_has 'Watchdog timeout'
+	serves
+}
+
+has_descriptors()
+{
+	[[ $(descriptors) == "$1" ]]
+}
+
+@test "systemd: with the socket unit an upgrade hands the sockets on" {
+	inside systemctl start smallservd.socket smallservd.service
+	local pid
+	pid=$(main_pid)
+	upgrade
+	wait_until runs_anew "$pid"
+	wait_until inside test ! -e "/proc/$pid"
+	serves
+	[[ $(descriptors | grep -E '^(tcp|udp) ') == "$(listening 1)" ]] || fail "$(descriptors)"
+	has_property NRestarts 0
+	inside systemctl restart smallservd.service
+	serves
+}
+
+# A binary that makes a folder where the file system is read-only: the filter, which the process that started it had, answers before it.
+@test "systemd: a system call that the daemon has no use for is refused" {
+	inside systemctl start smallservd.service
+	local pid
+	pid=$(main_pid)
+	inside sh -c 'printf "#!/bin/sh\nmkdir /tmp/folder\nexit 1\n" >/usr/sbin/new && chmod 755 /usr/sbin/new && mv /usr/sbin/new /usr/sbin/smallservd'
+	upgrade
+	wait_until journal_has 'mkdir: .*/tmp/folder.*: Operation not permitted'
+	wait_until journal_has 'upgrade failed, this process goes on: '
+	has_property MainPID "$pid"
 	serves
 }
 
