@@ -22,7 +22,7 @@
 #endif
 
 enum {
-	TEXT_SIZE = 1024,
+	TEXT_SIZE = 2048,
 	QUEUE_LENGTH = 1024, /* a power of two */
 	BOUND_LINES = 5,
 	BOUND_INTERVAL_MS = 10000,

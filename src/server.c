@@ -29,7 +29,7 @@ enum {
 	STOP_GRACE_MS = 1000,            /* a worker that has not answered by then is not waited for */
 	STOP_SPARE_MS = 5000,            /* what a stop may take besides, as the service manager is told */
 	REPORT_S = 60,
-	COUNTERS_TEXT_SIZE = 800,
+	COUNTERS_TEXT_SIZE = 1600, /* every reason of TCP at once */
 	WORKERS_AUTO_MAX = 8,
 };
 

@@ -200,6 +200,20 @@ START_TEST(print_writes_what_a_naive_model_writes)
 }
 END_TEST
 
+START_TEST(a_line_holds_every_counter_at_a_million)
+{
+	struct metrics_sums sums;
+	char text[1600]; /* as in server.c; a line of the log has more */
+	for (int i = 0; i < METRIC_COUNT; i++)
+		sums.values[i] = 1000000;
+	metrics_print(&sums, 1, text, sizeof text);
+	ck_assert_uint_lt(strlen(text), sizeof text - 1);
+	ck_assert_ptr_nonnull(strstr(text, "closed{tls_truncated}=1000000"));
+	metrics_print(&sums, 2, text, sizeof text);
+	ck_assert_uint_lt(strlen(text), sizeof text - 1);
+}
+END_TEST
+
 START_TEST(print_of_nothing_has_no_reason)
 {
 	const struct metrics_sums sums = {0};
@@ -248,6 +262,7 @@ static Suite *suite(void)
 	tcase_set_timeout(print, 60);
 	tcase_add_test(print, every_counter_has_a_name_of_its_own);
 	tcase_add_test(print, print_writes_what_a_naive_model_writes);
+	tcase_add_test(print, a_line_holds_every_counter_at_a_million);
 	tcase_add_test(print, print_of_nothing_has_no_reason);
 	tcase_add_test(print, print_stays_within_any_size);
 	suite_add_tcase(suite, print);
