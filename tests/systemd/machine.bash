@@ -7,7 +7,7 @@ bats_require_minimum_version 1.5.0
 : "${MACHINE_STAGE:?what make install has installed}"
 
 # Seconds within which what is promised has to happen: an end for tests that would hang, no measure of speed.
-DEADLINE=60
+DEADLINE=120
 
 fail()
 {

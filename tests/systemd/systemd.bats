@@ -153,7 +153,7 @@ refuses()
 }
 
 @test "systemd: the watchdog ends a process that hangs, and it is started again" {
-	drop_in smallservd.service watchdog <<<$'[Service]\nWatchdogSec=3s'
+	drop_in smallservd.service watchdog <<<$'[Service]\nWatchdogSec=5s'
 	inside systemctl start smallservd.service
 	local pid
 	pid=$(main_pid)
@@ -170,7 +170,7 @@ upgrade()
 }
 
 @test "systemd: an upgrade puts another process in its place, and systemd follows" {
-	drop_in smallservd.service watchdog <<<$'[Service]\nWatchdogSec=4s'
+	drop_in smallservd.service watchdog <<<$'[Service]\nWatchdogSec=5s'
 	inside systemctl start smallservd.service
 	local pid new found
 	pid=$(main_pid)
