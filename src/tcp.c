@@ -92,30 +92,26 @@ enum {
 	READ_LATER = 128, /* a read waits until the socket is writable */
 };
 
-/* The client's address in 22 bytes instead of a sockaddr's 28. */
-struct peer {
-	struct in6_addr ip; /* IPv4 mapped into ::ffff:0:0/96 */
-	uint32_t scope;
-	in_port_t port; /* in network order */
-};
-
-/* Ordered so that it has no holes: what an idle connection costs is mostly this. */
+/* Without holes, as what an idle connection costs is mostly this; and what each message touches lies together, as with many
+ * connections that is out of the caches each time. */
 struct connection {
 	struct event event; /* the socket is readable */
-	struct wheel_entry deadline;
 	struct side *side;
 	struct runtime *runtime;
-	struct limit_source *source; /* whose place it holds; NULL: sources are not counted */
-	struct unsent *unsent;       /* NULL: nothing waits to be sent */
 	uint64_t received, sent;
-	uint64_t began_ms;
 	union {
 		uint64_t active_ms;   /* of the last exchange */
 		uint64_t linger_left; /* LINGERING: bytes of input that are still thrown away */
 	};
-	struct peer peer;
 	uint8_t flags;
-	uint8_t reason; /* enum metric: why it is being closed, once it is */
+	uint8_t reason;      /* enum metric: why it is being closed, once it is */
+	in_port_t peer_port; /* in network order */
+	uint32_t peer_scope;
+	struct in6_addr peer_ip; /* IPv4 mapped into ::ffff:0:0/96 */
+	uint64_t began_ms;
+	struct wheel_entry deadline;
+	struct limit_source *source; /* whose place it holds; NULL: sources are not counted */
+	struct unsent *unsent;       /* NULL: nothing waits to be sent */
 };
 
 /* A connection inside TLS, from a slab of its own: the others pay nothing for it. */
@@ -135,23 +131,24 @@ struct transport {
 	int (*shutdown)(struct connection *connection); /* of the sending side; 0, or -1 with errno */
 };
 
-static struct peer peer_of(const struct socket_address *address)
+static void set_peer(struct connection *connection, const struct socket_address *address)
 {
-	struct peer peer = {.ip = socket_address_ip(address), .port = htons(socket_address_port(address))};
-	if (address->any.sa_family == AF_INET6)
-		peer.scope = address->v6.sin6_scope_id;
-	return peer;
+	connection->peer_ip = socket_address_ip(address);
+	connection->peer_port = htons(socket_address_port(address));
+	connection->peer_scope = address->any.sa_family == AF_INET6 ? address->v6.sin6_scope_id : 0;
 }
 
-static struct socket_address peer_address(const struct peer *peer)
+static struct socket_address peer_address(const struct connection *connection)
 {
+	const struct in6_addr *ip = &connection->peer_ip;
+	uint16_t port = ntohs(connection->peer_port);
 	struct socket_address address = {0};
-	if (IN6_IS_ADDR_V4MAPPED(&peer->ip)) {
-		socket_address_set(&address, AF_INET, &peer->ip.s6_addr[12], "", ntohs(peer->port));
+	if (IN6_IS_ADDR_V4MAPPED(ip)) {
+		socket_address_set(&address, AF_INET, &ip->s6_addr[12], "", port);
 		return address;
 	}
-	socket_address_set(&address, AF_INET6, &peer->ip, "", ntohs(peer->port));
-	address.v6.sin6_scope_id = peer->scope;
+	socket_address_set(&address, AF_INET6, ip, "", port);
+	address.v6.sin6_scope_id = connection->peer_scope;
 	return address;
 }
 
@@ -265,7 +262,7 @@ static void leave(struct tcp *tcp, struct runtime *runtime)
 static void log_connection(const struct connection *connection)
 {
 	const struct config_service *service = connection->runtime->config;
-	struct socket_address peer = peer_address(&connection->peer);
+	struct socket_address peer = peer_address(connection);
 	char source[SOCKET_TEXT_SIZE];
 	socket_address_print(&peer, source);
 	struct log_context context = {.service = service->name, .transport = "tcp", .source = source};
@@ -759,7 +756,7 @@ static void log_tls_failure(const struct connection *connection, enum metric rea
 	struct runtime *runtime = connection->runtime;
 	const struct tls *tls = secured(connection)->tls;
 	const char *subject = tls_client_subject(tls);
-	struct socket_address peer = peer_address(&connection->peer);
+	struct socket_address peer = peer_address(connection);
 	char source[SOCKET_TEXT_SIZE], why[200];
 
 	if (!log_allows(&runtime->refused_bound, wheel_now_ms()))
@@ -910,9 +907,9 @@ static void begin(struct side *side, struct runtime *runtime, int fd, const stru
 		.source = source,
 		.began_ms = accepted_ms,
 		.active_ms = accepted_ms,
-		.peer = peer_of(peer),
 		.flags = runtime->config->tls_context != NULL ? SECURE | IN_TLS | HANDSHAKING : 0,
 	};
+	set_peer(connection, peer);
 	event_assign(&connection->event, worker_base(side->worker), fd, EV_READ | EV_PERSIST, on_readable, connection);
 	wheel_set(side->wheel, &connection->deadline, next_deadline(connection));
 	if (runtime->config->dscp == DSCP_COPY) {
