@@ -128,9 +128,14 @@ s_client() {
 		idle_timeout = 300ms
 		handshake_timeout = 100s
 	END
-	python tls.py hold "$PORT" 1 < <(tail -f /dev/null --pid=$$) >held 2>&1 3>&- 4>&- &
-	HELD+=("$!")
+	python tls.py wait "$PORT"
 	await_counters echo tcp 'accepted=1 closed\{idle_timeout\}=1'
+}
+
+@test "at its lifetime a connection ends with close_notify" {
+	start_secure echo=echo <<<'lifetime = 300ms'
+	python tls.py wait "$PORT"
+	await_counters echo tcp 'accepted=1 closed\{lifetime\}=1'
 }
 
 @test "a client that offers a session gets a full handshake" {
@@ -277,6 +282,7 @@ shown_name() {
 }
 
 @test "a reload rotates certificates: open sessions go on, new ones get the new, and a bad file changes nothing" {
+	need_programs openssl
 	cp "$PKI/server.pem" mine.pem
 	cp "$PKI/server.key" mine.key
 	start_daemon <<-END

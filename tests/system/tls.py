@@ -178,6 +178,16 @@ def resume(port, version):
         sys.exit("the second session does not echo")
 
 
+def wait(port):
+    """Sends a byte, together with the end of the handshake, and waits for the server's end, which must be one in order. On
+    a slow machine the time may be over before the byte is there."""
+    client = Client(port, "1.3")
+    client.tls.write(b"x")
+    echoed, ended = client.read_all()
+    if echoed not in (b"", b"x") or not ended:
+        sys.exit(f"{echoed!r}, close_notify: {ended}")
+
+
 def hold(port, count):
     """Keeps COUNT sessions that have echoed a byte each open until standard input ends."""
     clients = []
@@ -191,7 +201,7 @@ def hold(port, count):
     sys.stdin.read()
 
 
-COMMANDS = {"whole": whole, "late": late, "truncated": truncated, "garbage": garbage, "silent": silent, "resume": resume, "hold": hold}
+COMMANDS = {"whole": whole, "late": late, "truncated": truncated, "garbage": garbage, "silent": silent, "resume": resume, "wait": wait, "hold": hold}
 
 if __name__ == "__main__":
     COMMANDS[sys.argv[1]](*sys.argv[2:])
