@@ -187,7 +187,7 @@ def removed(pid, conf, log, host, port, text, service):
     knockers = [threading.Thread(target=knock, daemon=True) for _ in range(8)]
     for knocker in knockers:
         knocker.start()
-    client.wait_until(lambda: served[0] > 50, "clients are served")
+    client.wait_until(lambda: served[0] > 20, "clients are served")
     daemon.reload(read(text))
     for knocker in knockers:
         knocker.join(client.DEADLINE)
