@@ -26,8 +26,9 @@
 
 enum {
 	UPGRADE_DEADLINE_MS = 30 * 1000, /* for the new process, until it has taken over */
-	STOP_GRACE_MS = 1000,            /* a worker that has not answered by then is not waited for */
-	STOP_SPARE_MS = 5000,            /* what a stop may take besides, as the service manager is told */
+	RELOAD_MOMENT_MS = 10,
+	STOP_GRACE_MS = 1000, /* a worker that has not answered by then is not waited for */
+	STOP_SPARE_MS = 5000, /* what a stop may take besides, as the service manager is told */
 	REPORT_S = 60,
 	COUNTERS_TEXT_SIZE = 1600, /* every reason of TCP at once */
 	WORKERS_AUTO_MAX = 8,
@@ -583,6 +584,13 @@ static void reload(struct server *server)
 	config_unref(config);
 }
 
+/* After a moment in which a storm of signals becomes one. */
+static void reload_soon(struct server *server)
+{
+	const struct timeval moment = milliseconds(RELOAD_MOMENT_MS);
+	event_add(server->reload_event, &moment);
+}
+
 /* A storm of signals comes here once, and once more for those that came meanwhile: the last file is the one that is read. */
 static void on_reload(evutil_socket_t fd, short what, void *argument)
 {
@@ -626,7 +634,6 @@ static bool pass_on(const struct server *server, int signal)
 
 void server_reload(struct server *server)
 {
-	const struct timeval soon = {0};
 	if (pass_on(server, SIGHUP))
 		return;
 	if (server->stopping) {
@@ -639,7 +646,7 @@ void server_reload(struct server *server)
 	if (server->upgrade != NULL || server->takeover != NULL)
 		log_notice("the reload waits for the upgrade");
 	else if (!server->switching)
-		event_add(server->reload_event, &soon);
+		reload_soon(server);
 }
 
 /* --- upgrading: the old process --- */
@@ -782,7 +789,7 @@ static void do_what_waits(struct server *server)
 	if (server->stopping)
 		return;
 	if (server->reload_wanted)
-		event_active(server->reload_event, EV_TIMEOUT, 0);
+		reload_soon(server);
 	else
 		begin_upgrade_if_wanted(server);
 }
