@@ -196,6 +196,23 @@ refused_client() {
 	log_matches 'refused: tls_certificate_expired: certificate has expired, certificate CN=expired$'
 }
 
+@test "a refusal is counted by its reason also where the client does not wait for it" {
+	start_secure day=daytime <<-END
+		tls_client_ca = $PKI/authority.pem
+		tls_client_auth = required
+	END
+	local client
+	for client in expired foreign alone purpose; do
+		python tls.py leave "$PORT" "$PKI/$client"
+	done
+	local counters='accepted=4' reason
+	for reason in expired unknown_authority self_signed wrong_purpose; do
+		counters+=" closed\\{tls_certificate_$reason\\}=1"
+	done
+	await_counters day tcp "$counters"
+	log_matches 'closed: tls_certificate_expired, .* 0 sent, certificate CN=expired$'
+}
+
 @test "tls_client_auth = optional: whoever shows a certificate shows a good one" {
 	start_secure day=daytime <<-END
 		tls_client_ca = $PKI/authority.pem

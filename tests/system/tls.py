@@ -21,7 +21,7 @@ def context_for(version):
 class Client:
     """A session over memory: what is sent when, and what is read when, is the caller's choice."""
 
-    def __init__(self, port, version, session=None, receive_buffer=None):
+    def __init__(self, port, version, session=None, receive_buffer=None, certificate=None):
         self.ends = time.monotonic() + DEADLINE
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.socket.settimeout(DEADLINE)
@@ -30,6 +30,8 @@ class Client:
         self.socket.connect(("127.0.0.1", int(port)))
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.context = session.context if session else context_for(version)
+        if certificate:
+            self.context.load_cert_chain(f"{certificate}.pem", f"{certificate}.key")
         self.tls = self.context.wrap_bio(self.incoming, self.outgoing, session=session.tls.session if session else None)
         self.unsent = b""
         self.until(self.tls.do_handshake)
@@ -188,6 +190,14 @@ def wait(port):
         sys.exit(f"{echoed!r}, close_notify: {ended}")
 
 
+def leave(port, certificate):
+    """Sends the last of the handshake, with a certificate in it, and is gone."""
+    client = Client(port, "1.3", certificate=certificate)
+    client.tls.write(b"x")
+    client.flush()
+    client.socket.close()
+
+
 def hold(port, count):
     """Keeps COUNT sessions that have echoed a byte each open until standard input ends."""
     clients = []
@@ -201,7 +211,7 @@ def hold(port, count):
     sys.stdin.read()
 
 
-COMMANDS = {"whole": whole, "late": late, "truncated": truncated, "garbage": garbage, "silent": silent, "resume": resume, "wait": wait, "hold": hold}
+COMMANDS = {"whole": whole, "late": late, "truncated": truncated, "garbage": garbage, "silent": silent, "resume": resume, "wait": wait, "leave": leave, "hold": hold}
 
 if __name__ == "__main__":
     COMMANDS[sys.argv[1]](*sys.argv[2:])
