@@ -301,14 +301,14 @@ START_TEST(a_new_owner_gets_its_options_set)
 }
 END_TEST
 
-START_TEST(nothing_is_set_on_what_another_process_of_ours_has_too)
+START_TEST(nothing_is_set_on_what_is_inherited_until_its_owner_has_let_go)
 {
 	struct endpoint *endpoint = open_one(ANYWHERE(""));
 	ck_assert_ptr_nonnull(endpoint);
-	endpoint->shared = true;
+	endpoint->shared = endpoint->inherited = true;
 	endpoint_give(endpoint, want(ANYWHERE("dscp = ef\n")));
 	ck_assert_int_eq(net_get(endpoint->fds[0], IPPROTO_IP, IP_TOS), 0);
-	endpoint->shared = false;
+	endpoint->shared = endpoint->inherited = false;
 	endpoint_give(endpoint, config->endpoints);
 	ck_assert_int_eq(net_get(endpoint->fds[0], IPPROTO_IP, IP_TOS), 46 << 2);
 	endpoint_free(endpoint);
@@ -388,7 +388,7 @@ static Suite *suite(void)
 	TCase *giving = add_tcase(suite, "giving");
 	tcase_add_test(giving, groups_are_joined_and_those_of_a_reload_that_failed_are_left);
 	tcase_add_test(giving, a_new_owner_gets_its_options_set);
-	tcase_add_test(giving, nothing_is_set_on_what_another_process_of_ours_has_too);
+	tcase_add_test(giving, nothing_is_set_on_what_is_inherited_until_its_owner_has_let_go);
 
 	TCase *inheriting = add_tcase(suite, "inheriting");
 	tcase_add_test(inheriting, descriptors_for_another_process_are_not_ours);
