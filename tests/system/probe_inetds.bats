@@ -5,14 +5,12 @@ load helpers
 
 TYPES=(echo discard daytime chargen time)
 
-setup_file() {
-	[[ -d ${SMALLSERVD_PEERS:-} ]] || skip "SMALLSERVD_PEERS names no folder of unpacked inetds (./dev check fetches them)"
-}
-
 # start_inetd PROGRAM ARGUMENTS...: one of those that were unpacked, in a network of this test alone, with its own libraries.
 start_inetd() {
+	[[ -d ${SMALLSERVD_PEERS:-} ]] || skip "SMALLSERVD_PEERS names no folder of unpacked inetds (./dev check fetches them)"
 	local program=$SMALLSERVD_PEERS/usr/sbin/$1 libraries
 	shift
+	need_programs ss
 	[[ -x $program ]] || skip "$program is not there"
 	libraries=$(printf '%s:' "$SMALLSERVD_PEERS"/{usr/,}lib/*-linux-gnu*)
 	make_network
@@ -58,12 +56,13 @@ ask() {
 	[[ $status == "$1" ]] || fail "exit status $status of ${*:2}, not $1: $output"
 }
 
-# What all of them are right with, over both transports.
+# check_common DATAGRAMS: what all of them are right with, over both transports, with so many datagrams one behind the other.
 check_common() {
-	local over
+	local over count=20
 	for over in --ipv4 --udp; do
-		ask 0 "$over" -c 20 -i 0.01 echo
-		grep -q '^20 sent, 20 received, 0% lost, 0 duplicated, 0 reordered, 0 late, 0 corrupted' <<<"$output"
+		[[ $over == --ipv4 ]] || count=$1
+		ask 0 "$over" -c "$count" -i 0.01 echo
+		grep -q "^$count sent, $count received, 0% lost, 0 duplicated, 0 reordered, 0 late, 0 corrupted" <<<"$output"
 		# over UDP it waits for an answer that must not come
 		ask 0 "$over" -W 1 discard
 		grep -q '^1 sent, 1 received' <<<"$output"
@@ -99,8 +98,8 @@ readonly LINE='^!"#\$%&.\(\)\*\+,-\./0123456789:;<=>\?@ABCDEFGHIJKLMNOPQRSTUVWXY
 @test "inetds: all that xinetd has, and its chargen over UDP, which breaks its pattern at the end" {
 	write_xinetd_conf >xinetd.conf
 	start_inetd xinetd -dontfork -f "$BATS_TEST_TMPDIR/xinetd.conf" -pidfile "$BATS_TEST_TMPDIR/xinetd.pid"
-	check_common
-	check_load --ipv4 # of datagrams that come as fast as they can it drops most
+	check_common 1 # it drops datagrams that it finds behind another
+	check_load --ipv4
 	check_clock daytime smtp
 	check_clock time time
 	check_chargen --ipv4 0 "$LINE"
@@ -110,7 +109,7 @@ readonly LINE='^!"#\$%&.\(\)\*\+,-\./0123456789:;<=>\?@ABCDEFGHIJKLMNOPQRSTUVWXY
 @test "inetds: all that openbsd-inetd has" {
 	write_inetd_conf
 	start_inetd inetd -i "$BATS_TEST_TMPDIR/inetd.conf"
-	check_common
+	check_common 20
 	check_load --ipv4
 	check_load --udp
 	check_clock daytime ctime
@@ -122,7 +121,7 @@ readonly LINE='^!"#\$%&.\(\)\*\+,-\./0123456789:;<=>\?@ABCDEFGHIJKLMNOPQRSTUVWXY
 @test "inetds: all that inetutils-inetd has, and its time, which has 8 bytes where a long has" {
 	write_inetd_conf
 	start_inetd inetutils-inetd -d --rate=1000000 --pidfile="$BATS_TEST_TMPDIR/inetd.pid" "$BATS_TEST_TMPDIR/inetd.conf"
-	check_common
+	check_common 20
 	check_load --ipv4
 	check_load --udp
 	check_clock daytime ctime
