@@ -320,8 +320,11 @@ static void end(struct connection *connection, enum metric reason)
 	runtime_release(runtime, worker_index(side->worker));
 }
 
+/* Whether what was begun has not been sent whole: bytes that are kept, or a record of TLS. */
 static bool holds_unsent(const struct connection *connection)
 {
+	if ((connection->flags & IN_TLS) && tls_owes_write(secured(connection)->tls))
+		return true;
 	return connection->unsent != NULL && connection->unsent->to > connection->unsent->from;
 }
 
@@ -686,7 +689,15 @@ static void end_in_its_course(struct connection *connection, enum metric reason)
 		return;
 	}
 	unsent_free(connection);
+	/* bounds the wait for room, too: TLS may not be able to say at once that nothing follows */
+	wheel_set(connection->side->wheel, &connection->deadline, wheel_now_ms() + TCP_LINGER_MS);
 	linger(connection, reason);
+}
+
+/* Whether end_in_its_course has set the last deadline. */
+static bool ends_in_its_course(const struct connection *connection)
+{
+	return connection->reason == METRIC_CLOSED_LIFETIME || connection->reason == METRIC_CLOSED_STOP;
 }
 
 static uint64_t on_deadline(struct wheel_entry *entry, uint64_t now_ms)
@@ -700,6 +711,10 @@ static uint64_t on_deadline(struct wheel_entry *entry, uint64_t now_ms)
 			end(connection, METRIC_CLOSED_DONE); /* a reply on its way may still arrive */
 		else
 			end_overdue(connection, connection->reason);
+		return 0;
+	}
+	if (ends_in_its_course(connection)) {
+		end_overdue(connection, connection->reason);
 		return 0;
 	}
 	if (now_ms < deadline)

@@ -34,6 +34,7 @@ struct tls {
 	bool wants_write;      /* the last EAGAIN waits for the socket to be writable */
 	bool dead;             /* an operation has failed: no other one is tried */
 	bool established;      /* the handshake is done */
+	bool owes_write;       /* OpenSSL holds a record that the socket did not take whole */
 	uint8_t client_auth;   /* enum tls_client_auth */
 	uint8_t failure;       /* enum tls_failure */
 	long verify_error;     /* X509_V_ERR_* */
@@ -663,6 +664,7 @@ ssize_t tls_write(struct tls *tls, const char *bytes, size_t length)
 	while (total < length) {
 		ERR_clear_error();
 		int result = SSL_write_ex(tls->ssl, bytes + total, length - total, &sent);
+		tls->owes_write = result != 1;
 		if (result != 1) {
 			result = explain(tls, result);
 			if (result == 0 ||
@@ -689,6 +691,11 @@ int tls_shutdown(struct tls *tls)
 bool tls_wants_write(const struct tls *tls)
 {
 	return tls->wants_write;
+}
+
+bool tls_owes_write(const struct tls *tls)
+{
+	return tls->owes_write;
 }
 
 bool tls_has_pending(const struct tls *tls)

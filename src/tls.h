@@ -71,7 +71,10 @@ int tls_handshake(struct tls *tls);
 ssize_t tls_read(struct tls *tls, char *bytes, size_t size);
 ssize_t tls_write(struct tls *tls, const char *bytes, size_t length);
 
-/* Says that nothing follows. 0: that has left for the kernel. */
+/* Whether the last write returned EAGAIN, or less than it was given, with a record half sent: only that write may go on. */
+bool tls_owes_write(const struct tls *tls);
+
+/* Says that nothing follows; never while a write is owed. 0: that has left for the kernel. */
 int tls_shutdown(struct tls *tls);
 
 /* Whether the operation that returned EAGAIN waits for the socket to be writable, not readable. */

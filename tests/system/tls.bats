@@ -138,6 +138,22 @@ s_client() {
 	await_counters echo tcp 'accepted=1 closed\{lifetime\}=1'
 }
 
+@test "at its lifetime a connection whose client has stopped reading in the midst of a record is reset" {
+	start_secure endless=chargen <<-END
+		lifetime = 500ms
+		send_buffer = 16K
+	END
+	mkfifo go
+	python tls.py stall "$PORT" <go >said 2>&1 3>&- 4>&- &
+	local client=$!
+	HELD+=("$client")
+	exec 9>go
+	wait_for_line said stalling
+	await_counters endless tcp 'accepted=1 closed\{lifetime\}=1'
+	exec 9>&-
+	wait "$client"
+}
+
 @test "a client that offers a session gets a full handshake" {
 	start_secure echo=echo </dev/null
 	python tls.py resume "$PORT" 1.2

@@ -190,6 +190,19 @@ def wait(port):
         sys.exit(f"{echoed!r}, close_notify: {ended}")
 
 
+def stall(port):
+    """Has a service speak that never ends, and reads no more until it is told to: then there must be no end in order."""
+    client = Client(port, "1.3", receive_buffer=4096)
+    client.read()
+    print("stalling", flush=True)
+    sys.stdin.read()
+    try:
+        if client.read_all()[1]:
+            sys.exit("a cut stream looks like a whole one")
+    except ConnectionResetError:
+        pass
+
+
 def leave(port, certificate):
     """Sends the last of the handshake, with a certificate in it, and is gone."""
     client = Client(port, "1.3", certificate=certificate)
@@ -211,7 +224,7 @@ def hold(port, count):
     sys.stdin.read()
 
 
-COMMANDS = {"whole": whole, "late": late, "truncated": truncated, "garbage": garbage, "silent": silent, "resume": resume, "wait": wait, "leave": leave, "hold": hold}
+COMMANDS = {"whole": whole, "late": late, "truncated": truncated, "garbage": garbage, "silent": silent, "resume": resume, "wait": wait, "stall": stall, "leave": leave, "hold": hold}
 
 if __name__ == "__main__":
     COMMANDS[sys.argv[1]](*sys.argv[2:])
