@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -197,22 +196,26 @@ void worker_own_descriptors(struct worker *worker)
 	worker->main_table = open_main_table();
 }
 
-static void close_if_connected(int fd)
+/* Mail and events need eventfds, an epoll and a pidfd, whose links say that they have no name elsewhere. */
+static bool is_needed(int folder, const char *name)
 {
-	struct stat status;
-	if (fd > STDERR_FILENO && fstat(fd, &status) == 0 && (S_ISSOCK(status.st_mode) || S_ISFIFO(status.st_mode)))
-		close(fd);
+	static const char nameless[] = "anon_inode:";
+	char link[sizeof nameless] = "";
+	ssize_t length = readlinkat(folder, name, link, sizeof link - 1);
+	return length < 0 || strcmp(link, nameless) == 0;
 }
 
-/* What main had open stands in the copy, too: a socket or a pipe that main closes would live on in it, unseen. The rest are
- * what mail and events need. Returns 0 or an errno. */
-static int close_connected(void)
+/* What main had open stands in the copy, too: what main closes would live on in it, unseen. Returns 0 or an errno. */
+static int close_copies(void)
 {
 	DIR *folder = opendir(descriptors_folder);
 	if (folder == NULL)
 		return errno;
-	for (const struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder))
-		close_if_connected(atoi(entry->d_name)); /* "." and ".." are 0: standard input, which stays */
+	for (const struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+		int fd = atoi(entry->d_name); /* of "." and ".." 0, which stays */
+		if (fd > STDERR_FILENO && fd != dirfd(folder) && !is_needed(dirfd(folder), entry->d_name))
+			close(fd);
+	}
 	closedir(folder);
 	return 0;
 }
@@ -222,7 +225,7 @@ static int leave_main_table(struct worker *worker)
 	if (worker->main_table < 0)
 		return 0;
 	if (unshare(CLONE_FILES) == 0)
-		return close_connected();
+		return close_copies();
 	close(worker->main_table); /* then it is shared, as with any thread */
 	worker->main_table = -1;
 	return 0;

@@ -38,7 +38,8 @@ struct worker *worker_new(unsigned index);
 bool worker_can_own_descriptors(void);
 
 /* Before worker_start: the thread gets a table of descriptors of its own, so that no worker pays for the locks and references
- * that the kernel needs where threads share one. It starts without any socket or pipe of main's. */
+ * that the kernel needs where threads share one. It starts with the standard streams and
+ * what its mail needs. */
 void worker_own_descriptors(struct worker *worker);
 
 /* Has MAIL run by the thread as its last, when its loop has ended: what it opened must be closed there. Before worker_start. */
