@@ -210,6 +210,37 @@ START_TEST(what_could_not_be_sent_is_taken_back)
 }
 END_TEST
 
+START_TEST(it_is_full_when_the_next_would_displace_one_in_flight)
+{
+	ck_assert(!series_is_full(series));
+	send_some(WINDOW);
+	ck_assert(series_is_full(series));
+	receive(2);
+	ck_assert(series_is_full(series));
+	receive(1);
+	ck_assert(!series_is_full(series)); /* 3 is the oldest: 1 and 2 may be forgotten */
+	series_send(series, 1);
+	series_send(series, 1);
+	ck_assert(series_is_full(series));
+	ck_assert(series_time_out(series));
+	ck_assert(!series_is_full(series));
+	adds_up();
+}
+END_TEST
+
+START_TEST(a_late_double_of_what_was_displaced_by_one_taken_back_is_no_first_answer)
+{
+	send_some(WINDOW);
+	for (uint64_t sequence = 1; sequence <= WINDOW; sequence++)
+		receive(sequence);
+	series_send(series, 1);
+	series_take_back(series);
+	ck_assert(series_receive(series, 1, 5000).duplicated);
+	ck_assert_uint_eq(series_counts(series).received, WINDOW);
+	adds_up();
+}
+END_TEST
+
 START_TEST(faults_and_sums_are_counted)
 {
 	send_some(3);
@@ -314,6 +345,8 @@ static Suite *suite(void)
 	tcase_add_test(counts, a_reply_to_nothing_is_unexpected);
 	tcase_add_test(counts, what_leaves_the_window_in_flight_is_lost_and_forgotten);
 	tcase_add_test(counts, what_could_not_be_sent_is_taken_back);
+	tcase_add_test(counts, it_is_full_when_the_next_would_displace_one_in_flight);
+	tcase_add_test(counts, a_late_double_of_what_was_displaced_by_one_taken_back_is_no_first_answer);
 	tcase_add_test(counts, faults_and_sums_are_counted);
 	tcase_add_test(counts, loss_is_of_what_is_decided);
 	tcase_add_test(counts, a_made_sequence_is_counted_as_it_was_made);

@@ -10,8 +10,11 @@
 #include "probe/dial.h"
 #include "probe/load_thread.h"
 
+/* The requests that a flow remembers, for late and doubled replies. */
 enum {
-	WINDOW_MIN = 256, /* requests that a flow remembers, for late and doubled replies */
+	WINDOW_MIN = 256,
+	WINDOW_MAX = 1 << 16, /* beyond what the depth needs */
+	WINDOWS_IN_ALL = 1 << 20,
 	DEPTHS_REMEMBERED = 4,
 	ALIGNMENT = 64,
 };
@@ -39,9 +42,12 @@ static struct flow *flow_of(struct load_line *line)
 
 static unsigned window_of(const struct options *options)
 {
-	unsigned window = WINDOW_MIN;
+	unsigned window = WINDOW_MIN, share = WINDOWS_IN_ALL / options->connections;
 
 	while (window < DEPTHS_REMEMBERED * options->depth)
+		window *= 2;
+	/* with one in flight nothing goes on before it has an answer or none */
+	while (options->depth > 1 && window < WINDOW_MAX && 2 * window <= share)
 		window *= 2;
 	return window;
 }
@@ -145,6 +151,17 @@ static bool is_answer_of_network(int error)
 
 /* --- requests --- */
 
+/* The oldest request in flight is lost, and another takes its place. */
+static void give_up_oldest(struct flow *flow)
+{
+	struct load_thread *thread = flow->line.owner;
+
+	series_time_out(flow->series);
+	thread->books.counts.lost++;
+	thread->books.counts.in_flight--;
+	load_line_busy(&flow->line, -1);
+}
+
 static unsigned make_batch(struct flow *flow, unsigned most)
 {
 	struct load_thread *thread = flow->line.owner;
@@ -153,6 +170,8 @@ static unsigned make_batch(struct flow *flow, unsigned most)
 	uint64_t due_ns;
 
 	while (count < most && load_thread_next(thread, &due_ns)) {
+		if (series_is_full(flow->series))
+			give_up_oldest(flow);
 		uint64_t sequence = series_send(flow->series, thread->now_ns);
 		flow->due_ns[sequence & batches->mask] = due_ns;
 		payload_fill(&flow->payload, batches->out_parts[count++].iov_base, sequence, thread->now_ns);
@@ -314,12 +333,8 @@ static void sweep(struct load_line *line)
 	uint64_t sequence, sent_ns;
 
 	while (series_waiting(flow->series, &sequence, &sent_ns) &&
-	       thread->now_ns - sent_ns >= thread->load->timeout_ns) {
-		series_time_out(flow->series);
-		thread->books.counts.lost++;
-		thread->books.counts.in_flight--;
-		load_line_busy(line, -1);
-	}
+	       thread->now_ns - sent_ns >= thread->load->timeout_ns)
+		give_up_oldest(flow);
 	/* nobody has answered but the network: there is nothing to wait for */
 	if (thread->books.refused > 0 && thread->books.counts.received == 0 && thread->error[0] == '\0')
 		snprintf(thread->error, sizeof(thread->error), "connect to %s: %s", thread->load->peer,

@@ -97,11 +97,16 @@ uint64_t series_oldest(const struct series *series)
 	return series->newest > series->mask ? series->newest - series->mask : 1;
 }
 
+/* The next request's place is that of the one a window before. */
+bool series_is_full(const struct series *series)
+{
+	return series->waiting + series->mask <= series->newest;
+}
+
 uint64_t series_send(struct series *series, uint64_t now_ns)
 {
 	uint64_t sequence = series->newest + 1;
-	/* its place is that of the one a window before, which will be forgotten */
-	if (series->waiting + series->mask < sequence)
+	if (series_is_full(series))
 		series_time_out(series);
 	*request_of(series, sequence) = (struct request){.sent_ns = now_ns, .state = IN_FLIGHT};
 	series->newest = sequence;
@@ -110,8 +115,10 @@ uint64_t series_send(struct series *series, uint64_t now_ns)
 	return sequence;
 }
 
+/* Whose place it took is forgotten: an answer to that one must not count as the first. */
 void series_take_back(struct series *series)
 {
+	request_of(series, series->newest)->state = ANSWERED;
 	series->newest--;
 	series->counts.sent--;
 	series->counts.in_flight--;

@@ -33,6 +33,9 @@ struct series;
 struct series *series_new(unsigned window);
 void series_free(struct series *series);
 
+/* Whether the next request would take the place of one that is still in flight. */
+bool series_is_full(const struct series *series);
+
 /* Notes a request that leaves now. Returns its sequence number: 1, 2, 3, ... */
 uint64_t series_send(struct series *series, uint64_t now_ns);
 
