@@ -297,6 +297,11 @@ static bool open_lines(struct load_thread *thread)
 				return false;
 		if (!turn(thread, (int)(SWEEP_MAX / 1000000)) || atomic_load(&load->failed))
 			return false;
+		if (atomic_load(&load->stop) != LOAD_GOES_ON && thread->open < thread->line_count) {
+			snprintf(thread->error, sizeof(thread->error), "connect to %s: not done at the end",
+				 load->peer);
+			return false;
+		}
 		for (unsigned i = 0; i < next && thread->opening > 0; i++) {
 			struct load_line *line = line_at(thread, i);
 			if (line->state == LINE_OPENING && thread->now_ns - line->heard_ns > load->timeout_ns)
@@ -330,7 +335,7 @@ static bool goes_on(struct load_thread *thread)
 /* How many that were due within the time were never sent. */
 static uint64_t behind(const struct load_thread *thread)
 {
-	if (thread->interval_ns == 0)
+	if (thread->interval_ns == 0 || thread->end_ns == thread->begin_ns) /* stopped before the first */
 		return 0;
 	uint64_t due = due_until(thread, thread->end_ns - 1);
 	return due > thread->issued ? due - thread->issued : 0;

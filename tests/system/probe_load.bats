@@ -320,6 +320,22 @@ assert json.load(open("result"))["unexpected"] == 0' "books.$seed"
 	[[ ! -s errors ]]
 }
 
+@test "load: ^C ends it also while connections are being made" {
+	need_programs ss
+	# which says nothing, so that no handshake comes to its end
+	python_background server.out probe.py silent
+	wait_for_line server.out 'port [0-9]+'
+	TCP=$(sed -n 's/^port //p' server.out)
+	start_probe "127.0.0.1:$TCP" --tls -k -W 1h --connections 2 --rate 100 --json
+	wait_until connected 2
+	kill -INT "$PROBE"
+	wait_until ended "$PROBE"
+	local status=0
+	wait "$PROBE" || status=$?
+	[[ $status == 1 ]]
+	assert_members sent=0 behind=0 interrupted=True "error=connect to 127.0.0.1:$TCP: not done at the end"
+}
+
 connected() {
 	[[ $(ss -Htn state established "sport = :$TCP" | wc -l) == "$1" ]]
 }
