@@ -1032,9 +1032,12 @@ static void pause_full(struct tcp_listener *listener)
 	const struct config_service *service = listener->runtime->config;
 	listener->paused = true;
 	event_del(&listener->event);
-	if (listener->stopping && listener->shared)
-		stopped(listener);
-	if (listener->stopping || !log_allows(&listener->runtime->full_bound, wheel_now_ms()))
+	if (listener->stopping) {
+		if (listener->shared)
+			stopped(listener); /* main may have freed it by now */
+		return;
+	}
+	if (!log_allows(&listener->runtime->full_bound, wheel_now_ms()))
 		return;
 	struct log_context context = {.service = service->name, .transport = "tcp"};
 	bool own = atomic_load(&listener->runtime->gate->taken) >= atomic_load(&listener->runtime->gate->maximum);
