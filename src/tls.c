@@ -2,6 +2,7 @@
 #include "tls.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum {
 	MESSAGE_SIZE = 1024,
@@ -30,9 +32,9 @@ struct tls {
 	SSL *ssl;
 	int fd;
 	int error;             /* errno of the socket, once it has failed */
+	int death;             /* errno of the operation that has failed: no other one is tried; 0: none has */
 	bool socket_ended;     /* the client has shut down its sending side */
 	bool wants_write;      /* the last EAGAIN waits for the socket to be writable */
-	bool dead;             /* an operation has failed: no other one is tried */
 	bool established;      /* the handshake is done */
 	bool owes_write;       /* OpenSSL holds a record that the socket did not take whole */
 	uint8_t client_auth;   /* enum tls_client_auth */
@@ -168,9 +170,10 @@ static const char *reason(void)
 static BIO *open_file(const struct reading *reading)
 {
 	struct stat status;
-	FILE *file = fopen(reading->path, "re");
+	int fd = open(reading->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would be waited for */
+	FILE *file = fd >= 0 ? fdopen(fd, "r") : NULL;
 
-	if (file == NULL || fstat(fileno(file), &status) < 0) {
+	if (file == NULL || fstat(fd, &status) < 0) {
 		say(reading, false, "%s", strerror(errno));
 		goto fail;
 	}
@@ -187,6 +190,8 @@ static BIO *open_file(const struct reading *reading)
 fail:
 	if (file != NULL)
 		fclose(file);
+	else if (fd >= 0)
+		close(fd);
 	return NULL;
 }
 
@@ -569,7 +574,7 @@ static enum tls_failure find_failure(const struct tls *tls)
 /* The session is over: notes why. Returns -1 with errno. */
 static int die(struct tls *tls, int error)
 {
-	tls->dead = true;
+	tls->death = error;
 	tls->details = ERR_peek_last_error();
 	tls->verify_error = SSL_get_verify_result(tls->ssl);
 	tls->failure = (uint8_t)find_failure(tls);
@@ -582,8 +587,8 @@ static int die(struct tls *tls, int error)
 static int explain(struct tls *tls, int result)
 {
 	switch (SSL_get_error(tls->ssl, result)) {
-	case SSL_ERROR_ZERO_RETURN:
-		return 0;
+	case SSL_ERROR_ZERO_RETURN: /* a write that fails after the client's end is told as this, too */
+		return tls->error != 0 ? die(tls, tls->error) : 0;
 	case SSL_ERROR_WANT_READ:
 		if (tls->socket_ended)
 			return 0;
@@ -601,9 +606,9 @@ static int explain(struct tls *tls, int result)
 	return -1;
 }
 
-static int refuse_dead(void)
+static int refuse_dead(const struct tls *tls)
 {
-	errno = EPROTO;
+	errno = tls->death;
 	return -1;
 }
 
@@ -620,8 +625,8 @@ static bool is_client_right(const struct tls *tls)
 
 int tls_handshake(struct tls *tls)
 {
-	if (tls->dead)
-		return refuse_dead();
+	if (tls->death != 0)
+		return refuse_dead(tls);
 	ERR_clear_error();
 	int result = SSL_accept(tls->ssl);
 	if (result != 1) {
@@ -641,8 +646,8 @@ ssize_t tls_read(struct tls *tls, char *bytes, size_t size)
 {
 	size_t total = 0, got;
 
-	if (tls->dead)
-		return refuse_dead();
+	if (tls->death != 0)
+		return refuse_dead(tls);
 	do {
 		ERR_clear_error();
 		int result = SSL_read_ex(tls->ssl, bytes + total, size - total, &got);
@@ -659,8 +664,8 @@ ssize_t tls_write(struct tls *tls, const char *bytes, size_t length)
 {
 	size_t total = 0, sent;
 
-	if (tls->dead)
-		return refuse_dead();
+	if (tls->death != 0)
+		return refuse_dead(tls);
 	while (total < length) {
 		ERR_clear_error();
 		int result = SSL_write_ex(tls->ssl, bytes + total, length - total, &sent);
@@ -668,7 +673,7 @@ ssize_t tls_write(struct tls *tls, const char *bytes, size_t length)
 		if (result != 1) {
 			result = explain(tls, result);
 			if (result == 0 ||
-			    (!tls->dead && !tls->wants_write)) /* without renegotiation a write never reads */
+			    (tls->death == 0 && !tls->wants_write)) /* without renegotiation a write never reads */
 				result = die(tls, EPROTO);
 			return total > 0 ? (ssize_t)total : result;
 		}
@@ -679,7 +684,7 @@ ssize_t tls_write(struct tls *tls, const char *bytes, size_t length)
 
 int tls_shutdown(struct tls *tls)
 {
-	if (tls->dead || !tls->established)
+	if (tls->death != 0 || !tls->established)
 		return 0; /* there is no session that could end in order */
 	ERR_clear_error();
 	int result = SSL_shutdown(tls->ssl);
@@ -700,7 +705,7 @@ bool tls_owes_write(const struct tls *tls)
 
 bool tls_has_pending(const struct tls *tls)
 {
-	return tls->dead || tls->socket_ended || (SSL_get_shutdown(tls->ssl) & SSL_RECEIVED_SHUTDOWN) ||
+	return tls->death != 0 || tls->socket_ended || (SSL_get_shutdown(tls->ssl) & SSL_RECEIVED_SHUTDOWN) ||
 	       SSL_has_pending(tls->ssl);
 }
 

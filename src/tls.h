@@ -62,7 +62,7 @@ void tls_free(struct tls *tls);
 
 /* The operations return as recv and send do, and -1 with errno: EAGAIN asks to be called again, with the same bytes if it
  * was a write, once the socket is ready for what tls_wants_write says; EPROTO: tls_failure says why. A session that has
- * failed once fails at once ever after, and touches its socket no more. */
+ * failed once fails at once ever after, with the same errno, and touches its socket no more. */
 
 /* 0: done, and the client is who it must be. */
 int tls_handshake(struct tls *tls);

@@ -102,6 +102,9 @@ START_TEST(a_file_that_is_not_there_is_named)
 	settings = good_settings();
 	settings.certificate = certificate_directory;
 	ck_told(settings, 1, 0, "not a regular file");
+	settings.certificate = path_of("fifo"); /* nobody writes to it, and nobody is waited for */
+	ck_assert_int_eq(mkfifo(settings.certificate, 0600), 0);
+	ck_told(settings, 1, 0, "fifo: not a regular file");
 }
 END_TEST
 
@@ -698,7 +701,26 @@ START_TEST(a_socket_that_is_gone_raises_no_signal)
 	client_fd = dup(server_fd);
 	ck_assert_int_eq(tls_write(tls, "x", 1), -1);
 	ck_assert_int_eq(errno, EPIPE);
+	errno = 0;
 	ck_assert_int_eq(tls_read(tls, bytes, sizeof bytes), -1);
+	ck_assert_int_eq(errno, EPIPE);
+	end();
+}
+END_TEST
+
+START_TEST(a_write_that_fails_after_the_clients_end_says_why)
+{
+	char bytes[100];
+	begin_session(versions[_i]);
+	ck_assert_int_eq(SSL_shutdown(client), 0);
+	ck_assert_int_eq(tls_read(tls, bytes, sizeof bytes), 0);
+	close(client_fd);
+	client_fd = dup(server_fd);
+	ck_assert_int_eq(tls_write(tls, "x", 1), -1);
+	ck_assert_int_eq(errno, EPIPE);
+	errno = 0;
+	ck_assert_int_eq(tls_write(tls, "x", 1), -1);
+	ck_assert_int_eq(errno, EPIPE);
 	end();
 }
 END_TEST
@@ -719,6 +741,7 @@ START_TEST(a_write_goes_on_where_a_full_socket_stopped_it)
 		memcpy(moved, all + sent, left);
 		ssize_t length = left > 0 ? tls_write(tls, moved, left) : 0;
 		ck_assert(length >= 0 || (errno == EAGAIN && tls_wants_write(tls)));
+		ck_assert(tls_owes_write(tls) == (left > 0 && (length < 0 || (size_t)length < left)));
 		blocked += length < 0;
 		sent += length > 0 ? (size_t)length : 0;
 		memset(moved, 0, left);
@@ -843,6 +866,7 @@ static Suite *tls_suite(void)
 	tcase_add_loop_test(sessions, an_end_within_a_record_loses_none_of_those_before, 0, VERSIONS);
 	tcase_add_loop_test(sessions, a_record_that_was_tampered_with_fails_the_session, 0, VERSIONS);
 	tcase_add_loop_test(sessions, a_socket_that_is_gone_raises_no_signal, 0, VERSIONS);
+	tcase_add_loop_test(sessions, a_write_that_fails_after_the_clients_end_says_why, 0, VERSIONS);
 	tcase_add_loop_test(sessions, a_write_goes_on_where_a_full_socket_stopped_it, 0, VERSIONS);
 	tcase_add_loop_test(sessions, reads_take_what_fits_and_no_more, 0, VERSIONS);
 	tcase_add_loop_test(sessions, close_notify_waits_for_room, 0, VERSIONS);

@@ -86,6 +86,7 @@ s_client() {
 	timeout "$DEADLINE" openssl s_client -quiet -connect "127.0.0.1:$PORT" </dev/null 2>/dev/null | head -c 4000000 >inside
 	netcat -d 127.0.0.1 "$(port_of plain tcp)" | head -c 4000000 >outside
 	cmp inside outside
+	await_counters secure tcp 'accepted=1 closed\{reset\}=1'
 }
 
 @test "a stream without close_notify is echoed, and counted as truncated" {
