@@ -678,7 +678,16 @@ static uint64_t next_deadline(const struct connection *connection)
 		deadline = connection->active_ms + (uint64_t)config->idle_timeout_ms;
 	if (config->lifetime_ms > 0 && connection->began_ms + (uint64_t)config->lifetime_ms < deadline)
 		deadline = connection->began_ms + (uint64_t)config->lifetime_ms;
-	return deadline;
+	/* whoever is let in after the end of the others of a removed service, or close to it, is found by nobody else */
+	uint64_t ends_at_ms = atomic_load(&connection->runtime->standing->ends_at_ms);
+	return ends_at_ms != 0 && ends_at_ms < deadline ? ends_at_ms : deadline;
+}
+
+/* Whether the service was removed, and the time that was left to its connections is over. */
+static bool is_over(const struct runtime *runtime)
+{
+	uint64_t ends_at_ms = atomic_load(&runtime->standing->ends_at_ms);
+	return ends_at_ms != 0 && wheel_now_ms() >= ends_at_ms;
 }
 
 /* Ends a connection that may be in the midst of an exchange: says so to a client that has been sent all, and waits for its end. */
@@ -723,7 +732,9 @@ static uint64_t on_deadline(struct wheel_entry *entry, uint64_t now_ms)
 		end(connection, METRIC_CLOSED_HANDSHAKE_TIMEOUT);
 		return 0;
 	}
-	if (lifetime_ms == 0 || now_ms - connection->began_ms < lifetime_ms) {
+	if (is_over(connection->runtime)) {
+		end_in_its_course(connection, METRIC_CLOSED_STOP);
+	} else if (lifetime_ms == 0 || now_ms - connection->began_ms < lifetime_ms) {
 		end_overdue(connection, METRIC_CLOSED_IDLE_TIMEOUT);
 	} else {
 		end_in_its_course(connection, METRIC_CLOSED_LIFETIME);
@@ -1205,13 +1216,6 @@ static void stop(void *argument)
 		stopped(listener);
 	else if (!listener->paused)
 		on_acceptable(event_get_fd(&listener->event), EV_READ, listener);
-}
-
-/* Whether the service was removed, and the time that was left to its connections is over. */
-static bool is_over(const struct runtime *runtime)
-{
-	uint64_t ends_at_ms = atomic_load(&runtime->standing->ends_at_ms);
-	return ends_at_ms != 0 && wheel_now_ms() >= ends_at_ms;
 }
 
 static void end_if_removed(struct wheel_entry *entry)

@@ -338,6 +338,27 @@ nobody_reads() {
 	reloading drains 127.0.0.1 "$(port_of echo tcp)" next 1
 }
 
+@test "reload: who waits for a place of a removed service does not outlast drain_timeout" {
+	start_daemon <<-END
+		[daemon]
+		workers = 1
+		[echo]
+		protocol = tcp
+		address = 127.0.0.1
+		port = 0
+		max_connections = 1
+	END
+	write_config next <<-END
+		[daemon]
+		workers = 1
+		drain_timeout = 500ms
+		[discard]
+		address = 127.0.0.1
+		port = 0
+	END
+	reloading drains_queue 127.0.0.1 "$(port_of echo tcp)" next
+}
+
 @test "reload: a service that comes back in time keeps its connections" {
 	start_pair 'drain_timeout = 1s'
 	write_config next <<-END

@@ -277,6 +277,17 @@ def drains(pid, conf, log, host, port, text, seconds):
     assert lasted > float(seconds) * 0.9, f"ended after {lasted:.2f} s"
 
 
+def drains_queue(pid, conf, log, host, port, text):
+    """So is one that had to wait for a place: it gets one when the other is ended."""
+    daemon = Daemon(pid, conf, log)
+    first = client.tcp(host, port)
+    assert client.echoes(first, b"first")
+    second = client.tcp(host, port)
+    daemon.reload(read(text))
+    assert first.recv(1) == b"", "the first not ended in order"
+    assert second.recv(1) == b"", "the second not ended in order"
+
+
 def comes_back(pid, conf, log, host, port, without, seconds):
     """A service that is back before drain_timeout keeps its connections."""
     daemon = Daemon(pid, conf, log)
@@ -327,4 +338,4 @@ def refuses_port(pid, log, host, port, source):
     assert client.silent(forged)
 
 
-client.run(keeps, refuses_port, leaks, removed, queued, bad_files, storm, waits, drains, comes_back, resets_nobody_beside, times_in_a_stop)
+client.run(keeps, refuses_port, leaks, removed, queued, bad_files, storm, waits, drains, drains_queue, comes_back, resets_nobody_beside, times_in_a_stop)
