@@ -61,10 +61,10 @@ static bool reaches(const struct load *load, const struct target_address *addres
 	return reason == 0;
 }
 
-static bool choose_address(struct load *load)
+/* False: the reason is in ERROR, and stands on stderr. */
+static bool choose_address(struct load *load, char *error)
 {
 	const struct target *target = load->target;
-	char error[TARGET_ERROR_SIZE];
 
 	load->address = &target->addresses[0];
 	/* with a single one the load itself says what is wrong with it */
@@ -173,6 +173,14 @@ static int conclude(struct load *load, struct load_thread *threads, bool interru
 	return EXIT_WRONG;
 }
 
+static int conclude_unreached(const struct load *load, const char *error)
+{
+	static const struct load_books nothing;
+	struct load_outcome outcome = {.books = &nothing, .error = error, .status = EXIT_NO_CONNECTION};
+
+	return !load->options->json || load_report_print(load, &outcome) ? outcome.status : EXIT_WRONG;
+}
+
 static bool start(struct load *load, struct load_thread *threads, unsigned *started)
 {
 	for (unsigned i = 0; i < load->options->threads; i++)
@@ -264,8 +272,8 @@ int load_run(const struct options *asked, const struct target *target)
 	if (options.threads > options.connections)
 		options.threads = options.connections;
 	raise_descriptor_limit();
-	if (!choose_address(&load))
-		return EXIT_NO_CONNECTION;
+	if (!choose_address(&load, error))
+		return conclude_unreached(&load, error);
 	if (options.tls && (load.tls = secure_context(&options, error)) == NULL) {
 		complain(error);
 		return EXIT_USAGE;

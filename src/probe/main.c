@@ -32,6 +32,21 @@ static int refuse(const char *error, int status)
 	return status;
 }
 
+/* Tells WHY there was no run, to machines, too. STATUS: EXIT_WRONG or EXIT_NO_CONNECTION. */
+static int conclude(const struct options *options, const struct target *target, const char *why, int status)
+{
+	char error[TARGET_ERROR_SIZE];
+	struct run *run = run_new(options, target, error);
+
+	if (!run)
+		return refuse(error, EXIT_USAGE);
+	run->reached = status != EXIT_NO_CONNECTION;
+	run_fail(run, "%s", why);
+	status = run_finish(run);
+	run_free(run);
+	return status;
+}
+
 /* One run of what the options ask for. WHY: the reason when it did not succeed, RUN_FAILURE_SIZE bytes. */
 static int run_once(const struct options *options, struct target *target, char *why)
 {
@@ -39,7 +54,7 @@ static int run_once(const struct options *options, struct target *target, char *
 
 	if (!target_resolve(options, target, error)) {
 		snprintf(why, RUN_FAILURE_SIZE, "%s", error);
-		return options->silent ? EXIT_NO_CONNECTION : refuse(error, EXIT_NO_CONNECTION);
+		return conclude(options, target, error, EXIT_NO_CONNECTION);
 	}
 	if (options->udp && options->size > DATAGRAM_MAX_V4 && target->addresses[0].address.ss_family == AF_INET)
 		return refuse("a datagram over IPv4 has 65507 bytes at most", EXIT_USAGE);
@@ -71,7 +86,7 @@ static void rest(int64_t ms)
 static int wait_for_service(const struct options *options, struct target *target)
 {
 	struct options attempt = *options;
-	char why[RUN_FAILURE_SIZE];
+	char why[RUN_FAILURE_SIZE] = "no time to ask", told[2 * RUN_FAILURE_SIZE];
 	int64_t ends_ms = now_ms() + options->wait_ms, left_ms;
 	int status = EXIT_NO_CONNECTION;
 
@@ -87,9 +102,9 @@ static int wait_for_service(const struct options *options, struct target *target
 			return status;
 		rest(RETRY_MS);
 	}
-	fprintf(stderr, "smallprobe: %s did not answer within %.10g s: %s\n", options->target,
-		(double)options->wait_ms / 1000, why);
-	return status;
+	snprintf(told, sizeof(told), "%s did not answer within %.10g s: %s", options->target,
+		 (double)options->wait_ms / 1000, why);
+	return conclude(options, target, told, status);
 }
 
 /* What can be known to be wrong before anything is sent. */

@@ -263,8 +263,11 @@ probe_with_hosts() {
 	run -3 --separate-stderr probe --json daytime "127.0.0.1:$port"
 	printf '%s\n' "$output" >out.json
 	[[ $(json 'j["error"], j["exit_status"]') == "('connect to 127.0.0.1:$port: Connection refused', 3)" ]]
-	run -3 probe -c 1 echo no-such-host.invalid
-	has 'no-such-host.invalid'
+	run -3 --separate-stderr probe -c 1 echo no-such-host.invalid
+	[[ -z $output && $stderr == 'smallprobe: no-such-host.invalid: '* ]]
+	run -3 --separate-stderr probe --json -c 1 -u time no-such-host.invalid
+	printf '%s\n' "$output" >out.json
+	[[ $(json 'j["error"].startswith("no-such-host.invalid: "), j["peer"], j["sent"], j["exit_status"]') == '(True, None, 0, 3)' ]]
 }
 
 @test "probe: usage is exit status 2" {
@@ -376,6 +379,9 @@ probe_with_hosts() {
 	port=$(free_port)
 	run -3 --separate-stderr probe --wait 0.3 echo "127.0.0.1:$port"
 	[[ $stderr == "smallprobe: 127.0.0.1:$port did not answer within 0.3 s: connect to 127.0.0.1:$port: Connection refused" ]]
+	run -3 --separate-stderr probe --wait 0.3 --json echo "127.0.0.1:$port"
+	printf '%s\n' "$output" >out.json
+	[[ $(json 'j["error"]') == "127.0.0.1:$port did not answer within 0.3 s: connect to 127.0.0.1:$port: Connection refused" ]]
 	probe --wait "$DEADLINE" echo "127.0.0.1:$port" >out 2>&1 &
 	local pid=$!
 	start_daemon <<-END

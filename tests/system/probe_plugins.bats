@@ -54,7 +54,7 @@ start_echo() {
 	run -2 check -H "127.0.0.1:$port"
 	[[ $output == "SMALLPROBE CRITICAL - connect to 127.0.0.1:$port: Connection refused | rta=U;"*'pl=100%;'* ]]
 	run -2 check -H no-such-host.invalid
-	[[ $output == 'SMALLPROBE CRITICAL - no-such-host.invalid: '* ]]
+	[[ $output == 'SMALLPROBE CRITICAL - no-such-host.invalid: '*' | rta=U;'*'pl=100%;'* ]]
 }
 
 @test "check_smallprobe: what it is not told right is UNKNOWN" {
