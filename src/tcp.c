@@ -1212,8 +1212,8 @@ static void stop(void *argument)
 	struct tcp_listener *listener = argument;
 	listener->stopping = true;
 	listener->rounds_left = SHARED_ROUNDS;
-	if (!event_initialized(&listener->event))
-		stopped(listener);
+	if (!event_initialized(&listener->event) || (listener->paused && listener->shared))
+		stopped(listener); /* the queue of a shared one is for the others, where there is no place for it here */
 	else if (!listener->paused)
 		on_acceptable(event_get_fd(&listener->event), EV_READ, listener);
 }

@@ -1645,6 +1645,28 @@ START_TEST(a_shared_listener_stops_while_clients_keep_coming)
 }
 END_TEST
 
+/* The others serve its queue: it does not wait for a place. */
+START_TEST(a_shared_listener_that_waits_for_places_stops_at_once)
+{
+	prepare(ECHO "max_connections = 1\n", 1, UNLIMITED);
+	tcp_listener_share(endpoints[0].listeners[0]);
+	each_listener(start_one);
+	host_start(&host);
+	int client = connect_to(0), queued = connect_to(0);
+	net_assert_echo(client);
+	net_send(queued, "b", 1);
+	net_assert_quiet(queued);
+	host_settle(&host);
+	each_listener(stop_one);
+	host_await(&host, &stopped, 1);
+	net_assert_echo(client);
+	ck_assert_uint_eq(sum(METRIC_ACCEPTED), 1);
+	close(client);
+	close(queued);
+	finish();
+}
+END_TEST
+
 static TCase *add_tcase(Suite *suite, const char *name)
 {
 	TCase *tcase = tcase_create(name);
@@ -1736,6 +1758,7 @@ static Suite *suite(void)
 	tcase_add_test(generations, what_is_dealt_while_everything_ends_is_closed);
 	tcase_add_test(generations, connections_of_a_removed_service_end_when_their_time_is_over);
 	tcase_add_test(generations, a_shared_listener_stops_while_clients_keep_coming);
+	tcase_add_test(generations, a_shared_listener_that_waits_for_places_stops_at_once);
 	return suite;
 }
 
