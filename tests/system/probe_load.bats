@@ -312,7 +312,7 @@ assert json.load(open("result"))["unexpected"] == 0' "books.$seed"
 	need_programs ss
 	start_echo
 	start_probe "127.0.0.1:$TCP" --duration 100 --connections 3
-	wait_until connected 3
+	wait_until connected 3 "$TCP"
 	kill -INT "$PROBE"
 	wait_until ended "$PROBE"
 	wait "$PROBE"
@@ -325,19 +325,21 @@ assert json.load(open("result"))["unexpected"] == 0' "books.$seed"
 	# which says nothing, so that no handshake comes to its end
 	python_background server.out probe.py silent
 	wait_for_line server.out 'port [0-9]+'
-	TCP=$(sed -n 's/^port //p' server.out)
-	start_probe "127.0.0.1:$TCP" --tls -k -W 1h --connections 2 --rate 100 --json
-	wait_until connected 2
+	local port
+	port=$(sed -n 's/^port //p' server.out)
+	start_probe "127.0.0.1:$port" --tls -k -W 1h --connections 2 --rate 100 --json
+	wait_until connected 2 "$port"
 	kill -INT "$PROBE"
 	wait_until ended "$PROBE"
 	local status=0
 	wait "$PROBE" || status=$?
 	[[ $status == 1 ]]
-	assert_members sent=0 behind=0 interrupted=True "error=connect to 127.0.0.1:$TCP: not done at the end"
+	assert_members sent=0 behind=0 interrupted=True "error=connect to 127.0.0.1:$port: not done at the end"
 }
 
+# connected COUNT PORT
 connected() {
-	[[ $(ss -Htn state established "sport = :$TCP" | wc -l) == "$1" ]]
+	[[ $(ss -Htn state established "sport = :$2" | wc -l) == "$1" ]]
 }
 
 @test "load: people get a histogram whose bars are all of the requests, and no progress line in a file" {
