@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -227,8 +228,6 @@ static bool tune(int fd, const struct socket_request *request)
 		return false;
 	if (request->free_bind && !set_option(fd, IPPROTO_IP, IP_FREEBIND, 1))
 		return false;
-	if (request->owner != (uid_t)-1 && fchown(fd, request->owner, (gid_t)-1) < 0)
-		return false;
 	if (request->type == SOCK_STREAM && !set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1))
 		return false;
 	return make_ours(fd, request) && (errno = socket_retune(fd, &untuned, request)) == 0;
@@ -284,10 +283,24 @@ static bool take_port(int fd, struct socket_request *request)
 	return getsockname(fd, &request->address.any, &request->address.length) == 0;
 }
 
+/* A socket that is the request's owner's. Root makes it as that user, as files are made: to give it away afterwards would take CAP_CHOWN,
+ * which containers like to withhold. Ports are bound as root all the same. */
+static int create(const struct socket_request *request)
+{
+	bool other = request->owner != (uid_t)-1 && request->owner != geteuid();
+	int before = other ? setfsuid(request->owner) : 0;
+	int fd = socket(request->address.any.sa_family, request->type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int error = errno;
+	if (other)
+		setfsuid((uid_t)before);
+	errno = error;
+	return fd;
+}
+
 /* One open socket; JOINS: it shares the port with those of ours that have SO_REUSEPORT. Returns -1 with errno. */
 static int open_one(struct socket_request *request, bool joins)
 {
-	int fd = socket(request->address.any.sa_family, request->type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int fd = create(request);
 	if (fd < 0)
 		return -1;
 	if (!tune(fd, request) || (joins && !set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1)))

@@ -62,6 +62,40 @@ assert_serves() {
 	stop_daemon
 }
 
+# What doc/deployment.md says that a container has to leave to root.
+@test "sandbox: root in a container becomes another user with four capabilities, and a reload opens a port" {
+	need_root
+	need_programs setpriv
+	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" . # a reload reads the file as that user
+	RUNNER=(setpriv --bounding-set=-all,+setuid,+setgid,+setpcap,+net_bind_service)
+	start_echo 'user = nobody'
+	run ! grep -qE '^Uid:	0' "/proc/$PID/status"
+	grep -qE '^CapPrm:	0+400$' "/proc/$PID/status"
+	assert_serves
+	printf '[daytime]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n' >>"$CONF"
+	kill -HUP "$PID"
+	wait_for_log '^reloaded: 2 services'
+	[[ $(netcat -d 127.0.0.1 "$(port_of daytime tcp)") =~ :[0-9]{2}\ 20[0-9]{2} ]]
+	stop_daemon
+}
+
+@test "sandbox: root that may not become another user says so and ends" {
+	need_root
+	need_programs setpriv
+	RUNNER=(setpriv --bounding-set=-all,+net_bind_service)
+	launch_daemon <<-END
+		[daemon]
+		user = nobody
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	wait_for_end
+	[[ $STATUS == 1 ]]
+	log_matches '^cannot become user nobody: '
+	run ! log_matches ready
+}
+
 # Has the daemon start where there is no filter to be had.
 without_filter() {
 	if sanitized || ! grep -qa 'libseccomp\.so' "$SMALLSERVD"; then
