@@ -938,11 +938,6 @@ static void begin(struct side *side, struct runtime *runtime, int fd, const stru
 	set_peer(connection, peer);
 	event_assign(&connection->event, worker_base(side->worker), fd, EV_READ | EV_PERSIST, on_readable, connection);
 	wheel_set(side->wheel, &connection->deadline, next_deadline(connection));
-	if (runtime->config->dscp == DSCP_COPY) {
-		int dscp = socket_saved_dscp(fd);
-		if (dscp >= 0)
-			socket_set_dscp(fd, peer->any.sa_family, dscp);
-	}
 	if (event_add(&connection->event, NULL) < 0)
 		end(connection, METRIC_CLOSED_NO_MEMORY);
 	else if (!(connection->flags & HANDSHAKING))
@@ -999,6 +994,14 @@ static void on_header(void *context, const struct proxied_socket *proxy, enum pr
 	runtime_release(runtime, worker_index(side->worker));
 }
 
+/* Marks what PEER, the other end of FD, is sent as its first packet was. */
+static void copy_dscp(int fd, const struct socket_address *peer)
+{
+	int dscp = socket_saved_dscp(fd);
+	if (dscp >= 0)
+		socket_set_dscp(fd, peer->any.sa_family, dscp);
+}
+
 /* Welcomes who was accepted, or the proxy that stands before them. */
 static void welcome(struct side *side, struct runtime *runtime, int fd, const struct socket_address *peer)
 {
@@ -1006,6 +1009,8 @@ static void welcome(struct side *side, struct runtime *runtime, int fd, const st
 	uint64_t deadline_ms = proxy.accepted_ms + (uint64_t)runtime->config->handshake_timeout_ms;
 	struct in6_addr ip;
 
+	if (runtime->config->dscp == DSCP_COPY)
+		copy_dscp(fd, peer);
 	if (runtime->proxies == NULL) {
 		begin(side, runtime, fd, peer, proxy.accepted_ms);
 		return;

@@ -31,8 +31,8 @@ def datagram(host, port, sent, expected):
     assert heard == int(expected, 0), f"class {heard:#x}"
 
 
-def stream(host, port, sent, expected):
-    """What echo sends to a connection of class SENT has class EXPECTED."""
+def stream(host, port, sent, expected, header=""):
+    """What echo sends to a connection of class SENT has class EXPECTED; HEADER, a line, goes first."""
     port, text = int(port), os.urandom(100)
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
     sniffer.settimeout(client.DEADLINE)
@@ -41,6 +41,8 @@ def stream(host, port, sent, expected):
     peer.settimeout(client.DEADLINE)
     set_class(peer, int(sent, 0))
     peer.connect((host, port))
+    if header:
+        peer.sendall(header.encode() + b"\r\n")
     assert client.echoes(peer, text)
     while True:
         packet = sniffer.recv(65536)

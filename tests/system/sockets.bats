@@ -65,8 +65,18 @@ sockets() {
 		address = 127.0.0.1, ::1
 		port = 0
 		dscp = copy
+		[proxied]
+		type = echo
+		protocol = tcp
+		address = 127.0.0.1, ::1
+		port = 0
+		dscp = copy
+		proxy_protocol = on
+		proxy_from = all
 	END
 	local host address
+	python dscp.py stream 127.0.0.1 "$(port_of proxied tcp 127.0.0.1)" 0x28 0x28 'PROXY TCP6 2001:db8::1 2001:db8::2 1 2'
+	python dscp.py stream ::1 "$(port_of proxied tcp '[::1]')" 0x28 0x28 'PROXY TCP4 192.0.2.1 192.0.2.2 1 2'
 	for host in 127.0.0.1 ::1; do
 		address=$host
 		[[ $host != ::1 ]] || address='[::1]'
