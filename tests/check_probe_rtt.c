@@ -196,6 +196,25 @@ START_TEST(a_histogram_shows_every_value_in_one_row)
 }
 END_TEST
 
+START_TEST(what_was_counted_since_has_nothing_of_before)
+{
+	static struct histogram since;
+
+	histogram_add(&rtt.histogram, 5);
+	histogram_add(&rtt.histogram, 1000000000);
+	other = rtt;
+	histogram_since(&rtt.histogram, &other.histogram, &since);
+	ck_assert_uint_eq(since.count, 0);
+	ck_assert_uint_eq(histogram_percentile(&since, 0.99), 0);
+	histogram_add(&rtt.histogram, 100);
+	histogram_add(&rtt.histogram, 120);
+	histogram_since(&rtt.histogram, &other.histogram, &since);
+	ck_assert_uint_eq(since.count, 2);
+	ck_assert_uint_eq(histogram_percentile(&since, 0), 100);
+	ck_assert_uint_eq(histogram_percentile(&since, 0.99), 120);
+}
+END_TEST
+
 START_TEST(times_are_told_in_the_unit_that_suits_them)
 {
 	static const struct {
@@ -223,6 +242,7 @@ static Suite *suite(void)
 	tcase_add_loop_test(figures, mean_deviation_and_jitter_are_those_of_the_simple_way, 0, 4);
 	tcase_add_test(figures, parts_merge_to_the_whole);
 	tcase_add_test(figures, a_histogram_shows_every_value_in_one_row);
+	tcase_add_test(figures, what_was_counted_since_has_nothing_of_before);
 	tcase_add_test(figures, times_are_told_in_the_unit_that_suits_them);
 	suite_add_tcase(suite, figures);
 	return suite;

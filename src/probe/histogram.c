@@ -58,6 +58,19 @@ void histogram_merge(struct histogram *histogram, const struct histogram *other)
 		histogram->buckets[i] += other->buckets[i];
 }
 
+void histogram_since(const struct histogram *histogram, const struct histogram *before, struct histogram *since)
+{
+	*since = (struct histogram){0};
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
+		uint64_t here = since->buckets[i] = histogram->buckets[i] - before->buckets[i];
+		if (here == 0)
+			continue;
+		since->minimum_ns = since->count == 0 ? bucket_middle(i) : since->minimum_ns;
+		since->maximum_ns = bucket_middle(i);
+		since->count += here;
+	}
+}
+
 uint64_t histogram_percentile(const struct histogram *histogram, double part)
 {
 	double wanted = ceil(part * (double)histogram->count);

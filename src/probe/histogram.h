@@ -21,6 +21,9 @@ void histogram_add(struct histogram *histogram, uint64_t value_ns);
 /* Adds what OTHER has counted. */
 void histogram_merge(struct histogram *histogram, const struct histogram *other);
 
+/* What HISTOGRAM has counted since it was BEFORE; the extremes are those of its buckets. */
+void histogram_since(const struct histogram *histogram, const struct histogram *before, struct histogram *since);
+
 /* The value that PART (0 to 1) of all are not above, by nearest rank: of 0 the smallest, of 1 the largest. 0 when
  * nothing was counted. */
 uint64_t histogram_percentile(const struct histogram *histogram, double part);

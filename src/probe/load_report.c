@@ -191,28 +191,25 @@ bool load_report_print(const struct load *load, const struct load_outcome *outco
 
 /* --- on the way --- */
 
-/* The 99th percentile of what NOW has counted since BEFORE. */
-static double recent_p99(const struct rtt *now, const struct rtt *before, struct histogram *difference)
+/* The 99th percentile of what NOW has counted since BEFORE; where that is nothing, there is none. */
+static const char *recent_p99(const struct rtt *now, const struct rtt *before, char *text)
 {
-	*difference = (struct histogram){.count = now->histogram.count - before->histogram.count,
-					 .minimum_ns = now->histogram.minimum_ns,
-					 .maximum_ns = now->histogram.maximum_ns};
-	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
-		difference->buckets[i] = now->histogram.buckets[i] - before->histogram.buckets[i];
-	return (double)histogram_percentile(difference, 0.99);
+	static struct histogram since;
+
+	histogram_since(&now->histogram, &before->histogram, &since);
+	return since.count == 0 ? "-" : histogram_time_text((double)histogram_percentile(&since, 0.99), text);
 }
 
 void load_report_progress(const struct load *load, const struct load_books *now, const struct load_books *before,
 			  uint64_t elapsed_ns, uint64_t at_ns)
 {
-	static struct histogram difference;
 	char p99[HISTOGRAM_TIME_SIZE];
 	uint64_t done = at_ns < load->duration_ns ? at_ns * BAR_WIDTH / load->duration_ns : BAR_WIDTH;
 
 	fprintf(stderr, "\r\033[K[%.*s%*s] %.1f s  %.0f requests/s  lost %.3g%%  p99 %s", (int)done,
 		"####################", (int)(BAR_WIDTH - done), "", seconds(at_ns),
 		per_second(now->counts.received - before->counts.received, elapsed_ns), series_loss(&now->counts),
-		histogram_time_text(recent_p99(&now->rtt, &before->rtt, &difference), p99));
+		recent_p99(&now->rtt, &before->rtt, p99));
 	fflush(stderr);
 }
 
