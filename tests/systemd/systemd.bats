@@ -159,7 +159,7 @@ refuses()
 	pid=$(main_pid)
 	inside kill -STOP "$pid"
 	wait_until runs_anew "$pid"
-	journal_has 'Watchdog timeout'
+	wait_until journal_has 'Watchdog timeout'
 	serves
 }
 
@@ -180,7 +180,7 @@ upgrade()
 	wait_until inside test ! -e "/proc/$pid"
 	serves
 	new=$(main_pid)
-	journal_has "upgraded: process $new serves"
+	wait_until journal_has "upgraded: process $new serves"
 	has_property ActiveState active
 	has_property NRestarts 0
 	grep -qE '^CapEff:	0+400$' <(inside cat "/proc/$new/status")
@@ -190,7 +190,7 @@ upgrade()
 	has_property MainPID "$new"
 	inside kill -STOP "$new" # that it is watched, too
 	wait_until runs_anew "$new"
-	journal_has 'Watchdog timeout'
+	wait_until journal_has 'Watchdog timeout'
 	serves
 }
 
