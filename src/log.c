@@ -50,7 +50,7 @@ static struct {
 	struct record *queue;
 	unsigned head, tail;
 	atomic_ulong lost;
-	unsigned long lost_told;
+	unsigned long lost_told, unwritten; /* the writer's own */
 } logger = {.level = LOG_NOTICE, .queue_fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 bool log_has_journal(void)
@@ -105,8 +105,10 @@ static void write_stderr(const struct record *record)
 	if (stderr_takes_a_line())
 		while ((written = write(STDERR_FILENO, line, (size_t)length)) < 0 && errno == EINTR)
 			;
-	if (written < 0)
+	if (written < 0) {
+		logger.unwritten++;
 		atomic_fetch_add_explicit(&logger.lost, 1, memory_order_relaxed);
+	}
 }
 
 static void write_syslog(const struct record *record)
@@ -251,6 +253,17 @@ static bool dequeue(struct record *record)
 	return found;
 }
 
+/* That line can be lost as well: then the next one counts it, too. */
+static void tell_lost(void)
+{
+	unsigned long lost = atomic_load_explicit(&logger.lost, memory_order_relaxed), unwritten = logger.unwritten;
+	if (lost == logger.lost_told)
+		return;
+	log_warning("log: %lu lines lost, more than could be written", lost - logger.lost_told);
+	if (logger.unwritten == unwritten)
+		logger.lost_told = lost;
+}
+
 void log_flush(void)
 {
 	struct record record;
@@ -260,12 +273,7 @@ void log_flush(void)
 	for (int i = 0; i < QUEUE_LENGTH && dequeue(&record); i++)
 		write_record(&record);
 
-	unsigned long lost = atomic_load_explicit(&logger.lost, memory_order_relaxed);
-	if (lost != logger.lost_told) {
-		unsigned long since = lost - logger.lost_told;
-		logger.lost_told = lost;
-		log_warning("log: %lu lines lost, more than could be written", since);
-	}
+	tell_lost();
 }
 
 uint64_t log_lost(void)

@@ -386,6 +386,33 @@ START_TEST(a_thread_that_queues_does_not_wait_for_a_reader)
 }
 END_TEST
 
+/* Whoever reads again learns of all that was lost meanwhile, also where telling it failed at first. */
+START_TEST(what_a_reader_missed_is_told_once_it_reads_again)
+{
+	enum { LINES_LOST = 7, TRIES = 2 };
+	char byte = 0;
+	int ends[2], before = dup(STDERR_FILENO);
+	ck_assert_int_eq(pipe2(ends, O_NONBLOCK | O_CLOEXEC), 0);
+	while (write(ends[1], &byte, 1) == 1)
+		;
+	dup2(ends[1], STDERR_FILENO);
+	log_open(LOG_TO_STDERR, LOG_NOTICE, LOG_DAEMON);
+	for (int i = 0; i < LINES_LOST; i++)
+		log_notice("lost");
+	for (int i = 0; i < TRIES; i++)
+		log_flush();
+	dup2(before, STDERR_FILENO);
+	close(ends[0]);
+	close(ends[1]);
+	close(before);
+	stderr_begin();
+	log_flush();
+	log_flush();
+	log_close();
+	ck_assert_str_eq(stderr_end(), "log: 9 lines lost, more than could be written\n");
+}
+END_TEST
+
 /* Checks that TEXT has the lines of every writer, each in its order, and nothing else. */
 static void assert_all_lines(const char *text)
 {
@@ -553,6 +580,7 @@ static Suite *suite(void)
 	tcase_add_test(queue, closing_writes_what_is_queued);
 	tcase_add_test(queue, a_full_log_queue_loses_lines_and_counts_them);
 	tcase_add_test(queue, a_thread_that_queues_does_not_wait_for_a_reader);
+	tcase_add_test(queue, what_a_reader_missed_is_told_once_it_reads_again);
 	tcase_add_test(queue, lines_of_many_threads_are_whole_and_in_each_ones_order);
 	tcase_add_test(queue, a_queued_line_has_copies_of_what_it_names);
 
