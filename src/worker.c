@@ -196,7 +196,8 @@ void worker_own_descriptors(struct worker *worker)
 	worker->main_table = open_main_table();
 }
 
-/* Mail and events need eventfds, an epoll and a pidfd, whose links say that they have no name elsewhere. */
+/* Mail and events need eventfds and an epoll, whose links say that they have no name elsewhere. (Those of a pidfd do
+ * not on every kernel: it is known by its number.) */
 static bool is_needed(int folder, const char *name)
 {
 	static const char nameless[] = "anon_inode:";
@@ -206,14 +207,16 @@ static bool is_needed(int folder, const char *name)
 }
 
 /* What main had open stands in the copy, too: what main closes would live on in it, unseen. Returns 0 or an errno. */
-static int close_copies(void)
+static int close_copies(const struct worker *worker)
 {
 	DIR *folder = opendir(descriptors_folder);
 	if (folder == NULL)
 		return errno;
 	for (const struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
 		int fd = atoi(entry->d_name); /* of "." and ".." 0, which stays */
-		if (fd > STDERR_FILENO && fd != dirfd(folder) && !is_needed(dirfd(folder), entry->d_name))
+		if (fd <= STDERR_FILENO || fd == dirfd(folder) || fd == worker->main_table)
+			continue;
+		if (!is_needed(dirfd(folder), entry->d_name))
 			close(fd);
 	}
 	closedir(folder);
@@ -225,7 +228,7 @@ static int leave_main_table(struct worker *worker)
 	if (worker->main_table < 0)
 		return 0;
 	if (unshare(CLONE_FILES) == 0)
-		return close_copies();
+		return close_copies(worker);
 	close(worker->main_table); /* then it is shared, as with any thread */
 	worker->main_table = -1;
 	return 0;
