@@ -504,9 +504,26 @@ static void leave_unwanted(struct endpoint *endpoint, const struct config_endpoi
 
 /* --- a new owner, or a new configuration of the same --- */
 
+/* What differs from NOW in all that can be set again: how a process of ours before this one has set it nobody knows. A size of a
+ * buffer that is not asked for stays as it is. */
+static struct socket_request unlike(const struct socket_request *now)
+{
+	struct socket_request was = *now;
+	was.dscp = now->dscp == -1 ? 0 : -1;
+	was.wants_dscp = !now->wants_dscp;
+	was.shared = !now->shared;
+	was.receive_buffer = was.send_buffer = 0;
+	was.keepalive_s++;
+	was.backlog++;
+	return was;
+}
+
 static int tune(struct endpoint *endpoint, int fd, const struct socket_request *request)
 {
-	return endpoint->is_tuned ? socket_retune(fd, &endpoint->options, request) : socket_adopt(fd, request);
+	const struct socket_request before = unlike(request);
+	if (endpoint->is_tuned)
+		return socket_retune(fd, &endpoint->options, request);
+	return endpoint->handed ? socket_adopt(fd, request) : socket_retune(fd, &before, request);
 }
 
 void endpoint_give(struct endpoint *endpoint, const struct config_endpoint *wanted)

@@ -315,6 +315,20 @@ START_TEST(nothing_is_set_on_what_is_inherited_until_its_owner_has_let_go)
 }
 END_TEST
 
+START_TEST(what_the_process_before_had_set_does_not_outlast_it)
+{
+	struct endpoint *endpoint = open_one(ANYWHERE("dscp = ef\nkeepalive = 60s\n"));
+	ck_assert_ptr_nonnull(endpoint);
+	ck_assert_int_eq(net_get(endpoint->fds[0], IPPROTO_IP, IP_TOS), 46 << 2);
+	ck_assert_int_eq(net_get(endpoint->fds[0], SOL_SOCKET, SO_KEEPALIVE), 1);
+	endpoint->is_tuned = false; /* as one that is inherited */
+	endpoint_give(endpoint, want(ANYWHERE("")));
+	ck_assert_int_eq(net_get(endpoint->fds[0], IPPROTO_IP, IP_TOS), 0);
+	ck_assert_int_eq(net_get(endpoint->fds[0], SOL_SOCKET, SO_KEEPALIVE), 0);
+	endpoint_free(endpoint);
+}
+END_TEST
+
 /* --- what a process is started with --- */
 
 static void set_listen(const char *pid, const char *fds, const char *names)
@@ -389,6 +403,7 @@ static Suite *suite(void)
 	tcase_add_test(giving, groups_are_joined_and_those_of_a_reload_that_failed_are_left);
 	tcase_add_test(giving, a_new_owner_gets_its_options_set);
 	tcase_add_test(giving, nothing_is_set_on_what_is_inherited_until_its_owner_has_let_go);
+	tcase_add_test(giving, what_the_process_before_had_set_does_not_outlast_it);
 
 	TCase *inheriting = add_tcase(suite, "inheriting");
 	tcase_add_test(inheriting, descriptors_for_another_process_are_not_ours);
