@@ -894,7 +894,9 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *argument)
 	}
 	server->ending = true;
 	serving_stop_now(server->serving);
-	log_notice("stop_timeout: ending %" PRId64 " open connections", atomic_load(&server->gate.taken));
+	log_notice("%s: ending %" PRId64 " open connections",
+		   server->upgrade != NULL && !server->told_to_stop ? "drain_timeout" : "stop_timeout",
+		   atomic_load(&server->gate.taken));
 	tcp_end_all(server->tcp);
 	evtimer_add(server->stop_timer, &grace);
 }

@@ -338,6 +338,15 @@ hup() {
 	wait_until ended_well "$OLD" || fail "the old process did not end with 0"
 }
 
+@test "upgrade: what is open still ends at drain_timeout, by that name" {
+	start_echo 'drain_timeout = 300ms'
+	python_background held hold.py 127.0.0.1 "$TCP" 1
+	wait_for_line held 'served 1'
+	upgrade
+	wait_for_log 'drain_timeout: ending 1 open connections'
+	wait_until ended_well "$OLD" || fail "the old process did not end with 0"
+}
+
 @test "upgrade: USR2 during a stop changes nothing" {
 	start_echo 'stop_timeout = 1h'
 	python_background held hold.py 127.0.0.1 "$TCP" 1
