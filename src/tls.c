@@ -20,6 +20,8 @@
 enum {
 	MESSAGE_SIZE = 1024,
 	SUBJECT_MAX = 512, /* bytes of a subject that are kept */
+	RECEIVE_WORTH =
+		4096, /* an operation receives once, and once more for so many bytes that it has got out of that */
 };
 
 struct tls_context {
@@ -32,6 +34,8 @@ struct tls {
 	SSL *ssl;
 	int fd;
 	int error;             /* errno of the socket, once it has failed */
+	unsigned receives;     /* of this operation */
+	size_t delivered;      /* bytes that it has handed out so far */
 	int death;             /* errno of the operation that has failed: no other one is tried; 0: none has */
 	bool socket_ended;     /* the client has shut down its sending side */
 	bool wants_write;      /* the last EAGAIN waits for the socket to be writable */
@@ -48,12 +52,19 @@ struct tls {
 
 /* OpenSSL's own socket BIO would raise SIGPIPE, and take the end of a stream for an attack that nothing may be sent after. */
 
+/* OpenSSL reads on as long as what comes holds no data. So a client could hold a worker, by asking for new keys without end:
+ * what goes beyond one receive is left for the next event, when the others have had their turn. */
 static int bio_read(BIO *bio, char *bytes, int size)
 {
 	struct tls *tls = BIO_get_data(bio);
-	ssize_t got = recv(tls->fd, bytes, (size_t)size, 0);
 
 	BIO_clear_retry_flags(bio);
+	if (tls->receives > tls->delivered / RECEIVE_WORTH) {
+		BIO_set_retry_read(bio);
+		return -1;
+	}
+	tls->receives++;
+	ssize_t got = recv(tls->fd, bytes, (size_t)size, 0);
 	if (got > 0)
 		return (int)got;
 	tls->socket_ended |= got == 0;
@@ -606,6 +617,13 @@ static int explain(struct tls *tls, int result)
 	return -1;
 }
 
+static void begin_operation(struct tls *tls)
+{
+	ERR_clear_error();
+	tls->receives = 0;
+	tls->delivered = 0;
+}
+
 static int refuse_dead(const struct tls *tls)
 {
 	errno = tls->death;
@@ -627,7 +645,7 @@ int tls_handshake(struct tls *tls)
 {
 	if (tls->death != 0)
 		return refuse_dead(tls);
-	ERR_clear_error();
+	begin_operation(tls);
 	int result = SSL_accept(tls->ssl);
 	if (result != 1) {
 		result = explain(tls, result);
@@ -648,6 +666,7 @@ ssize_t tls_read(struct tls *tls, char *bytes, size_t size)
 
 	if (tls->death != 0)
 		return refuse_dead(tls);
+	begin_operation(tls);
 	do {
 		ERR_clear_error();
 		int result = SSL_read_ex(tls->ssl, bytes + total, size - total, &got);
@@ -655,7 +674,7 @@ ssize_t tls_read(struct tls *tls, char *bytes, size_t size)
 			result = explain(tls, result);
 			return total > 0 ? (ssize_t)total : result; /* what is wrong is told the next time */
 		}
-		total += got;
+		tls->delivered = total += got;
 	} while (total < size && SSL_has_pending(tls->ssl));
 	return (ssize_t)total;
 }
@@ -686,7 +705,7 @@ int tls_shutdown(struct tls *tls)
 {
 	if (tls->death != 0 || !tls->established)
 		return 0; /* there is no session that could end in order */
-	ERR_clear_error();
+	begin_operation(tls);
 	int result = SSL_shutdown(tls->ssl);
 	return result >= 0 ? 0 : explain(tls, result);
 }

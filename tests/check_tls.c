@@ -809,6 +809,41 @@ START_TEST(close_notify_waits_for_room)
 }
 END_TEST
 
+/* TLS 1.3: records without data, more than a receive takes: each read leaves some to the next, for others wait for the thread. */
+START_TEST(a_read_does_not_go_on_for_ever_without_data)
+{
+	char bytes[16384], *flood;
+	BIO *socket, *memory;
+	unsigned reads = 0;
+	ssize_t length;
+
+	begin_session(TLS1_3_VERSION);
+	socket = SSL_get_wbio(client);
+	memory = BIO_new(BIO_s_mem());
+	ck_assert_int_eq(BIO_up_ref(socket), 1);
+	ck_assert_int_eq(BIO_up_ref(memory), 1);
+	SSL_set0_wbio(client, memory);
+	for (int i = 0; i < 4000; i++) {
+		ck_assert_int_eq(SSL_key_update(client, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+		ck_assert_int_eq(SSL_do_handshake(client), 1);
+	}
+	ck_assert_int_eq(SSL_write(client, "hello", 5), 5);
+	long size = BIO_get_mem_data(memory, &flood);
+	ck_assert_int_eq(send(client_fd, flood, (size_t)size, 0), size);
+	BIO_free(memory);
+	SSL_set0_wbio(client, socket);
+
+	while ((length = tls_read(tls, bytes, sizeof bytes)) < 0 && reads < 4000) {
+		ck_assert_int_eq(errno, EAGAIN);
+		ck_assert(!tls_wants_write(tls));
+		reads++;
+	}
+	ck_assert_int_eq(length, 5);
+	ck_assert_uint_gt(reads, 1);
+	end();
+}
+END_TEST
+
 /* TLS 1.3: a client may ask for new keys, and must be answered; where the answer has no room the read waits for it. */
 START_TEST(a_read_can_wait_for_room_to_write)
 {
@@ -871,6 +906,7 @@ static Suite *tls_suite(void)
 	tcase_add_loop_test(sessions, reads_take_what_fits_and_no_more, 0, VERSIONS);
 	tcase_add_loop_test(sessions, close_notify_waits_for_room, 0, VERSIONS);
 	tcase_add_test(sessions, a_read_can_wait_for_room_to_write);
+	tcase_add_test(sessions, a_read_does_not_go_on_for_ever_without_data);
 	suite_add_tcase(suite, files);
 	suite_add_tcase(suite, sessions);
 	return suite;
