@@ -12,9 +12,23 @@
 #ifdef HAVE_LIBSYSTEMD
 #include <systemd/sd-daemon.h>
 #else
-#define sd_notifyf(unset, ...)               ((void)(__VA_ARGS__))
-#define sd_notify(unset, text)               ((void)(text))
-#define sd_watchdog_enabled(unset, interval) 0
+static int sd_notify(int unset, const char *text)
+{
+	(void)unset, (void)text;
+	return 0;
+}
+
+__attribute__((format(printf, 2, 3))) static int sd_notifyf(int unset, const char *format, ...)
+{
+	(void)unset, (void)format;
+	return 0;
+}
+
+static int sd_watchdog_enabled(int unset, uint64_t *interval_us)
+{
+	(void)unset, (void)interval_us;
+	return 0;
+}
 #endif
 
 void notify_ready(const char *status)
