@@ -242,7 +242,8 @@ assert r["rtt_ms"]["max"] >= 990, r'
 	wait "$PROBE" || true
 	python3 -c 'import json
 r = json.load(open("result"))
-assert r["stalls"] >= 1 and r["interrupted"] and r["late"] >= 1 and r["lost"] == 0, r'
+# at ^C one is in flight, for which a busy machine may take longer than the timeout
+assert r["stalls"] >= 1 and r["interrupted"] and r["late"] >= 1 and r["lost"] <= 1, r'
 }
 
 @test "load: a wrong byte over TCP is found, and nothing else is taken for wrong" {
