@@ -67,7 +67,7 @@ assert_serves() {
 	need_root
 	need_programs setpriv
 	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" . # a reload reads the file as that user
-	RUNNER=(setpriv --bounding-set=-all,+setuid,+setgid,+setpcap,+net_bind_service)
+	RUNNER=(setpriv '--bounding-set=-all,+setuid,+setgid,+setpcap,+net_bind_service')
 	start_echo 'user = nobody'
 	run ! grep -qE '^Uid:	0' "/proc/$PID/status"
 	grep -qE '^CapPrm:	0+400$' "/proc/$PID/status"
@@ -82,7 +82,7 @@ assert_serves() {
 @test "sandbox: root that may not become another user says so and ends" {
 	need_root
 	need_programs setpriv
-	RUNNER=(setpriv --bounding-set=-all,+net_bind_service)
+	RUNNER=(setpriv '--bounding-set=-all,+net_bind_service')
 	launch_daemon <<-END
 		[daemon]
 		user = nobody
