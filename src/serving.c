@@ -12,7 +12,7 @@
 #include "wheel.h"
 
 enum {
-	DESCRIPTORS_A_WORKER = 4,
+	DESCRIPTORS_A_WORKER = 5,  /* its epoll with a pair for signals, its mail, and a pidfd */
 	DESCRIPTORS_RESERVED = 64, /* logs, files, status and whatever libraries open */
 	LAST_ACCEPT_MS = 50,       /* for handshakes under way when an endpoint leaves */
 	COARSE_MS = 50,
