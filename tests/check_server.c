@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -297,9 +298,12 @@ START_TEST(as_many_workers_run_as_are_asked_for_and_none_is_left)
 	count_threads_of("worker-", &count);
 	ck_assert_int_eq(count, 5);
 	stop();
-	count = 0;
-	count_threads_of("worker-", &count);
-	ck_assert_int_eq(count, 0);
+	/* the kernel can show a thread for a moment after it was joined: for longer, Check's time limit ends this */
+	do {
+		sched_yield();
+		count = 0;
+		count_threads_of("worker-", &count);
+	} while (count > 0);
 }
 END_TEST
 
