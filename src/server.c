@@ -23,6 +23,7 @@
 #include "takeover.h"
 #include "upgrade.h"
 #include "watchdog.h"
+#include "wheel.h"
 
 enum {
 	UPGRADE_DEADLINE_MS = 30 * 1000, /* for the new process, until it has taken over */
@@ -72,11 +73,6 @@ struct server {
 	server_config_callback *on_config;
 	void *on_config_argument;
 };
-
-static struct timeval milliseconds(int64_t ms)
-{
-	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-}
 
 static bool is_written(const struct config *config, const char *key)
 {
@@ -587,7 +583,7 @@ static void reload(struct server *server)
 /* After a moment in which a storm of signals becomes one. */
 static void reload_soon(struct server *server)
 {
-	const struct timeval moment = milliseconds(RELOAD_MOMENT_MS);
+	const struct timeval moment = wheel_timeval(RELOAD_MOMENT_MS);
 	event_add(server->reload_event, &moment);
 }
 
@@ -885,7 +881,7 @@ static void on_idle(void *argument)
 static void on_stop_timeout(evutil_socket_t fd, short what, void *argument)
 {
 	struct server *server = argument;
-	struct timeval grace = milliseconds(STOP_GRACE_MS);
+	struct timeval grace = wheel_timeval(STOP_GRACE_MS);
 
 	(void)fd, (void)what;
 	if (server->ending) {
@@ -904,7 +900,7 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *argument)
 /* Lets go of the sockets, and waits for open connections. */
 static void stop_serving(struct server *server, int64_t timeout_ms)
 {
-	struct timeval timeout = milliseconds(timeout_ms);
+	struct timeval timeout = wheel_timeval(timeout_ms);
 	server->stopping = true;
 	evtimer_add(server->stop_timer, &timeout);
 	on_report(-1, EV_TIMEOUT, server);
@@ -931,7 +927,7 @@ static void begin_stop(struct server *server)
 /* A stop of a process that drains since another has taken over: that one is the daemon, here only the time gets shorter. */
 static void hurry(struct server *server)
 {
-	struct timeval timeout = milliseconds(stop_timeout_ms(server));
+	struct timeval timeout = wheel_timeval(stop_timeout_ms(server));
 	log_notice("stopping: %" PRId64 " open connections", atomic_load(&server->gate.taken));
 	if (!server->ending && stop_timeout_ms(server) < serving_config(server->serving)->daemon.drain_timeout_ms)
 		evtimer_add(server->stop_timer, &timeout);

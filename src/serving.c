@@ -249,7 +249,7 @@ static void refuse_new(struct place *place)
 /* Takes a place that is in force out of service. */
 static void place_leave(struct place *place)
 {
-	const struct timeval last = {.tv_usec = LAST_ACCEPT_MS * 1000};
+	const struct timeval last = wheel_timeval(LAST_ACCEPT_MS);
 	struct serving *serving = place->serving;
 
 	place->next = serving->leaving;
@@ -280,11 +280,6 @@ static void on_generation_over(void *argument)
 	generation_free(generation);
 }
 
-static struct timeval milliseconds(int64_t ms)
-{
-	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-}
-
 /* The next deadline of a removed service, of whatever generation; UINT64_MAX: there is none. */
 static uint64_t next_end(const struct serving *serving, uint64_t now_ms)
 {
@@ -305,7 +300,7 @@ static void wait_for_end(struct serving *serving)
 	if (next == UINT64_MAX)
 		return;
 	/* the workers' clock is a coarse one: whoever is to be ended must be due by it */
-	struct timeval wait = milliseconds((int64_t)(next - now_ms) + COARSE_MS);
+	struct timeval wait = wheel_timeval((int64_t)(next - now_ms) + COARSE_MS);
 	event_add(serving->drained, &wait);
 }
 

@@ -27,6 +27,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "wheel.h"
+
 extern char **environ;
 
 enum {
@@ -305,17 +307,12 @@ static void end(struct upgrade *upgrade)
 	upgrade->ended(upgrade, upgrade->failure[0] != '\0' ? upgrade->failure : NULL, upgrade->argument);
 }
 
-static struct timeval milliseconds(int64_t ms)
-{
-	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-}
-
 /* The first reason counts. Whoever serves is told to stop in order, whoever does not is killed; the end is told when
  * the one in the middle, if it is still there, has seen that. */
 static void fail(struct upgrade *upgrade, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void fail(struct upgrade *upgrade, const char *format, ...)
 {
-	const struct timeval grace = milliseconds(KILLED_GRACE_MS);
+	const struct timeval grace = wheel_timeval(KILLED_GRACE_MS);
 	va_list arguments;
 
 	if (upgrade->failure[0] != '\0')
@@ -495,7 +492,7 @@ static pid_t give_birth(struct birth *birth)
 
 static bool watch(struct upgrade *upgrade, struct event_base *base)
 {
-	const struct timeval deadline = milliseconds(upgrade->deadline_ms);
+	const struct timeval deadline = wheel_timeval(upgrade->deadline_ms);
 	upgrade->control_event = event_new(base, upgrade->control, EV_READ | EV_PERSIST, on_control, upgrade);
 	upgrade->channel_event = event_new(base, upgrade->channel, EV_READ | EV_PERSIST, on_channel, upgrade);
 	upgrade->deadline = evtimer_new(base, on_deadline, upgrade);

@@ -28,11 +28,16 @@ uint64_t wheel_now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+struct timeval wheel_timeval(int64_t ms)
+{
+	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+}
+
 static void arm(struct wheel *wheel, uint64_t tick)
 {
 	uint64_t now = wheel_now_ms(), due = tick * WHEEL_TICK_MS;
 	uint64_t wait = due > now ? due - now : 0;
-	struct timeval timeout = {.tv_sec = (time_t)(wait / 1000), .tv_usec = (suseconds_t)(wait % 1000 * 1000)};
+	struct timeval timeout = wheel_timeval((int64_t)wait);
 	wheel->armed = tick;
 	evtimer_add(wheel->timer, &timeout);
 }

@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/time.h>
 
 struct event_base;
 
@@ -29,6 +30,9 @@ void wheel_free(struct wheel *wheel);
 
 /* The wheel's clock: CLOCK_MONOTONIC_COARSE in ms, which costs no system call. */
 uint64_t wheel_now_ms(void);
+
+/* MS, which are not negative, as timers of libevent take them. Any thread. */
+struct timeval wheel_timeval(int64_t ms);
 
 /* Sets or moves ENTRY's deadline, WHEEL_NEVER included: every entry stays enumerable. */
 void wheel_set(struct wheel *wheel, struct wheel_entry *entry, uint64_t deadline_ms);

@@ -366,6 +366,27 @@ START_TEST(wheel_calls_no_entry_before_its_deadline_and_none_a_tick_late)
 }
 END_TEST
 
+START_TEST(milliseconds_are_seconds_and_microseconds)
+{
+	static const struct {
+		int64_t ms;
+		struct timeval timeval;
+	} cases[] = {
+		{0, {0, 0}},
+		{1, {0, 1000}},
+		{999, {0, 999000}},
+		{1000, {1, 0}},
+		{90 * 1000 + 50, {90, 50000}},
+		{INT64_C(365) * 24 * 60 * 60 * 1000 + 1, {365 * 24 * 60 * 60, 1000}},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct timeval timeval = wheel_timeval(cases[i].ms);
+		ck_assert_int_eq(timeval.tv_sec, cases[i].timeval.tv_sec);
+		ck_assert_int_eq(timeval.tv_usec, cases[i].timeval.tv_usec);
+	}
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("wheel");
@@ -383,6 +404,7 @@ static Suite *suite(void)
 	tcase_add_test(deadlines, an_empty_wheel_sets_no_timer);
 	tcase_add_test(deadlines, many_that_are_due_at_once_do_not_hold_up_the_loop);
 	tcase_add_test(deadlines, each_hands_over_every_entry_once_which_may_go);
+	tcase_add_test(deadlines, milliseconds_are_seconds_and_microseconds);
 	tcase_add_test(deadlines, wheel_calls_no_entry_before_its_deadline_and_none_a_tick_late);
 	suite_add_tcase(suite, deadlines);
 	return suite;
