@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "port_set.h"
+
 struct endpoint *endpoint_new(unsigned count)
 {
 	struct endpoint *endpoint = calloc(1, sizeof *endpoint + count * sizeof endpoint->fds[0]);
@@ -208,7 +210,7 @@ struct endpoint *endpoint_pool_next(struct endpoint_pool *pool, size_t *index)
 /* --- what overlaps --- */
 
 struct endpoint_ports {
-	uint64_t broad[2][2][1024], any[2][2][1024];
+	struct port_set broad[2][2], any[2][2];
 };
 
 struct endpoint_ports *endpoint_ports_new(void)
@@ -216,24 +218,14 @@ struct endpoint_ports *endpoint_ports_new(void)
 	return calloc(1, sizeof(struct endpoint_ports));
 }
 
-static bool has_port(const uint64_t *bits, uint16_t port)
-{
-	return (bits[port / 64] >> (port % 64)) & 1;
-}
-
-static void add_port(uint64_t *bits, uint16_t port)
-{
-	bits[port / 64] |= UINT64_C(1) << (port % 64);
-}
-
 /* A broad address can include others on the same port; one that leaves, its own successor. */
 void endpoint_ports_add(struct endpoint_ports *ports, const struct endpoint *endpoint, bool leaves)
 {
 	uint16_t port = socket_address_port(&endpoint->address);
 	int transport = endpoint->transport == TRANSPORT_UDP, family = endpoint->address.any.sa_family == AF_INET6;
-	add_port(ports->any[transport][family], port);
+	port_set_add(&ports->any[transport][family], port);
 	if (leaves || socket_address_is_wildcard(&endpoint->address) || endpoint->interface[0] != '\0')
-		add_port(ports->broad[transport][family], port);
+		port_set_add(&ports->broad[transport][family], port);
 }
 
 static bool is_wildcard(const struct option_address *address)
@@ -248,8 +240,8 @@ bool endpoint_ports_overlap(const struct endpoint_ports *ports, const struct con
 {
 	int transport = wanted->transport == TRANSPORT_UDP, family = wanted->address.family == AF_INET6;
 	bool broad = is_wildcard(&wanted->address) || wanted->service->interface != NULL;
-	return wanted->port != 0 && (has_port(ports->broad[transport][family], wanted->port) ||
-				     (broad && has_port(ports->any[transport][family], wanted->port)));
+	return wanted->port != 0 && (port_set_has(&ports->broad[transport][family], wanted->port) ||
+				     (broad && port_set_has(&ports->any[transport][family], wanted->port)));
 }
 
 unsigned endpoint_turn(const struct config_endpoint *wanted)

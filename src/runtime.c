@@ -10,11 +10,6 @@ struct in6_addr runtime_source(const struct runtime *runtime, const struct in6_a
 	return prefix_mask(ip, IN6_IS_ADDR_V4MAPPED(ip) ? 96 + length->v4 : length->v6);
 }
 
-void runtime_ports_add(struct runtime_ports *ports, uint16_t port)
-{
-	ports->bits[port / 64] |= UINT64_C(1) << (port % 64);
-}
-
 /* IPv4, which is mapped into IPv6, is not meant by IPv6's shorter prefixes: this one comes between. */
 static struct prefix_rule all_ipv4(bool allow)
 {
@@ -244,7 +239,7 @@ static bool make_udp(struct runtime *runtime)
 		return false;
 	for (size_t i = 0; i < refused->count; i++)
 		for (unsigned port = refused->list[i].first; port <= refused->list[i].last; port++)
-			runtime_ports_add(runtime->refused_ports, (uint16_t)port);
+			port_set_add(runtime->refused_ports, (uint16_t)port);
 	return true;
 }
 
@@ -349,13 +344,11 @@ void generation_enforce(struct generation *generation)
 	}
 }
 
-void generation_refuse_ports(struct generation *generation, const struct runtime_ports *served)
+void generation_refuse_ports(struct generation *generation, const struct port_set *served)
 {
-	for (size_t i = 0; i < generation->config->service_count; i++) {
-		struct runtime_ports *refused = generation->runtimes[i].refused_ports;
-		for (size_t word = 0; refused != NULL && word < sizeof served->bits / sizeof *served->bits; word++)
-			refused->bits[word] |= served->bits[word];
-	}
+	for (size_t i = 0; i < generation->config->service_count; i++)
+		if (generation->runtimes[i].refused_ports != NULL)
+			port_set_unite(generation->runtimes[i].refused_ports, served);
 }
 
 void generation_free(struct generation *generation)

@@ -9,15 +9,11 @@
 #include "limit.h"
 #include "log.h"
 #include "metrics.h"
+#include "port_set.h"
 #include "prefix.h"
 #include "problems.h"
 #include "services/service.h"
 #include "worker.h"
-
-/* A bit a port. */
-struct runtime_ports {
-	uint64_t bits[65536 / 64];
-};
 
 /* What stands under a service's name for as long as any generation that has it: so its limits are exact through a reload, also
  * while connections of several generations are open. */
@@ -50,20 +46,18 @@ struct runtime {
 	int64_t source_maximum;
 	struct limit_buckets *connection_buckets; /* NULL: not limited */
 	struct limit_buckets *datagram_buckets;   /* NULL: not limited */
-	struct runtime_ports *refused_ports;      /* of UDP sources; NULL: none */
+	struct port_set *refused_ports;           /* of UDP sources; NULL: none */
 	struct log_bound refused_bound, full_bound, failed_bound;
 	struct metrics_block *tcp; /* one a worker; NULL: not served over TCP */
 	struct metrics_block *udp;
 };
-
-void runtime_ports_add(struct runtime_ports *ports, uint16_t port);
 
 /* The prefix that counts as one source with IP. */
 struct in6_addr runtime_source(const struct runtime *runtime, const struct in6_addr *ip);
 
 static inline bool runtime_refuses_port(const struct runtime *runtime, uint16_t port)
 {
-	return runtime->refused_ports != NULL && (runtime->refused_ports->bits[port / 64] >> (port % 64)) & 1;
+	return runtime->refused_ports != NULL && port_set_has(runtime->refused_ports, port);
 }
 
 /* A worker's share of a generation. */
@@ -105,7 +99,7 @@ struct generation *generation_new(struct config *config, struct runtime_store *s
 				  struct problems *problems);
 
 /* Has every service that refuses source ports refuse those of SERVED too. Before anything serves it. */
-void generation_refuse_ports(struct generation *generation, const struct runtime_ports *served);
+void generation_refuse_ports(struct generation *generation, const struct port_set *served);
 
 /* Puts its limits of places in force, and forgets that a service of it was removed. For the main thread. */
 void generation_enforce(struct generation *generation);

@@ -479,10 +479,10 @@ static bool join_groups(struct change *change, const struct config *config, stru
 	return joined;
 }
 
-static void add_port(struct runtime_ports *served, const struct endpoint *endpoint)
+static void add_port(struct port_set *served, const struct endpoint *endpoint)
 {
 	if (endpoint->transport == TRANSPORT_UDP)
-		runtime_ports_add(served, socket_address_port(&endpoint->address));
+		port_set_add(served, socket_address_port(&endpoint->address));
 }
 
 /* What comes from a port that we serve over UDP would be answered there, and so could go round for ever. While workers switch, one
@@ -490,7 +490,7 @@ static void add_port(struct runtime_ports *served, const struct endpoint *endpoi
 static bool refuse_served_ports(const struct change *change)
 {
 	const struct serving *serving = change->serving;
-	struct runtime_ports *served = calloc(1, sizeof *served);
+	struct port_set *served = calloc(1, sizeof *served);
 	if (served == NULL)
 		return false;
 	for (size_t i = 0; i < change->generation->config->endpoint_count; i++)

@@ -135,8 +135,8 @@ START_TEST(served_ports_are_refused_where_any_are)
 	struct generation *generation =
 		make("[echo]\nprotocol = udp\nport = 0\n"
 		     "[any]\ntype = echo\nprotocol = udp\nport = 0\nrefuse_source_ports = none\n");
-	struct runtime_ports served = {0};
-	runtime_ports_add(&served, 40007);
+	struct port_set served = {0};
+	port_set_add(&served, 40007);
 	generation_refuse_ports(generation, &served);
 	ck_assert(runtime_refuses_port(runtime_of(generation, "echo"), 40007));
 	ck_assert(runtime_refuses_port(runtime_of(generation, "echo"), 1023));

@@ -1338,13 +1338,13 @@ START_TEST(refused_ports_are_those_written_and_those_served)
 				   "[time]\nrefuse_source_ports = none\n"
 				   "[discard]\nrefuse_source_ports = 5000-5010\n"
 				   "[daytime]\nprotocol = tcp\n";
-	struct runtime_ports *served = calloc(1, sizeof *served);
+	struct port_set *served = calloc(1, sizeof *served);
 	struct scene scene;
 
 	ck_assert_ptr_nonnull(served);
 	scene_init(&scene, text, 100);
-	runtime_ports_add(served, 10007);
-	runtime_ports_add(served, 65535);
+	port_set_add(served, 10007);
+	port_set_add(served, 65535);
 	generation_refuse_ports(scene.generation, served);
 	free(served);
 
