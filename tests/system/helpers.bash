@@ -135,6 +135,11 @@ write_config() {
 	printf '%s\n' "$text" >"$1"
 }
 
+# Sections of the services NAME..., each on 127.0.0.1 and on ports that the kernel picks.
+local_services() {
+	printf '[%s]\naddress = 127.0.0.1\nport = 0\n' "$@"
+}
+
 # Runs a daemon with the configuration on standard input, and ARGUMENTS besides, but does not wait for it. Sets PID,
 # LOG and CONF.
 launch_daemon() {

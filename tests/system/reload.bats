@@ -38,9 +38,7 @@ start_pair() {
 		[daemon]
 		workers = 2
 		$(printf '%s\n' "$@")
-		[echo]
-		address = 127.0.0.1
-		port = 0
+		$(local_services echo)
 	END
 }
 
@@ -75,9 +73,7 @@ start_pair() {
 	reload <<-END
 		[daemon]
 		workers = 2
-		[daytime]
-		address = 127.0.0.1
-		port = 0
+		$(local_services daytime)
 		[echo]
 		address = 127.0.0.1
 		port = 0
@@ -101,9 +97,7 @@ start_pair() {
 			[$service]
 			address = 127.0.0.1
 			port = $port
-			[discard]
-			address = 127.0.0.1
-			port = 0
+			$(local_services discard)
 		END
 		cp "$CONF" with
 		sed "/^\[$service\]/,/^port/d" with >without
@@ -119,19 +113,12 @@ start_pair() {
 	start_daemon <<-END
 		[daemon]
 		workers = 2
-		[echo]
-		address = 127.0.0.1
-		port = 0
-		[discard]
-		address = 127.0.0.1
-		port = 0
+		$(local_services echo discard)
 	END
 	write_config next <<-END
 		[daemon]
 		workers = 2
-		[discard]
-		address = 127.0.0.1
-		port = 0
+		$(local_services discard)
 	END
 	reloading queued 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" next 50
 }
@@ -151,18 +138,14 @@ nobody_reads() {
 		[echo]
 		address = 127.0.0.1
 		port = $port
-		[discard]
-		address = 127.0.0.1
-		port = 0
+		$(local_services discard)
 	END
 	chmod go+x "$BATS_RUN_TMPDIR" "${BATS_TEST_TMPDIR%/*}" "$BATS_TEST_TMPDIR"
 	write_config next <<-END
 		[daemon]
 		user = nobody
 		workers = 2
-		[discard]
-		address = 127.0.0.1
-		port = 0
+		$(local_services discard)
 	END
 	nobody_reads "$CONF" || skip "nobody may not read in $BATS_RUN_TMPDIR"
 	reloading removed 127.0.0.1 "$port" next echo
@@ -174,8 +157,7 @@ nobody_reads() {
 	wait_for_line other 'port [0-9]+'
 	taken=$(cut -d ' ' -f 2 other)
 	start_pair
-	local good="[daemon]"$'\nworkers = 2\n[echo]\naddress = 127.0.0.1\nport = 0\n'
-	printf '%s' "$good" | write_config good
+	cp "$CONF" good
 	cp good unknown_key && echo 'bogus = 1' >>unknown_key
 	cp good bad_value && echo 'idle_timeout = 30' >>bad_value
 	cp good no_value && echo 'idle_timeout =' >>no_value
@@ -191,7 +173,7 @@ nobody_reads() {
 	cp good interface && printf '[time]\nprotocol = tcp\ninterface = nowhere0\nport = 0\n' >>interface
 	cp good group && printf '[time]\nprotocol = udp\naddress = 0.0.0.0\nport = 0\nmulticast_groups = 239.1.2.3%%nowhere0\n' >>group
 	: >empty
-	local bad=(unknown_key bad_value no_value header twice nul utf8 prefixes quotes port_taken foreign interface group empty)
+	local bad=(unknown_key bad_value no_value header twice nul utf8 include prefixes quotes port_taken foreign interface group empty)
 	reloading bad_files 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" "${bad[@]}"
 	[[ $(grep -c 'reload failed, the running configuration stays: ' "$LOG") == "${#bad[@]}" ]]
 	[[ $(grep -cE "reload failed, the running configuration stays: $CONF:[0-9]+: |$CONF: " "$LOG") == "${#bad[@]}" ]]
@@ -232,12 +214,7 @@ nobody_reads() {
 		[daemon]
 		workers = 3
 		pid_file = $BATS_TEST_TMPDIR/pid
-		[echo]
-		address = 127.0.0.1
-		port = 0
-		[discard]
-		address = 127.0.0.1
-		port = 0
+		$(local_services echo discard)
 	END
 	log_matches '\[daemon\] workers changed: takes effect at a restart'
 	log_matches '\[daemon\] pid_file changed: takes effect at a restart'
@@ -253,9 +230,7 @@ nobody_reads() {
 		[daemon]
 		workers = 2
 		log_level = error
-		[echo]
-		address = 127.0.0.1
-		port = 0
+		$(local_services echo)
 		bogus = 1
 	END
 	log_matches 'reload failed'
@@ -263,12 +238,7 @@ nobody_reads() {
 		[daemon]
 		workers = 2
 		log_level = error
-		[echo]
-		address = 127.0.0.1
-		port = 0
-		[discard]
-		address = 127.0.0.1
-		port = 0
+		$(local_services echo discard)
 	END
 	local before
 	before=$(sockets | wc -l)
@@ -281,11 +251,12 @@ nobody_reads() {
 
 @test "reload: of a storm of signals the last file is the one that runs" {
 	start_pair
-	write_config one <"$CONF"
+	cp "$CONF" one
 	{
 		cat "$CONF"
-		printf '[last]\ntype = echo\naddress = 127.0.0.1\nport = 0\n'
-	} | write_config two
+		local_services last
+		echo 'type = echo'
+	} >two
 	reloading storm 2000 one two one two
 	wait_for_log 'last: listening on tcp'
 	last_is_in_force() {
@@ -331,9 +302,7 @@ nobody_reads() {
 		[daemon]
 		workers = 2
 		drain_timeout = 1s
-		[discard]
-		address = 127.0.0.1
-		port = 0
+		$(local_services discard)
 	END
 	reloading drains 127.0.0.1 "$(port_of echo tcp)" next 1
 }
@@ -352,9 +321,7 @@ nobody_reads() {
 		[daemon]
 		workers = 1
 		drain_timeout = 500ms
-		[discard]
-		address = 127.0.0.1
-		port = 0
+		$(local_services discard)
 	END
 	reloading drains_queue 127.0.0.1 "$(port_of echo tcp)" next
 }
@@ -365,9 +332,7 @@ nobody_reads() {
 		[daemon]
 		workers = 2
 		drain_timeout = 1s
-		[discard]
-		address = 127.0.0.1
-		port = 0
+		$(local_services discard)
 	END
 	reloading comes_back 127.0.0.1 "$(port_of echo tcp)" next 1.5
 }
@@ -404,7 +369,7 @@ nobody_reads() {
 	local round
 	for ((round = 0; round < 10; round++)); do
 		start_pair
-		printf '[new]\ntype = echo\naddress = 127.0.0.1\nport = 0\n' >>"$CONF"
+		local_services discard >>"$CONF"
 		kill -HUP "$PID"
 		sleep "0.00$round"
 		stop_daemon
@@ -414,9 +379,7 @@ nobody_reads() {
 @test "reload: standard input cannot be read again, which is told" {
 	local text
 	text=$(write_config /dev/stdout <<-END
-		[echo]
-		address = 127.0.0.1
-		port = 0
+		$(local_services echo)
 	END
 	)
 	LOG=$BATS_TEST_TMPDIR/log.stdin
@@ -436,7 +399,7 @@ nobody_reads() {
 	wait_for_line told listening
 	NOTIFY_SOCKET=$BATS_TEST_TMPDIR/manager start_pair
 	wait_for_line told READY=1
-	printf '[discard]\naddress = 127.0.0.1\nport = 0\n' >>"$CONF"
+	local_services discard >>"$CONF"
 	kill -HUP "$PID"
 	wait_for_line told 'STATUS=2 services, 4 endpoints, 2 workers'
 	echo 'bogus = 1' >>"$CONF"
@@ -482,9 +445,7 @@ nobody_reads() {
 	reload <<-END
 		[daemon]
 		workers = 2
-		[echo]
-		address = 127.0.0.1
-		port = 0
+		$(local_services echo)
 		[next]
 		type = echo
 		protocol = udp
@@ -497,44 +458,17 @@ nobody_reads() {
 @test "reload: a multicast group is joined and left" {
 	make_network
 	make_interface
-	start_daemon <<-END
-		[daemon]
-		workers = 2
-		[echo]
-		protocol = udp
-		address = 0.0.0.0
-		port = 7777
-	END
+	echo_with() {
+		printf '%s\n' '[daemon]' 'workers = 2' '[echo]' 'protocol = udp' 'address = 0.0.0.0' 'port = 7777' "$@"
+	}
+	start_daemon < <(echo_with)
 	groups() { "${NETWORK[@]}" cat /proc/net/igmp | grep -c '030201EF' || true; }
 	[[ $(groups) == 0 ]]
-	reload <<-END
-		[daemon]
-		workers = 2
-		[echo]
-		protocol = udp
-		address = 0.0.0.0
-		port = 7777
-		multicast_groups = 239.1.2.3%net0
-	END
+	reload < <(echo_with 'multicast_groups = 239.1.2.3%net0')
 	[[ $(groups) == 1 ]]
-	reload <<-END
-		[daemon]
-		workers = 2
-		[echo]
-		protocol = udp
-		address = 0.0.0.0
-		port = 7777
-		multicast_groups = 239.1.2.3%net0, 239.1.2.4%nowhere
-	END
+	reload < <(echo_with 'multicast_groups = 239.1.2.3%net0, 239.1.2.4%nowhere')
 	log_matches 'reload failed.*cannot join 239\.1\.2\.4'
 	[[ $(groups) == 1 ]]
-	reload <<-END
-		[daemon]
-		workers = 2
-		[echo]
-		protocol = udp
-		address = 0.0.0.0
-		port = 7777
-	END
+	reload < <(echo_with)
 	[[ $(groups) == 0 ]]
 }
