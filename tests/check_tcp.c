@@ -38,6 +38,12 @@ int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)
 	return accepted;
 }
 
+static void fail_accepts(int error, int count)
+{
+	atomic_store(&accept_fault, error);
+	atomic_store(&accept_faults_left, count);
+}
+
 static atomic_bool full;
 static pthread_t test_thread; /* its clients are not concerned */
 
@@ -126,11 +132,24 @@ static void prepare(const char *ini, unsigned workers, int64_t maximum)
 		open_endpoint(&host.config->endpoints[i]);
 }
 
+static void start(void)
+{
+	each_listener(start_one);
+	host_start(&host);
+}
+
+/* In one go: whatever is queued is left to the stop. */
+static void start_and_stop(void)
+{
+	each_listener(start_one);
+	each_listener(stop_one);
+	host_start(&host);
+}
+
 static void serve(const char *ini, unsigned workers)
 {
 	prepare(ini, workers, UNLIMITED);
-	each_listener(start_one);
-	host_start(&host);
+	start();
 }
 
 /* In the order of server_free. */
@@ -158,6 +177,25 @@ static void close_all(const int *clients, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++)
 		close(clients[i]);
+}
+
+static void assert_all_echo(const int *clients, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		net_assert_echo(clients[i]);
+}
+
+static void assert_all_end(const int *clients, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		net_assert_end(clients[i]);
+}
+
+/* Receives the byte that it has sent, however long that takes. */
+static void await_byte(int client)
+{
+	char byte;
+	net_receive(client, &byte, 1);
 }
 
 static uint64_t sum(enum metric metric)
@@ -608,8 +646,7 @@ START_TEST(daytime_reply_survives_unread_input)
 		net_send(clients[i], junk, sizeof junk);
 		shutdown(clients[i], SHUT_WR);
 	}
-	each_listener(start_one);
-	host_start(&host);
+	start();
 	for (int i = 0; i < CLIENTS; i++)
 		assert_daytime(clients[i]);
 	await_sum(METRIC_CLOSED_DONE, CLIENTS);
@@ -974,8 +1011,7 @@ START_TEST(the_daemons_limit_is_exact_across_workers)
 	enum { CLIENTS = 40, MAXIMUM = 3 };
 	int clients[CLIENTS];
 	prepare(ECHO, WORKERS, MAXIMUM);
-	each_listener(start_one);
-	host_start(&host);
+	start();
 	connect_many(clients, CLIENTS);
 	take_turns(clients, CLIENTS, MAXIMUM);
 	await_places(0);
@@ -988,16 +1024,14 @@ START_TEST(a_place_of_one_service_is_waited_for_by_another)
 	prepare("[a]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n"
 		"[b]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n",
 		WORKERS, 1);
-	each_listener(start_one);
-	host_start(&host);
+	start();
 	int first = connect_to(0);
 	net_assert_echo(first);
 	int second = connect_to(1);
 	net_send(second, "b", 1);
 	net_assert_quiet(second);
 	close(first);
-	char byte;
-	net_receive(second, &byte, 1);
+	await_byte(second);
 	close(second);
 	finish();
 }
@@ -1008,16 +1042,14 @@ START_TEST(a_full_service_does_not_stop_another)
 	prepare("[a]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\nmax_connections = 1\n"
 		"[b]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n",
 		1, UNLIMITED);
-	each_listener(start_one);
-	host_start(&host);
+	start();
 	int first = connect_to(0), second = connect_to(0), other = connect_to(1);
 	net_assert_echo(first);
 	net_send(second, "b", 1);
 	net_assert_echo(other);
 	net_assert_quiet(second);
 	close(first);
-	char byte;
-	net_receive(second, &byte, 1);
+	await_byte(second);
 	close(second);
 	close(other);
 	finish();
@@ -1093,8 +1125,7 @@ START_TEST(no_source_gets_more_than_half_of_the_daemons_places_unasked)
 {
 	int clients[4];
 	prepare(LAB, WORKERS, 8);
-	each_listener(start_one);
-	host_start(&host);
+	start();
 	for (int i = 0; i < 4; i++) {
 		clients[i] = connect_from("127.0.0.2");
 		net_assert_echo(clients[i]);
@@ -1150,8 +1181,7 @@ START_TEST(out_of_descriptors_accepting_rests_and_then_goes_on)
 	enum { FAULTS = 5 };
 	serve(ECHO, 1);
 	host_settle(&host);
-	atomic_store(&accept_fault, EMFILE);
-	atomic_store(&accept_faults_left, FAULTS);
+	fail_accepts(EMFILE, FAULTS);
 	int client = connect_to(0);
 	net_send(client, "b", 1);
 	for (int i = 0; i < FAULTS; i++) {
@@ -1161,8 +1191,7 @@ START_TEST(out_of_descriptors_accepting_rests_and_then_goes_on)
 		ck_assert_int_eq(atomic_load(&accept_faults_left), FAULTS - 1 - i); /* it does not spin */
 		pass(TCP_RETRY_MS);
 	}
-	char byte;
-	net_receive(client, &byte, 1);
+	await_byte(client);
 	await_places(1);
 	close(client);
 	finish();
@@ -1176,8 +1205,7 @@ START_TEST(a_connection_that_fails_before_it_is_accepted_holds_up_no_other)
 	serve(ECHO, 1);
 	for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
 		host_settle(&host);
-		atomic_store(&accept_fault, errors[i]);
-		atomic_store(&accept_faults_left, 3);
+		fail_accepts(errors[i], 3);
 		int client = connect_to(0);
 		net_assert_echo(client);
 		ck_assert_int_eq(atomic_load(&accept_faults_left), 0);
@@ -1218,15 +1246,11 @@ START_TEST(a_stop_serves_the_queue_and_tells_when_it_is_empty)
 	unsigned count = queue_lengths[_i];
 	prepare(ECHO, 1, UNLIMITED);
 	connect_many(clients, count);
-	each_listener(start_one);
-	each_listener(stop_one);
-	host_start(&host);
-	for (unsigned i = 0; i < count; i++)
-		net_assert_echo(clients[i]);
+	start_and_stop();
+	assert_all_echo(clients, count);
 	host_await(&host, &stopped, 1);
 	ck_assert_uint_eq(sum(METRIC_ACCEPTED), count);
-	for (unsigned i = 0; i < count; i++)
-		net_assert_echo(clients[i]); /* they are served on */
+	assert_all_echo(clients, count); /* they are served on */
 	close_all(clients, count);
 	host_take_mail(&host, NET_QUIET_MS);
 	ck_assert_uint_eq(stopped, 1);
@@ -1259,9 +1283,7 @@ START_TEST(a_stop_waits_for_places_and_serves_the_queue)
 	int clients[CLIENTS];
 	prepare(ECHO "max_connections = 3\n", 1, UNLIMITED);
 	connect_many(clients, CLIENTS);
-	each_listener(start_one);
-	each_listener(stop_one);
-	host_start(&host);
+	start_and_stop();
 	await_sum(METRIC_ACCEPTED, MAXIMUM);
 	host_take_mail(&host, NET_QUIET_MS);
 	ck_assert_uint_eq(stopped, 0);
@@ -1290,11 +1312,8 @@ START_TEST(a_stop_while_accepting_rests_serves_the_queue_after_it)
 {
 	prepare(ECHO, 1, UNLIMITED);
 	int client = connect_to(0);
-	atomic_store(&accept_fault, ENFILE);
-	atomic_store(&accept_faults_left, 2);
-	each_listener(start_one);
-	each_listener(stop_one);
-	host_start(&host);
+	fail_accepts(ENFILE, 2);
+	start_and_stop();
 	for (int left = NET_PATIENCE_MS; atomic_load(&accept_faults_left) > 0; pass(TCP_RETRY_MS))
 		net_rest(&left);
 	pass(TCP_RETRY_MS);
@@ -1320,8 +1339,7 @@ START_TEST(drain_tells_when_the_last_connection_has_ended)
 	int clients[CLIENTS];
 	serve(ECHO, WORKERS);
 	connect_many(clients, CLIENTS);
-	for (int i = 0; i < CLIENTS; i++)
-		net_assert_echo(clients[i]);
+	assert_all_echo(clients, CLIENTS);
 	tcp_drain(tcp, host.mailbox, &idle_mail);
 	for (int i = 0; i < CLIENTS; i++) {
 		host_take_mail(&host, 5);
@@ -1340,12 +1358,10 @@ START_TEST(end_all_ends_every_connection_in_order)
 	int clients[CLIENTS];
 	serve(ECHO, WORKERS);
 	connect_many(clients, CLIENTS);
-	for (int i = 0; i < CLIENTS; i++)
-		net_assert_echo(clients[i]);
+	assert_all_echo(clients, CLIENTS);
 	tcp_drain(tcp, host.mailbox, &idle_mail);
 	tcp_end_all(tcp);
-	for (int i = 0; i < CLIENTS; i++)
-		net_assert_end(clients[i]);
+	assert_all_end(clients, CLIENTS);
 	host_await(&host, &idle, 1);
 	ck_assert_uint_eq(sum(METRIC_CLOSED_STOP), CLIENTS);
 	await_places(0);
@@ -1406,9 +1422,7 @@ START_TEST(end_all_stops_a_listener_that_waits_for_places)
 	int clients[2];
 	prepare(ECHO "max_connections = 1\n", 1, UNLIMITED);
 	connect_many(clients, 2);
-	each_listener(start_one);
-	each_listener(stop_one);
-	host_start(&host);
+	start_and_stop();
 	net_assert_echo(clients[0]);
 	tcp_end_all(tcp);
 	host_await(&host, &stopped, 1);
@@ -1426,12 +1440,10 @@ START_TEST(freeing_closes_what_is_open_still)
 	send_buffer = SMALL_BUFFER;
 	serve(ECHO, WORKERS);
 	connect_many(clients, CLIENTS);
-	for (int i = 0; i < CLIENTS; i++)
-		net_assert_echo(clients[i]);
+	assert_all_echo(clients, CLIENTS);
 	int stuck = connect_stuck();
 	finish();
-	for (int i = 0; i < CLIENTS; i++)
-		net_assert_end(clients[i]);
+	assert_all_end(clients, CLIENTS);
 	net_assert_reset(stuck);
 	close_all(clients, CLIENTS);
 	close(stuck);
@@ -1529,11 +1541,9 @@ START_TEST(a_generation_is_over_when_the_last_who_serves_by_it_has_ended)
 	host.generation = old;
 	open_endpoint(&host.config->endpoints[0]);
 	host.generation = first;
-	each_listener(start_one);
-	host_start(&host);
+	start();
 	connect_many(clients, 8);
-	for (int i = 0; i < 8; i++)
-		net_assert_echo(clients[i]);
+	assert_all_echo(clients, 8);
 
 	for (unsigned i = 0; i < WORKERS; i++) {
 		tcp_listener_change(endpoints[0].listeners[i], host_runtime(&host, 0));
@@ -1552,21 +1562,25 @@ START_TEST(a_generation_is_over_when_the_last_who_serves_by_it_has_ended)
 }
 END_TEST
 
-START_TEST(one_listener_deals_its_connections_to_all_workers_in_turn)
+/* One listener for all workers: the group's second socket, which would get its share from the kernel, is closed. */
+static void prepare_dealer(void)
 {
-	int clients[10];
 	prepare(ECHO, WORKERS, UNLIMITED);
-	/* the group's second socket would get its share from the kernel: here all go to the first */
 	tcp_listener_free(endpoints[0].listeners[1]);
 	close(endpoints[0].fds[1]);
 	endpoints[0].listeners[1] = NULL;
 	endpoints[0].fds[1] = -1;
 	tcp_listener_deal(endpoints[0].listeners[0]);
 	tcp_listener_start(endpoints[0].listeners[0]);
+}
+
+START_TEST(one_listener_deals_its_connections_to_all_workers_in_turn)
+{
+	int clients[10];
+	prepare_dealer();
 	host_start(&host);
 	connect_many(clients, 10);
-	for (int i = 0; i < 10; i++)
-		net_assert_echo(clients[i]);
+	assert_all_echo(clients, 10);
 	for (unsigned i = 0; i < WORKERS; i++) {
 		const struct metrics_block *block = &host_runtime(&host, 0)->tcp[i];
 		ck_assert_uint_eq(atomic_load(&block->values[METRIC_ACCEPTED]), 5);
@@ -1579,13 +1593,7 @@ END_TEST
 START_TEST(what_is_dealt_while_everything_ends_is_closed)
 {
 	int clients[50];
-	prepare(ECHO, WORKERS, UNLIMITED);
-	tcp_listener_free(endpoints[0].listeners[1]);
-	close(endpoints[0].fds[1]);
-	endpoints[0].listeners[1] = NULL;
-	endpoints[0].fds[1] = -1;
-	tcp_listener_deal(endpoints[0].listeners[0]);
-	tcp_listener_start(endpoints[0].listeners[0]);
+	prepare_dealer();
 	ck_assert_int_eq(worker_start(host.workers[0]), 0); /* the other one never takes what it is dealt */
 	connect_many(clients, 50);
 	for (int i = 0; i < 50; i += 2) /* the first goes to the other one */
@@ -1604,20 +1612,16 @@ START_TEST(connections_of_a_removed_service_end_when_their_time_is_over)
 	serve(ECHO DISCARD, WORKERS);
 	int clients[4], other = connect_to(1);
 	connect_many(clients, 4);
-	for (int i = 0; i < 4; i++)
-		net_assert_echo(clients[i]);
+	assert_all_echo(clients, 4);
 	net_send(other, "x", 1);
 	atomic_store(&host_runtime(&host, 0)->standing->ends_at_ms, START_MS + MINUTE_MS);
 	tcp_end_removed(tcp);
 	host_settle(&host);
-	for (int i = 0; i < 4; i++)
-		net_assert_echo(clients[i]);
+	assert_all_echo(clients, 4);
 	pass(MINUTE_MS);
 	tcp_end_removed(tcp);
-	for (int i = 0; i < 4; i++) {
-		net_assert_end(clients[i]);
-		close(clients[i]);
-	}
+	assert_all_end(clients, 4);
+	close_all(clients, 4);
 	await_sum(METRIC_CLOSED_STOP, 4);
 	net_assert_quiet(other);
 	close(other);
@@ -1631,12 +1635,10 @@ START_TEST(a_shared_listener_stops_while_clients_keep_coming)
 	int clients[CLIENTS_MAX];
 	connect_many(clients, CLIENTS_MAX);
 	tcp_listener_share(endpoints[0].listeners[0]);
-	each_listener(start_one);
-	host_start(&host);
+	start();
 	each_listener(stop_one);
 	host_await(&host, &stopped, 1);
-	for (int i = 0; i < CLIENTS_MAX; i++) /* those that were queued are served */
-		net_assert_echo(clients[i]);
+	assert_all_echo(clients, CLIENTS_MAX); /* those that were queued are served */
 	close_all(clients, CLIENTS_MAX);
 	int late = net_begin_connect(&endpoints[0].address); /* and this is for others to accept */
 	net_wait(late, POLLOUT);
@@ -1650,8 +1652,7 @@ START_TEST(a_shared_listener_that_waits_for_places_stops_at_once)
 {
 	prepare(ECHO "max_connections = 1\n", 1, UNLIMITED);
 	tcp_listener_share(endpoints[0].listeners[0]);
-	each_listener(start_one);
-	host_start(&host);
+	start();
 	int client = connect_to(0), queued = connect_to(0);
 	net_assert_echo(client);
 	net_send(queued, "b", 1);
