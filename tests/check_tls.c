@@ -230,16 +230,32 @@ static void make_pair(int fds[2])
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
 }
 
-static void begin(struct tls_settings settings, int version, const struct identity *shown)
+/* A session of CONTEXT and one of CLIENTS at both ends of a new connection. */
+static void connect_client(void)
 {
 	int fds[2];
 	make_pair(fds);
 	client_fd = fds[0];
 	server_fd = fds[1];
-	context = load(settings);
-	ck_assert_msg(context != NULL, "%s", told);
 	tls = tls_new(context, server_fd);
 	ck_assert_ptr_nonnull(tls);
+	client = SSL_new(clients);
+	ck_assert_int_eq(SSL_set_fd(client, client_fd), 1);
+	SSL_set_connect_state(client);
+}
+
+static void disconnect_client(void)
+{
+	tls_free(tls);
+	SSL_free(client);
+	close(client_fd);
+	close(server_fd);
+}
+
+static void begin(struct tls_settings settings, int version, const struct identity *shown)
+{
+	context = load(settings);
+	ck_assert_msg(context != NULL, "%s", told);
 	clients = SSL_CTX_new(TLS_client_method());
 	SSL_CTX_set_min_proto_version(clients, version);
 	SSL_CTX_set_max_proto_version(clients, version);
@@ -247,19 +263,14 @@ static void begin(struct tls_settings settings, int version, const struct identi
 		ck_assert_int_eq(SSL_CTX_use_certificate(clients, shown->certificate), 1);
 		ck_assert_int_eq(SSL_CTX_use_PrivateKey(clients, shown->key), 1);
 	}
-	client = SSL_new(clients);
-	ck_assert_int_eq(SSL_set_fd(client, client_fd), 1);
-	SSL_set_connect_state(client);
+	connect_client();
 }
 
 static void end(void)
 {
-	tls_free(tls);
+	disconnect_client();
 	tls_context_free(context);
-	SSL_free(client);
 	SSL_CTX_free(clients);
-	close(client_fd);
-	close(server_fd);
 }
 
 /* Lets both sides shake hands. Returns what the server's side came to: 0, or -1 with errno. */
@@ -278,6 +289,39 @@ static int shake_hands(void)
 	SSL_do_handshake(client);
 	errno = error;
 	return result;
+}
+
+/* The client has read all that was sent, and was told that this is all. */
+static void assert_ended_in_order(void)
+{
+	char byte;
+	int result = SSL_read(client, &byte, 1);
+	ck_assert_int_eq(SSL_get_error(client, result), SSL_ERROR_ZERO_RETURN);
+}
+
+/* The client's socket is closed: to write finds that out. */
+static void end_client(void)
+{
+	close(client_fd);
+	client_fd = dup(server_fd);
+	ck_assert_int_eq(tls_write(tls, "x", 1), -1);
+	ck_assert_int_eq(errno, EPIPE);
+	errno = 0;
+}
+
+/* Until the server can send nothing more: not through the session, as the client is not to read it. */
+static void fill_socket(void)
+{
+	while (send(server_fd, "x", 1, 0) == 1)
+		;
+}
+
+/* Takes what was sent to the client past its session. */
+static void empty_socket(void)
+{
+	char bytes[16384];
+	while (recv(client_fd, bytes, sizeof bytes, 0) > 0)
+		;
 }
 
 static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
@@ -392,8 +436,7 @@ START_TEST(what_is_no_tls_fails_and_stays_failed)
 	ck_assert_int_eq(errno, EPROTO);
 	ck_assert_int_eq(tls_failure(tls), TLS_HANDSHAKE_FAILED);
 	/* dead: nothing more is read, written or tried */
-	while (recv(client_fd, bytes, sizeof bytes, 0) > 0)
-		;
+	empty_socket();
 	ck_assert_int_eq(send(client_fd, "more", 4, 0), 4);
 	for (int i = 0; i < 3; i++) {
 		ck_assert_int_eq(tls_handshake(tls), -1);
@@ -438,20 +481,10 @@ START_TEST(a_client_that_offers_a_session_gets_a_full_handshake)
 	ck_assert_int_eq(SSL_read(client, bytes, sizeof bytes), 1);
 	SSL_SESSION *session = SSL_get1_session(client);
 	ck_assert_int_eq(SSL_SESSION_has_ticket(session), 0);
-	tls_free(tls);
 	SSL_shutdown(client);
-	SSL_free(client);
-	close(client_fd);
-	close(server_fd);
+	disconnect_client();
 
-	int fds[2];
-	make_pair(fds);
-	client_fd = fds[0];
-	server_fd = fds[1];
-	tls = tls_new(context, server_fd);
-	client = SSL_new(clients);
-	SSL_set_fd(client, client_fd);
-	SSL_set_connect_state(client);
+	connect_client();
 	SSL_set_session(client, session);
 	ck_assert_int_eq(shake_hands(), 0);
 	ck_assert_int_eq(SSL_session_reused(client), 0);
@@ -547,6 +580,15 @@ START_TEST(optional_lets_in_those_without_but_nobody_with_a_bad_one)
 }
 END_TEST
 
+/* A handshake of a client that shows SHOWN. */
+static void assert_comes_to(struct tls_settings settings, const struct identity *shown, enum tls_failure failure)
+{
+	begin(settings, TLS1_3_VERSION, shown);
+	ck_assert_int_eq(shake_hands(), failure == TLS_NO_FAILURE ? 0 : -1);
+	ck_assert_int_eq(tls_failure(tls), failure);
+	end();
+}
+
 /* An authority below the root: its clients' list is needed; one of the root that revokes it holds where it is there. */
 START_TEST(lists_of_authorities_above_hold_where_they_are_there)
 {
@@ -558,27 +600,16 @@ START_TEST(lists_of_authorities_above_hold_where_they_are_there)
 	write_certificate("cas.pem", "a", &middle);
 
 	settings.crl = write_list("lists.crl", "w", &authority, NULL, YEAR_S);
-	begin(settings, TLS1_3_VERSION, &shown);
-	ck_assert_int_eq(shake_hands(), -1);
-	ck_assert_int_eq(tls_failure(tls), TLS_CERTIFICATE_NO_CRL);
-	end();
+	assert_comes_to(settings, &shown, TLS_CERTIFICATE_NO_CRL);
 
 	write_list("lists.crl", "w", &middle, NULL, YEAR_S);
-	begin(settings, TLS1_3_VERSION, &shown);
-	ck_assert_int_eq(shake_hands(), 0);
-	end();
+	assert_comes_to(settings, &shown, TLS_NO_FAILURE);
 
 	write_list("lists.crl", "a", &authority, &middle, YEAR_S);
-	begin(settings, TLS1_3_VERSION, &shown);
-	ck_assert_int_eq(shake_hands(), -1);
-	ck_assert_int_eq(tls_failure(tls), TLS_CERTIFICATE_REVOKED);
-	end();
+	assert_comes_to(settings, &shown, TLS_CERTIFICATE_REVOKED);
 
 	write_list("lists.crl", "w", &middle, NULL, -HOUR_S);
-	begin(settings, TLS1_3_VERSION, &shown);
-	ck_assert_int_eq(shake_hands(), -1);
-	ck_assert_int_eq(tls_failure(tls), TLS_CERTIFICATE_NO_CRL);
-	end();
+	assert_comes_to(settings, &shown, TLS_CERTIFICATE_NO_CRL);
 	identity_free(&middle);
 	identity_free(&shown);
 }
@@ -634,8 +665,7 @@ START_TEST(data_with_close_notify_right_behind_it_is_read_whole)
 	ck_assert_int_eq(tls_write(tls, "last answer", 11), 11);
 	ck_assert_int_eq(tls_shutdown(tls), 0);
 	ck_assert_int_eq(SSL_read(client, bytes, sizeof bytes), 11);
-	int result = SSL_read(client, bytes, sizeof bytes);
-	ck_assert_int_eq(SSL_get_error(client, result), SSL_ERROR_ZERO_RETURN);
+	assert_ended_in_order();
 	end();
 }
 END_TEST
@@ -654,8 +684,7 @@ START_TEST(an_end_without_close_notify_is_told_after_the_data)
 	ck_assert_int_eq(tls_write(tls, "answer", 6), 6);
 	ck_assert_int_eq(tls_shutdown(tls), 0);
 	ck_assert_int_eq(SSL_read(client, bytes, sizeof bytes), 6);
-	int result = SSL_read(client, bytes, sizeof bytes);
-	ck_assert_int_eq(SSL_get_error(client, result), SSL_ERROR_ZERO_RETURN);
+	assert_ended_in_order();
 	end();
 }
 END_TEST
@@ -697,11 +726,7 @@ START_TEST(a_socket_that_is_gone_raises_no_signal)
 {
 	char bytes[100];
 	begin_session(versions[_i]);
-	close(client_fd);
-	client_fd = dup(server_fd);
-	ck_assert_int_eq(tls_write(tls, "x", 1), -1);
-	ck_assert_int_eq(errno, EPIPE);
-	errno = 0;
+	end_client();
 	ck_assert_int_eq(tls_read(tls, bytes, sizeof bytes), -1);
 	ck_assert_int_eq(errno, EPIPE);
 	end();
@@ -714,11 +739,7 @@ START_TEST(a_write_that_fails_after_the_clients_end_says_why)
 	begin_session(versions[_i]);
 	ck_assert_int_eq(SSL_shutdown(client), 0);
 	ck_assert_int_eq(tls_read(tls, bytes, sizeof bytes), 0);
-	close(client_fd);
-	client_fd = dup(server_fd);
-	ck_assert_int_eq(tls_write(tls, "x", 1), -1);
-	ck_assert_int_eq(errno, EPIPE);
-	errno = 0;
+	end_client();
 	ck_assert_int_eq(tls_write(tls, "x", 1), -1);
 	ck_assert_int_eq(errno, EPIPE);
 	end();
@@ -793,18 +814,14 @@ END_TEST
 
 START_TEST(close_notify_waits_for_room)
 {
-	char bytes[16384];
 	begin_session(versions[_i]);
-	while (send(server_fd, bytes, 1, 0) == 1) /* not through the session: the client will not read it */
-		;
+	fill_socket();
 	ck_assert_int_eq(tls_shutdown(tls), -1);
 	ck_assert_int_eq(errno, EAGAIN);
 	ck_assert(tls_wants_write(tls));
-	while (recv(client_fd, bytes, sizeof bytes, 0) > 0)
-		;
+	empty_socket();
 	ck_assert_int_eq(tls_shutdown(tls), 0);
-	int result = SSL_read(client, bytes, sizeof bytes);
-	ck_assert_int_eq(SSL_get_error(client, result), SSL_ERROR_ZERO_RETURN);
+	assert_ended_in_order();
 	end();
 }
 END_TEST
@@ -849,16 +866,14 @@ START_TEST(a_read_can_wait_for_room_to_write)
 {
 	char bytes[16384];
 	begin_session(TLS1_3_VERSION);
-	while (send(server_fd, bytes, 1, 0) == 1)
-		;
+	fill_socket();
 	ck_assert_int_eq(SSL_key_update(client, SSL_KEY_UPDATE_REQUESTED), 1);
 	ck_assert_int_eq(SSL_write(client, "hello", 5), 5);
 	ssize_t length = tls_read(tls, bytes, sizeof bytes);
 	if (length < 0) {
 		ck_assert_int_eq(errno, EAGAIN);
 		ck_assert(tls_wants_write(tls));
-		while (recv(client_fd, bytes, sizeof bytes, 0) > 0)
-			;
+		empty_socket();
 		length = tls_read(tls, bytes, sizeof bytes);
 	}
 	ck_assert_int_eq(length, 5);
