@@ -72,42 +72,25 @@ start_echo() {
 	run -0 check -V
 }
 
-# Stands in for smokeping's own class, of which the module uses only this.
-make_smokeping() {
+# smokeping VERB...: the module as smokeping calls it, see smokeping.pl
+smokeping() {
 	mkdir -p perl/Smokeping/probes
-	cat >perl/Smokeping/probes/basefork.pm <<-'END'
-		package Smokeping::probes::basefork;
-		sub new { my ($class, $properties) = @_; return bless {properties => $properties}, $class }
-		sub pings { return 3 }
-		sub probevars { return {} }
-		sub targetvars { return {} }
-		sub _makevars { my ($class, $from, $to) = @_; return {%$from, %$to} }
-		1;
-	END
 	cp "$SOURCE/plugins/SmallProbe.pm" perl/Smokeping/probes/
+	timeout $((DEADLINE * 4)) perl -Iperl "$TESTS_SRCDIR/system/smokeping.pl" "$@"
 }
 
-# times TYPE TRANSPORT TARGET: what the module measures, with the defaults that it declares.
-times() {
-	# shellcheck disable=SC2016 # it is Perl's
-	perl -Iperl -MSmokeping::probes::SmallProbe -e '
-		my ($type, $transport, $target) = @ARGV;
-		my $vars = Smokeping::probes::SmallProbe->targetvars;
-		my %values = map { $_ => $vars->{$_}{_default} } keys %$vars;
-		@values{qw(type transport interval waittime)} = ($type, $transport, 0.01, $ENV{DEADLINE});
-		my $probe = Smokeping::probes::SmallProbe->new({binary => $ENV{SMALLPROBE}});
-		print "$_\n" for $probe->pingone({addr => $target, vars => \%values});
-	' "$@"
+need_smokeping() {
+	need_programs perl
+	smokeping own || skip "smokeping's own classes are not here"
 }
 
 @test "smokeping: the module measures, in seconds and in order" {
 	need_programs perl
-	make_smokeping
 	start_echo
 	local service transport
 	for service in echo daytime; do
 		for transport in tcp udp; do
-			run -0 times "$service" "$transport" "127.0.0.1:$(port_of "$service" "$transport")"
+			run -0 smokeping measure "$service" "$transport" "127.0.0.1:$(port_of "$service" "$transport")"
 			[[ $(wc -l <<<"$output") == 3 ]]
 			[[ $output == "$(sort -g <<<"$output")" ]]
 			awk '!($1 > 0 && $1 < 1000) || !/^[0-9]\.[0-9]+e-?[-+0-9]+$/ { exit 1 }' <<<"$output"
@@ -117,19 +100,93 @@ times() {
 
 @test "smokeping: lost and wrong answers are missing" {
 	need_programs perl
-	make_smokeping
 	python_background server probe.py datagrams flip
 	wait_for_line server 'port [0-9]+'
-	run -0 times echo udp "127.0.0.1:$(sed -n 's/^port //p' server)"
+	run -0 smokeping measure echo udp "127.0.0.1:$(sed -n 's/^port //p' server)"
 	[[ -z $output ]]
-	run -0 times echo tcp "127.0.0.1:$(free_port)"
+	run -0 smokeping measure echo tcp "127.0.0.1:$(free_port)"
 	[[ $output != *e-* ]]
 }
 
-@test "smokeping: the module compiles with smokeping's own classes" {
+# A configuration of smokeping whose target has the lines given.
+smokeping_config() {
+	mkdir -p data
+	touch tmail page.html
+	cat <<-END
+		*** General ***
+		owner = nobody
+		contact = nobody@example.invalid
+		mailhost = localhost
+		imgcache = $PWD/data
+		imgurl = data
+		datadir = $PWD/data
+		piddir = $PWD/data
+		cgiurl = http://localhost/
+		smokemail = $PWD/tmail
+		tmail = $PWD/tmail
+		*** Database ***
+		step = 300
+		pings = 20
+		AVERAGE 0.5 1 1008
+		*** Presentation ***
+		template = $PWD/page.html
+		+ overview
+		width = 600
+		height = 50
+		range = 10h
+		+ detail
+		width = 600
+		height = 200
+		"Last 3 Hours" 3h
+		*** Probes ***
+		+ SmallProbe
+		binary = $SMALLPROBE
+		*** Targets ***
+		probe = SmallProbe
+		menu = Top
+		title = All
+		+ lab
+		menu = lab
+		title = lab
+		host = 127.0.0.1
+		$(printf '%s\n' "$@")
+	END
+}
+
+@test "smokeping: its configuration takes the module's keys, and no wrong values of them" {
+	need_smokeping
+	local value
+	smokeping_config 'type = daytime' 'transport = tls' 'port = 13' 'size = 100' 'interval = .5' 'waittime = 1.5' \
+		'extraopts = -6 --cacert /etc/ssl/lab.pem' 'pings = 5' >right
+	run -0 smokeping check right
+	[[ $output == *'syntax OK'* ]]
+	for value in 'type = finger' 'transport = sctp' 'port = echo' 'size = -1' 'interval = often' 'waittime = 1s'; do
+		smokeping_config "$value" >wrong
+		run ! smokeping check wrong
+		[[ $output == *"syntax error in value of '${value%% *}'"* ]]
+	done
+	smokeping_config 'colour = red' >wrong
+	run ! smokeping check wrong
+	[[ $output == *"unknown variable 'colour'"* ]]
+	smokeping_config | sed 's|^binary = .*|binary = /nowhere/smallprobe|' >wrong
+	run ! smokeping check wrong
+	[[ $output == *"SmallProbe 'binary' /nowhere/smallprobe is not executable"* ]]
+}
+
+@test "smokeping: the documentation that it makes of the module names every key" {
+	need_smokeping
+	local key
+	run -0 smokeping makepod
+	[[ $output == *"SmallProbe - measures small services"* ]]
+	for key in binary type transport port size interval waittime extraopts forks pings timeout; do
+		[[ $output == *"=item $key"$'\n'* ]]
+	done
+}
+
+@test "smokeping: the module compiles without a warning" {
 	need_programs perl
-	perl -MSmokeping::probes::basefork -e 1 2>/dev/null || skip "smokeping is not installed here"
-	perl -wc "$SOURCE/plugins/SmallProbe.pm"
+	run -0 smokeping compiles
+	[[ -z $output ]]
 }
 
 # complete WORD...: what the completion offers for the last word
