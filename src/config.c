@@ -1023,11 +1023,13 @@ static const char *add_file(struct loader *loader, const char *name)
 	return files[config->file_count++] = copy;
 }
 
-static void read_file(struct loader *loader, const char *path)
+typedef struct ini *read_ini(const char *path, ini_on_error on_error, void *context);
+
+static void read_file(struct loader *loader, const char *path, read_ini *read)
 {
 	struct reading reading = {loader, add_file(loader, strcmp(path, "-") == 0 ? "stdin" : path)};
 	if (reading.file)
-		loader->inis[loader->config->file_count - 1] = ini_read_file(path, on_ini_error, &reading);
+		loader->inis[loader->config->file_count - 1] = read(path, on_ini_error, &reading);
 }
 
 static void read_memory(struct loader *loader, const char *name, const char *bytes, size_t length)
@@ -1081,7 +1083,7 @@ static void read_includes(struct loader *loader)
 	else if (result == GLOB_NOMATCH && !strpbrk(include, "*?["))
 		complain(loader, *slot.origin, "daemon", "include", "no such file: %s", option_quote(pattern).text);
 	for (size_t i = 0; result == 0 && i < matches.gl_pathc; i++)
-		read_file(loader, matches.gl_pathv[i]);
+		read_file(loader, matches.gl_pathv[i], ini_read_file);
 	globfree(&matches);
 	free(pattern);
 }
@@ -1835,16 +1837,26 @@ static struct config *loader_finish(struct loader *loader)
 	return NULL;
 }
 
-struct config *config_load(const char *file, struct config_report *report)
+static struct config *load(const char *file, read_ini *read, struct config_report *report)
 {
 	struct loader loader;
 
 	if (!loader_start(&loader, file, report))
 		return NULL;
-	read_file(&loader, file);
+	read_file(&loader, file, read);
 	if (loader.config->file_count > 0 && loader.inis[0])
 		loader_run(&loader);
 	return loader_finish(&loader);
+}
+
+struct config *config_load(const char *file, struct config_report *report)
+{
+	return load(file, ini_read_input, report);
+}
+
+struct config *config_load_again(const char *file, struct config_report *report)
+{
+	return load(file, ini_read_file, report);
 }
 
 struct config *config_load_memory(const char *name, const char *bytes, size_t length, struct config_report *report)

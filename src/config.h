@@ -132,6 +132,9 @@ extern const size_t config_service_option_count;
  * config_report_free. */
 struct config *config_load(const char *file, struct config_report *report);
 
+/* The same for a process that serves meanwhile: it waits for nobody, so FILE has to be a regular one. */
+struct config *config_load_again(const char *file, struct config_report *report);
+
 /* The same from memory, for tests and fuzzing; NAME stands for the file. */
 struct config *config_load_memory(const char *name, const char *bytes, size_t length, struct config_report *report);
 

@@ -11,6 +11,8 @@
 
 #include <ini.h>
 
+#include "text_file.h"
+
 enum {
 	LINE_MAX_BYTES = 4096,
 	FILE_MAX_BYTES = 16 * 1024 * 1024,
@@ -411,22 +413,43 @@ static bool read_all(FILE *file, char **bytes, size_t *length)
 	return !ferror(file);
 }
 
-struct ini *ini_read_file(const char *path, ini_on_error on_error, void *context)
+/* Reads FILE, if there is one, else WRONG says why there is none. */
+static struct ini *read_stream(FILE *file, const char *wrong, ini_on_error on_error, void *context)
 {
 	struct parser parser = {.on_error = on_error, .context = context};
 	struct ini *ini = NULL;
 	char *bytes = NULL;
 	size_t length = 0;
 
-	bool standard_input = strcmp(path, "-") == 0;
-	FILE *file = standard_input ? stdin : fopen(path, "re");
-	if (!file || !read_all(file, &bytes, &length))
-		complain(&parser, NULL, "cannot read: %s", strerror(errno));
+	if (file && !read_all(file, &bytes, &length))
+		wrong = strerror(errno);
+	if (wrong)
+		complain(&parser, NULL, "cannot read: %s", wrong);
 	else
 		ini = ini_read_memory(bytes, length, on_error, context);
+	free(bytes);
+	return ini;
+}
+
+struct ini *ini_read_file(const char *path, ini_on_error on_error, void *context)
+{
+	const char *wrong = NULL;
+	FILE *file = text_file_open(path, &wrong);
+	struct ini *ini = read_stream(file, wrong, on_error, context);
+
+	if (file)
+		fclose(file);
+	return ini;
+}
+
+struct ini *ini_read_input(const char *path, ini_on_error on_error, void *context)
+{
+	bool standard_input = strcmp(path, "-") == 0;
+	FILE *file = standard_input ? stdin : fopen(path, "re");
+	struct ini *ini = read_stream(file, file ? NULL : strerror(errno), on_error, context);
+
 	if (file && !standard_input)
 		fclose(file);
-	free(bytes);
 	return ini;
 }
 

@@ -28,9 +28,12 @@ struct ini {
  * All text lives only as long as the call. */
 typedef void (*ini_on_error)(void *context, unsigned line, const char *section, const char *key, const char *message);
 
-/* Reads the file PATH; `-` is standard input. Returns whatever could be understood, for ini_free, errors or not; NULL
+/* Reads the file PATH, as text_file_open opens it. Returns whatever could be understood, for ini_free, errors or not; NULL
  * when nothing can be read at all, or memory ran out. */
 struct ini *ini_read_file(const char *path, ini_on_error on_error, void *context);
+
+/* The same from whatever PATH is, a pipe or a device too, and waits for what it has to say; `-` is standard input. */
+struct ini *ini_read_input(const char *path, ini_on_error on_error, void *context);
 
 /* The same from LENGTH bytes of memory. */
 struct ini *ini_read_memory(const char *bytes, size_t length, ini_on_error on_error, void *context);

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "text_file.h"
+
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Puts a reason in ERROR; false, for the caller to return. */
@@ -872,13 +874,14 @@ static bool load_prefix_file(const struct option *option, void *field, option_te
 {
 	struct option_prefix_file *file = field;
 	char error[OPTION_ERROR_SIZE];
+	const char *reason;
 
 	(void)option;
 	if (!file->path)
 		return true;
-	FILE *in = fopen(file->path, "re");
+	FILE *in = text_file_open(file->path, &reason);
 	if (!in) {
-		fail(error, "%s: %s", file->path, strerror(errno));
+		fail(error, "%s: %s", file->path, reason);
 		tell(context, error);
 		return false;
 	}

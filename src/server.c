@@ -547,7 +547,7 @@ static struct config *load_again(const struct server *server, struct problems *p
 		problems_add(problems, NULL, "standard input cannot be read again");
 		return NULL;
 	}
-	struct config *config = config_load(file, &report);
+	struct config *config = config_load_again(file, &report);
 	tell_of_messages(&report, problems);
 	config_report_free(&report);
 	return config;

@@ -2,7 +2,6 @@
 #include "tls.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -16,6 +15,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "text_file.h"
 
 enum {
 	MESSAGE_SIZE = 1024,
@@ -181,29 +182,21 @@ static const char *reason(void)
 static BIO *open_file(const struct reading *reading)
 {
 	struct stat status;
-	int fd = open(reading->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would be waited for */
-	FILE *file = fd >= 0 ? fdopen(fd, "r") : NULL;
+	const char *wrong;
+	FILE *file = text_file_open(reading->path, &wrong);
 
-	if (file == NULL || fstat(fd, &status) < 0) {
-		say(reading, false, "%s", strerror(errno));
-		goto fail;
+	if (file == NULL) {
+		say(reading, false, "%s", wrong);
+		return NULL;
 	}
-	if (!S_ISREG(status.st_mode)) {
-		say(reading, false, "not a regular file");
-		goto fail;
-	}
-	if (reading->file == TLS_KEY && (status.st_mode & S_IROTH))
+	if (reading->file == TLS_KEY && fstat(fileno(file), &status) == 0 && (status.st_mode & S_IROTH))
 		say(reading, true, "the key can be read by everybody");
 	BIO *bio = BIO_new_fp(file, BIO_CLOSE);
-	if (bio != NULL)
-		return bio;
-	say(reading, false, "out of memory");
-fail:
-	if (file != NULL)
+	if (bio == NULL) {
+		say(reading, false, "out of memory");
 		fclose(file);
-	else if (fd >= 0)
-		close(fd);
-	return NULL;
+	}
+	return bio;
 }
 
 /* Whether the last PEM that was looked for is not there, as at the end of a file. */

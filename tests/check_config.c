@@ -786,6 +786,10 @@ START_TEST(a_file_that_cannot_be_read_is_an_error)
 	assert_file_errors("d.conf", "d.conf: cannot read: Is a directory\n");
 	write_file("main.conf", "[daemon]\ninclude = d.*\n[echo]\n");
 	assert_file_errors("main.conf", "d.conf: cannot read: Is a directory\n");
+	/* nobody writes to it, and nobody is waited for */
+	ck_assert_int_eq(mkfifo("fifo.inc", 0600), 0);
+	write_file("main.conf", "[daemon]\ninclude = *.inc\n[echo]\n");
+	assert_file_errors("main.conf", "fifo.inc: cannot read: not a regular file\n");
 }
 END_TEST
 

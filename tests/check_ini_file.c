@@ -316,11 +316,13 @@ END_TEST
 
 /* Files */
 
-static char *read_path(const char *path)
+typedef struct ini *read_ini(const char *path, ini_on_error on_error, void *context);
+
+static char *read_path(const char *path, read_ini *read)
 {
 	struct transcript transcript;
 	open_transcript(&transcript);
-	struct ini *ini = ini_read_file(path, on_error, &transcript);
+	struct ini *ini = read(path, on_error, &transcript);
 	if (ini)
 		write_ini(&transcript, ini);
 	ini_free(ini);
@@ -328,11 +330,18 @@ static char *read_path(const char *path)
 	return transcript.text;
 }
 
-static void assert_path(const char *path, const char *expected)
+static void assert_opened(const char *path, read_ini *read, const char *expected)
 {
-	char *text = read_path(path);
+	char *text = read_path(path, read);
 	ck_assert_str_eq(text, expected);
 	free(text);
+}
+
+/* The file that the command line names, and any other, alike. */
+static void assert_path(const char *path, const char *expected)
+{
+	assert_opened(path, ini_read_file, expected);
+	assert_opened(path, ini_read_input, expected);
 }
 
 /* A new file with TEXT; its name is for the caller to remove and free. */
@@ -359,7 +368,7 @@ START_TEST(reads_standard_input)
 {
 	char *path = make_file("[a]\nk = v\n");
 	ck_assert_ptr_nonnull(freopen(path, "r", stdin));
-	assert_path("-", "1[a]\n2 k=v\n");
+	assert_opened("-", ini_read_input, "1[a]\n2 k=v\n");
 	unlink(path);
 	free(path);
 }
@@ -393,7 +402,23 @@ END_TEST
 
 START_TEST(stops_on_a_file_without_end)
 {
-	assert_path("/dev/zero", "0: over 16 MiB\n");
+	assert_opened("/dev/zero", ini_read_input, "0: over 16 MiB\n");
+	assert_opened("/dev/zero", ini_read_file, "0: cannot read: not a regular file\n");
+}
+END_TEST
+
+START_TEST(waits_for_a_pipe_on_the_command_line_and_for_no_other)
+{
+	static const char text[] = "[a]\nk = v\n";
+	char path[64];
+	int ends[2];
+	ck_assert_int_eq(pipe(ends), 0);
+	snprintf(path, sizeof path, "/dev/fd/%d", ends[0]);
+	assert_opened(path, ini_read_file, "0: cannot read: not a regular file\n");
+	ck_assert_int_eq(write(ends[1], text, strlen(text)), (ssize_t)strlen(text));
+	close(ends[1]);
+	assert_opened(path, ini_read_input, "1[a]\n2 k=v\n");
+	close(ends[0]);
 }
 END_TEST
 
@@ -421,6 +446,7 @@ static Suite *make_suite(void)
 	tcase_add_test(files, refuses_a_missing_file);
 	tcase_add_test(files, refuses_an_unreadable_file);
 	tcase_add_test(files, stops_on_a_file_without_end);
+	tcase_add_test(files, waits_for_a_pipe_on_the_command_line_and_for_no_other);
 	suite_add_tcase(suite, files);
 	return suite;
 }

@@ -949,6 +949,10 @@ END_TEST
 START_TEST(a_file_that_cannot_be_read_is_an_error)
 {
 	ck_assert_int_eq(mkdir("folder", 0777), 0);
+	ck_assert_int_eq(mkfifo("fifo", 0600), 0); /* nobody writes to it, and nobody is waited for */
+	assert_errors("[echo]\nallow_file = fifo\n", "f:2: [echo] allow_file: fifo: not a regular file\n");
+	assert_errors("[echo]\ndeny_file = /dev/zero\n", "f:2: [echo] deny_file: /dev/zero: not a regular file\n");
+	assert_errors("[echo]\ndeny_file = /dev/null\n", "");
 	assert_errors("[echo]\nallow_file = nowhere\n", "f:2: [echo] allow_file: nowhere: No such file or directory\n");
 	assert_errors("[echo]\ndeny_file = folder\n", "f:2: [echo] deny_file: folder: Is a directory\n");
 	assert_errors("[defaults]\ndeny_file = nowhere\n[echo]\n[time]\ndeny_file = none\n",

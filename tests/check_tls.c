@@ -101,7 +101,7 @@ START_TEST(a_file_that_is_not_there_is_named)
 	ck_assert_ptr_nonnull(strstr(told, "client_ca: "));
 	settings = good_settings();
 	settings.certificate = certificate_directory;
-	ck_told(settings, 1, 0, "not a regular file");
+	ck_told(settings, 1, 0, "Is a directory");
 	settings.certificate = path_of("fifo"); /* nobody writes to it, and nobody is waited for */
 	ck_assert_int_eq(mkfifo(settings.certificate, 0600), 0);
 	ck_told(settings, 1, 0, "fifo: not a regular file");

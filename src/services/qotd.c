@@ -2,11 +2,11 @@
 #include "service.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
+
+#include "text_file.h"
 
 #ifndef PKGDATADIR
 #define PKGDATADIR "/usr/share/smallservd"
@@ -130,29 +130,22 @@ static bool read_quotes(struct quotes *quotes, FILE *file, char *error)
 	return false;
 }
 
-/* Opens a regular file of bounded size; NULL with the error. */
+/* Opens a file of bounded size; NULL with the error. */
 static FILE *open_quotes(const char *path, char *error)
 {
-	struct stat status = {0};
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold up the daemon */
-	const char *wrong = NULL;
-	FILE *file = NULL;
+	struct stat status;
+	const char *wrong;
+	FILE *file = text_file_open(path, &wrong);
 
-	if (fd < 0 || fstat(fd, &status) != 0)
+	if (file && fstat(fileno(file), &status) != 0)
 		wrong = strerror(errno);
-	else if (S_ISDIR(status.st_mode))
-		wrong = strerror(EISDIR);
-	else if (!S_ISREG(status.st_mode))
-		wrong = "not a regular file";
-	else if (status.st_size > FILE_MAX)
+	else if (file && status.st_size > FILE_MAX)
 		wrong = "over 16 MiB";
-	else if (!(file = fdopen(fd, "r")))
-		wrong = strerror(errno);
-	if (file)
+	else if (file)
 		return file;
 	snprintf(error, OPTION_ERROR_SIZE, "%s: %s", path, wrong);
-	if (fd >= 0)
-		close(fd);
+	if (file)
+		fclose(file);
 	return NULL;
 }
 

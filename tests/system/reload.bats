@@ -393,6 +393,29 @@ nobody_reads() {
 	[[ $output == hello ]]
 }
 
+@test "reload: a pipe cannot be read again, and nobody is waited for, whatever names one" {
+	mkfifo pipe
+	LOG=$BATS_TEST_TMPDIR/log.pipe
+	"$SMALLSERVD" -c pipe </dev/null >"$LOG" 2>&1 3>&- 4>&- &
+	PID=$!
+	STARTED+=("$PID")
+	write_config pipe <<-END
+		[echo]
+		address = 127.0.0.1
+		port = 0
+	END
+	wait_for_log 'ready: '
+	kill -HUP "$PID"
+	wait_for_log 'reload failed, the running configuration stays: pipe: cannot read: not a regular file'
+	rm pipe
+	write_config pipe <<<$'[echo]\naddress = 127.0.0.1\nport = 0\nallow_file = allowed'
+	mkfifo allowed
+	kill -HUP "$PID"
+	wait_for_log 'reload failed, .*pipe:[0-9]+: \[echo\] allow_file: allowed: not a regular file'
+	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
+	[[ $output == hello ]]
+}
+
 @test "reload: the service manager is told when one begins and when it has ended, also badly" {
 	grep -qa 'sd_notify' "$SMALLSERVD" || skip "a build without libsystemd"
 	python_background told notify.py "$BATS_TEST_TMPDIR/manager"
