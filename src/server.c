@@ -177,7 +177,7 @@ static bool create_workers(struct server *server)
 /* Each has a table of descriptors of its own, unless one has to deal out to the others what it accepts. */
 static bool start_workers(struct server *server, const struct change *change)
 {
-	bool separate = !serving_deals(change) && worker_can_own_descriptors();
+	bool separate = !serving_deals(change);
 
 	for (unsigned i = 0; i < server->worker_count; i++) {
 		if (separate)
@@ -189,6 +189,13 @@ static bool start_workers(struct server *server, const struct change *change)
 		}
 	}
 	return true;
+}
+
+/* False: logged. */
+static bool hand_over_sockets(struct change *change)
+{
+	struct problems problems = {0};
+	return serving_hand_over(change, &problems);
 }
 
 static bool start_watchdog(struct server *server)
@@ -449,7 +456,8 @@ bool server_start(struct server *server)
 	if (change == NULL)
 		return false;
 	if (!begin_pid_file(server) || !give_up_root(server) || !confine(server) || !start_workers(server, change) ||
-	    !(server->takeover != NULL || start_watchdog(server)) || event_add(server->report_timer, &minute) < 0) {
+	    !hand_over_sockets(change) || !(server->takeover != NULL || start_watchdog(server)) ||
+	    event_add(server->report_timer, &minute) < 0) {
 		serving_cancel(change);
 		return false;
 	}
@@ -568,7 +576,8 @@ static void reload(struct server *server)
 	notify_reloading();
 	struct config *config = load_again(server, &problems);
 	struct change *change = config != NULL ? serving_prepare(server->serving, config, NULL, &problems) : NULL;
-	if (change == NULL) {
+	if (change == NULL || !serving_hand_over(change, &problems)) {
+		serving_cancel(change);
 		reload_failed(server, &problems);
 	} else {
 		if (server->on_config != NULL)

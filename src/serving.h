@@ -48,10 +48,14 @@ struct change *serving_prepare(struct serving *serving, struct config *config, s
  * can have one that the start has not. */
 bool serving_deals(const struct change *change);
 
+/* Has the workers, which run, take over the sockets that are new to them, and waits for that. False: PROBLEMS has been told, and CHANGE can
+ * only be cancelled. */
+bool serving_hand_over(struct change *change, struct problems *problems);
+
 /* Gives CHANGE up: what it has opened or taken from a pool is closed. NULL is fine. */
 void serving_cancel(struct change *change);
 
-/* Puts CHANGE in force, which cannot fail, logs what is listened on from now on and what no longer, and posts SWITCHED, unless it is NULL,
+/* Puts CHANGE, which was handed over, in force, which cannot fail, logs what is listened on from now on and what no longer, and posts SWITCHED, unless it is NULL,
  * once every worker serves by it. What is no longer wanted loses nothing that the kernel has queued. Not again before SWITCHED has run. */
 void serving_switch(struct serving *serving, struct change *change, struct mail *switched);
 

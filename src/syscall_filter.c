@@ -44,7 +44,7 @@ enum syscall_filter_result syscall_filter_load(char *reason, size_t size)
 #include <unistd.h>
 
 enum {
-	REVISION = 2, /* of the lists below: count it up with each change */
+	REVISION = 3, /* of the lists below: count it up with each change */
 
 	/* getitimer of a timer that no kernel has is answered by the filter alone, with a number that is no errno: so a process
 	 * learns that it has inherited the filter, and which. */
@@ -89,7 +89,7 @@ static const char *const allowed[] = {
 	"sched_getaffinity", "sched_getattr", "sched_getparam", "sched_getscheduler", "sched_setaffinity",
 	"sched_yield", "set_robust_list", "set_thread_area", "set_tid_address", "set_tls",
 	/* signals */
-	"kill", "pause", "pidfd_getfd", "pidfd_open", "pidfd_send_signal", "restart_syscall", "rt_sigaction",
+	"kill", "pause", "pidfd_open", "pidfd_send_signal", "restart_syscall", "rt_sigaction",
 	"rt_sigpending", "rt_sigprocmask", "rt_sigqueueinfo", "rt_sigreturn", "rt_sigsuspend", "rt_sigtimedwait",
 	"rt_sigtimedwait_time64", "rt_tgsigqueueinfo", "sigaltstack", "signalfd", "signalfd4", "sigreturn", "tgkill",
 	"tkill",

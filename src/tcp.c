@@ -51,7 +51,8 @@ struct tcp_listener {
 	struct side *side;
 	struct runtime *runtime;
 	struct event event;
-	int fd; /* main's; the event has the worker's */
+	int fd;         /* as main calls it, */
+	int workers_fd; /* and the worker */
 	bool paused, stopping, stopped;
 	bool shared;                  /* others accept from it too */
 	unsigned rounds_left;         /* of a shared one that stops: its queue may never be empty */
@@ -1032,10 +1033,8 @@ static void stopped(struct tcp_listener *listener)
 	if (listener->stopped)
 		return;
 	listener->stopped = true;
-	if (event_initialized(&listener->event)) {
-		event_del(&listener->event);
-		worker_drop_fd(listener->side->worker, event_get_fd(&listener->event));
-	}
+	event_del(&listener->event);
+	worker_drop_fd(listener->side->worker, listener->workers_fd);
 	*listener->link = listener->next;
 	if (listener->next != NULL)
 		listener->next->link = listener->link;
@@ -1188,12 +1187,8 @@ static void start(void *argument)
 		listener->next->link = &listener->next;
 	side->listeners = listener;
 	runtime_hold(listener->runtime, worker_index(side->worker));
-	int fd = worker_take_fd(side->worker, listener->fd);
-	if (fd < 0) {
-		log_error("%s: cannot take a listener over: %s", listener->runtime->config->name, strerror(errno));
-		return;
-	}
-	event_assign(&listener->event, worker_base(side->worker), fd, EV_READ | EV_PERSIST, on_acceptable, listener);
+	event_assign(&listener->event, worker_base(side->worker), listener->workers_fd, EV_READ | EV_PERSIST,
+		     on_acceptable, listener);
 	if (event_add(&listener->event, NULL) < 0)
 		log_error("%s: cannot watch a listener: out of memory", listener->runtime->config->name);
 }
@@ -1217,10 +1212,10 @@ static void stop(void *argument)
 	struct tcp_listener *listener = argument;
 	listener->stopping = true;
 	listener->rounds_left = SHARED_ROUNDS;
-	if (!event_initialized(&listener->event) || (listener->paused && listener->shared))
+	if (listener->paused && listener->shared)
 		stopped(listener); /* the queue of a shared one is for the others, where there is no place for it here */
 	else if (!listener->paused)
-		on_acceptable(event_get_fd(&listener->event), EV_READ, listener);
+		on_acceptable(listener->workers_fd, EV_READ, listener);
 }
 
 static void end_if_removed(struct wheel_entry *entry)
@@ -1336,7 +1331,7 @@ struct tcp_listener *tcp_listener_new(struct tcp *tcp, unsigned worker, int fd, 
 		return NULL;
 	listener->side = &tcp->sides[worker];
 	listener->runtime = runtime;
-	listener->fd = fd;
+	listener->fd = listener->workers_fd = fd;
 	listener->start = (struct mail){.run = start, .argument = listener};
 	listener->stop = (struct mail){.run = stop, .argument = listener};
 	listener->change = (struct mail){.run = change, .argument = listener};
@@ -1364,6 +1359,11 @@ int tcp_listener_refuse_new(struct tcp_listener *listener)
 {
 	atomic_store(&listener->refuses, true);
 	return socket_refuse_new(listener->fd);
+}
+
+void tcp_listener_name(struct tcp_listener *listener, int fd)
+{
+	listener->workers_fd = fd;
 }
 
 void tcp_listener_start(struct tcp_listener *listener)

@@ -79,7 +79,7 @@ struct udp_socket {
 	struct runtime *runtime;
 	struct metrics_block *counters;
 	struct event readable, writable;
-	int fd; /* main's until the start, then the worker's; -1: it could not be taken over */
+	int fd; /* as its worker calls it */
 	struct socket_address address;
 	bool wants_control; /* a wildcard hears which address was asked; dscp = copy hears the class */
 	bool batching;
@@ -695,11 +695,6 @@ static void start(void *argument)
 	socklen_t length = sizeof on;
 
 	runtime_hold(socket->runtime, worker_index(socket->side->worker));
-	socket->fd = worker_take_fd(socket->side->worker, socket->fd);
-	if (socket->fd < 0) {
-		log_error("%s: cannot take a socket over: %s", socket->runtime->config->name, strerror(errno));
-		return;
-	}
 	if (getsockopt(socket->fd, IPPROTO_UDP, UDP_GRO, &on, &length) == 0 && on != 0)
 		socket->asked_trains = socket->hears_trains = true; /* it was somebody else's before */
 	event_assign(&socket->readable, base, socket->fd, EV_READ | EV_PERSIST, on_readable, socket);
@@ -760,9 +755,7 @@ static void stop(void *argument)
 {
 	struct udp_socket *socket = argument;
 	socket->stopping = true;
-	if (socket->fd < 0)
-		stopped(socket);
-	else if (socket->unsent == NULL)
+	if (socket->unsent == NULL)
 		finish_stop(socket);
 }
 
@@ -852,6 +845,11 @@ void udp_socket_change(struct udp_socket *socket, struct runtime *runtime)
 {
 	socket->next_runtime = runtime;
 	worker_post(socket->side->worker, &socket->change);
+}
+
+void udp_socket_name(struct udp_socket *socket, int fd)
+{
+	socket->fd = fd;
 }
 
 void udp_socket_start(struct udp_socket *socket)

@@ -49,6 +49,9 @@ void udp_socket_hear_elsewhere(struct udp_socket *socket);
 /* From now on serves by RUNTIME. Not again before the worker has got the mail. Main thread. */
 void udp_socket_change(struct udp_socket *socket, struct runtime *runtime);
 
+/* FD is what its worker calls its socket (worker_give_fds), where that is not what main calls it. Before its start. */
+void udp_socket_name(struct udp_socket *socket, int fd);
+
 /* Starts serving. Main thread. */
 void udp_socket_start(struct udp_socket *socket);
 

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <event2/event.h>
+#include <event2/event_struct.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
@@ -13,9 +14,11 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "handover.h"
+#include "log.h"
 
 struct mailbox {
 	struct event *event;
@@ -32,7 +35,9 @@ struct worker {
 	struct mailbox *mailbox;
 	struct mail stop, *at_end;
 	uint64_t random;
-	int main_table; /* a pidfd, by which main's descriptors are reached; -1: the table is shared */
+	bool owns_descriptors;    /* wished for at first; once it runs: it has a table of its own */
+	struct handover handover; /* from main, to such a one */
+	struct event on_handover;
 	int start_error;
 	sem_t started;
 };
@@ -133,7 +138,7 @@ struct worker *worker_new(unsigned index)
 	if (worker == NULL)
 		return NULL;
 	worker->index = index;
-	worker->main_table = -1;
+	worker->handover = (struct handover){.giver = -1, .taker = -1};
 	sem_init(&worker->started, 0, 0);
 	worker->stop.run = on_stop;
 	worker->stop.argument = worker;
@@ -153,17 +158,6 @@ fail:
 
 /* --- descriptors --- */
 
-/* The names are younger than some C libraries. */
-static int open_main_table(void)
-{
-	return (int)syscall(SYS_pidfd_open, getpid(), 0);
-}
-
-static int take_from(int table, int fd)
-{
-	return (int)syscall(SYS_pidfd_getfd, table, fd, 0);
-}
-
 #if defined(__SANITIZE_THREAD__)
 #define BUILT_WITH_TSAN true
 #elif defined(__has_feature)
@@ -177,27 +171,18 @@ static int take_from(int table, int fd)
 
 static const char descriptors_folder[] = "/proc/thread-self/fd";
 
-bool worker_can_own_descriptors(void)
-{
-	if (BUILT_WITH_TSAN) /* it takes one number in two tables for one descriptor, and finds races on it */
-		return false;
-	int table = open_main_table();
-	int taken = table < 0 ? -1 : take_from(table, table);
-	bool can = taken >= 0 && access(descriptors_folder, R_OK) == 0;
-	if (taken >= 0)
-		close(taken);
-	if (table >= 0)
-		close(table);
-	return can;
-}
-
 void worker_own_descriptors(struct worker *worker)
 {
-	worker->main_table = open_main_table();
+	/* TSan takes one number in two tables for one descriptor, and finds races on it */
+	worker->owns_descriptors = !BUILT_WITH_TSAN;
 }
 
-/* Mail and events need eventfds and an epoll, whose links say that they have no name elsewhere. (Those of a pidfd do
- * not on every kernel: it is known by its number.) */
+bool worker_owns_descriptors(const struct worker *worker)
+{
+	return worker->owns_descriptors;
+}
+
+/* Mail and events need eventfds and an epoll, whose links say that they have no name elsewhere. */
 static bool is_needed(int folder, const char *name)
 {
 	static const char nameless[] = "anon_inode:";
@@ -214,7 +199,7 @@ static int close_copies(const struct worker *worker)
 		return errno;
 	for (const struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
 		int fd = atoi(entry->d_name); /* of "." and ".." 0, which stays */
-		if (fd <= STDERR_FILENO || fd == dirfd(folder) || fd == worker->main_table)
+		if (fd <= STDERR_FILENO || fd == dirfd(folder) || fd == worker->handover.taker)
 			continue;
 		if (!is_needed(dirfd(folder), entry->d_name))
 			close(fd);
@@ -223,25 +208,50 @@ static int close_copies(const struct worker *worker)
 	return 0;
 }
 
+static void on_handover(evutil_socket_t fd, short what, void *argument)
+{
+	(void)what, (void)argument;
+	handover_serve(fd);
+}
+
+/* Returns 0 or an errno. Where the kernel keeps the thread in main's table, or does not tell what is in it, it shares that. */
 static int leave_main_table(struct worker *worker)
 {
-	if (worker->main_table < 0)
+	if (!worker->owns_descriptors)
 		return 0;
-	if (unshare(CLONE_FILES) == 0)
-		return close_copies(worker);
-	close(worker->main_table); /* then it is shared, as with any thread */
-	worker->main_table = -1;
+	if (access(descriptors_folder, R_OK) < 0 || unshare(CLONE_FILES) < 0) {
+		log_info("worker %u shares one table of descriptors: %s", worker->index, strerror(errno));
+		worker->owns_descriptors = false;
+		return 0;
+	}
+	int error = close_copies(worker);
+	if (error != 0)
+		return error;
+	event_assign(&worker->on_handover, worker->base, worker->handover.taker, EV_READ | EV_PERSIST, on_handover,
+		     NULL);
+	return event_add(&worker->on_handover, NULL) == 0 ? 0 : ENOMEM;
+}
+
+int worker_give_fds(struct worker *worker, const int *fds, int *taken, size_t count, int patience_ms)
+{
+	if (worker->owns_descriptors)
+		return handover_give(&worker->handover, fds, taken, count, patience_ms);
+	memcpy(taken, fds, count * sizeof *fds);
 	return 0;
 }
 
-int worker_take_fd(const struct worker *worker, int fd)
+void worker_take_back_fds(struct worker *worker, const int *taken, size_t count, int patience_ms)
 {
-	return worker->main_table < 0 ? fd : take_from(worker->main_table, fd);
+	if (!worker->owns_descriptors)
+		return;
+	int error = handover_take_back(&worker->handover, taken, count, patience_ms);
+	if (error != 0)
+		log_error("worker %u does not give descriptors back: %s", worker->index, strerror(error));
 }
 
 void worker_drop_fd(const struct worker *worker, int fd)
 {
-	if (worker->main_table >= 0)
+	if (worker->owns_descriptors)
 		close(fd);
 }
 
@@ -262,10 +272,13 @@ static void *worker_run(void *argument)
 	event_base_dispatch(worker->base);
 	if (worker->at_end != NULL)
 		worker->at_end->run(worker->at_end->argument);
+	if (worker->owns_descriptors)
+		event_del(&worker->on_handover);
 	return NULL;
 }
 
-int worker_start(struct worker *worker)
+/* Returns 0 or an errno. */
+static int run_thread(struct worker *worker)
 {
 	sigset_t all, before;
 	char name[16];
@@ -274,13 +287,23 @@ int worker_start(struct worker *worker)
 	int error = pthread_create(&worker->thread, NULL, worker_run, worker);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	worker->running = error == 0;
-	if (error == 0) {
-		snprintf(name, sizeof name, "worker-%u", worker->index);
-		pthread_setname_np(worker->thread, name);
-		while (sem_wait(&worker->started) < 0) /* what main opens from here on is main's alone */
-			;
-		error = worker->start_error;
-	}
+	if (error != 0)
+		return error;
+	snprintf(name, sizeof name, "worker-%u", worker->index);
+	pthread_setname_np(worker->thread, name);
+	while (sem_wait(&worker->started) < 0) /* what main opens from here on is main's alone */
+		;
+	return worker->start_error;
+}
+
+int worker_start(struct worker *worker)
+{
+	int error = worker->owns_descriptors ? handover_open(&worker->handover) : 0;
+	if (error == 0)
+		error = run_thread(worker);
+	handover_close_taker(&worker->handover); /* the worker's copy is the one that counts */
+	if (error != 0 || !worker->owns_descriptors)
+		handover_close_giver(&worker->handover);
 	return error;
 }
 
@@ -291,6 +314,7 @@ void worker_stop(struct worker *worker)
 	worker_post(worker, &worker->stop);
 	pthread_join(worker->thread, NULL);
 	worker->running = false;
+	handover_close_giver(&worker->handover);
 }
 
 void worker_free(struct worker *worker)
@@ -300,8 +324,6 @@ void worker_free(struct worker *worker)
 	mailbox_free(worker->mailbox);
 	if (worker->base != NULL)
 		event_base_free(worker->base);
-	if (worker->main_table >= 0)
-		close(worker->main_table);
 	sem_destroy(&worker->started);
 	free(worker);
 }

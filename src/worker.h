@@ -33,21 +33,26 @@ struct worker;
 /* A worker whose thread does not run yet, so its base may be filled. NULL: errno says why. */
 struct worker *worker_new(unsigned index);
 
-/* Whether the kernel, and whatever filters system calls, let a thread have a table of descriptors of its own and take
- * from that of main: Linux 5.6 or later, with /proc. */
-bool worker_can_own_descriptors(void);
-
 /* Before worker_start: the thread gets a table of descriptors of its own, so that no worker pays for the locks and references
- * that the kernel needs where threads share one. It starts with the standard streams and
- * what its mail needs. */
+ * that the kernel needs where threads share one. It starts with the standard streams and what its mail needs. Without /proc, and where
+ * unshare(2) is refused, it shares the table all the same. */
 void worker_own_descriptors(struct worker *worker);
+
+/* After worker_start: whether it has got one. */
+bool worker_owns_descriptors(const struct worker *worker);
 
 /* Has MAIL run by the thread as its last, when its loop has ended: what it opened must be closed there. Before worker_start. */
 void worker_at_end(struct worker *worker, struct mail *mail);
 
-/* What the worker is to call FD of main, until worker_drop_fd, after which main may close FD. -1: errno says why. For the
- * worker's own thread. */
-int worker_take_fd(const struct worker *worker, int fd);
+/* TAKEN[i] is what the worker is to call FDS[i] of main, until it drops that, after which main may close FDS[i]. Waits until the worker has
+ * them, for PATIENCE_MS at most. Returns 0 or an errno: then it has none of them, or will have none once it has got that far. After
+ * worker_start, for the main thread. */
+int worker_give_fds(struct worker *worker, const int *fds, int *taken, size_t count, int patience_ms);
+
+/* What it was given is not needed, and nothing uses it yet: as worker_give_fds. */
+void worker_take_back_fds(struct worker *worker, const int *taken, size_t count, int patience_ms);
+
+/* The worker needs what it calls FD no more. For its own thread. */
 void worker_drop_fd(const struct worker *worker, int fd);
 
 /* Starts the thread, with every signal blocked. Returns 0 or an errno. */

@@ -1,12 +1,21 @@
 /* check_worker.c: mail is run once, in order, by the thread it was posted to, and none is lost. */
+#include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -135,94 +144,341 @@ START_TEST(a_stop_comes_after_the_mail_that_is_queued)
 }
 END_TEST
 
-/* A pipe whose writing end is taken over by the worker and closed by main. */
+/* --- descriptors --- */
+
+enum { PIPES = 600, PATIENCE_MS = PATIENCE_S * 1000, IMPATIENCE_MS = 100 };
+
+/* Pipes whose writing ends are given to the worker and closed by main. */
 struct handed {
-	int fds[2];
-	int taken;
-	ssize_t written;
+	int ends[PIPES], fds[PIPES], taken[PIPES];
+	unsigned count, written;
 	sem_t ran;
 };
 
-static void take(void *argument)
+/* They assert nothing: Check writes down each assertion, to a file that the worker has not. */
+static void write_each(void *argument)
 {
 	struct handed *handed = argument;
-	handed->taken = worker_take_fd(worker, handed->fds[1]);
+	for (unsigned i = 0; i < handed->count; i++)
+		handed->written += write(handed->taken[i], &i, sizeof i) == sizeof i;
 	sem_post(&handed->ran);
 }
 
-/* Asserts nothing: Check writes down each assertion, to a file that the worker has not. */
-static void write_and_drop(void *argument)
+static void drop_each(void *argument)
 {
 	struct handed *handed = argument;
-	handed->written = write(handed->taken, "x", 1);
-	worker_drop_fd(worker, handed->taken);
+	for (unsigned i = 0; i < handed->count; i++)
+		worker_drop_fd(worker, handed->taken[i]);
 	sem_post(&handed->ran);
 }
 
-static void handed_init(struct handed *handed)
+static void handed_init(struct handed *handed, unsigned count)
 {
-	*handed = (struct handed){.taken = -1};
-	ck_assert_int_eq(pipe(handed->fds), 0);
+	handed->count = count;
+	handed->written = 0;
 	sem_init(&handed->ran, 0, 0);
+	for (unsigned i = 0; i < count; i++) {
+		int pair[2];
+		ck_assert_int_eq(pipe(pair), 0);
+		handed->ends[i] = pair[0];
+		handed->fds[i] = pair[1];
+	}
 }
 
-static bool has_ended(int fd)
+static void close_mains(const struct handed *handed)
+{
+	for (unsigned i = 0; i < handed->count; i++)
+		close(handed->fds[i]);
+}
+
+static void close_ends(const struct handed *handed)
+{
+	for (unsigned i = 0; i < handed->count; i++)
+		close(handed->ends[i]);
+}
+
+/* Whether nobody holds the other end any more. */
+static bool has_ended(int fd, int patience_ms)
 {
 	struct pollfd ready = {.fd = fd, .events = POLLIN};
 	char byte;
-	return poll(&ready, 1, 0) == 1 && read(fd, &byte, 1) == 0;
+	return poll(&ready, 1, patience_ms) == 1 && read(fd, &byte, 1) == 0;
 }
 
-START_TEST(a_worker_with_a_table_of_its_own_keeps_what_it_took_until_it_drops_it)
+static unsigned count_ended(const struct handed *handed, int patience_ms)
 {
-	struct handed handed;
-	char byte;
-	struct mail taking = {.run = take, .argument = &handed}, writing = {.run = write_and_drop, .argument = &handed};
-	if (!worker_can_own_descriptors())
-		return; /* then there is nothing to promise: the table is shared */
+	unsigned ended = 0;
+	for (unsigned i = 0; i < handed->count; i++)
+		ended += has_ended(handed->ends[i], patience_ms);
+	return ended;
+}
+
+static int give(struct handed *handed, int patience_ms)
+{
+	return worker_give_fds(worker, handed->fds, handed->taken, handed->count, patience_ms);
+}
+
+static void run(void (*function)(void *), struct handed *handed)
+{
+	struct mail mail = {.run = function, .argument = handed};
+	worker_post(worker, &mail);
+	await(&handed->ran);
+}
+
+/* A worker with a table of its own, where that is possible; else there is nothing to promise, since the table is shared. */
+static bool start_own(void)
+{
 	worker_own_descriptors(worker);
 	ck_assert_int_eq(worker_start(worker), 0);
-	handed_init(&handed); /* younger than the worker's table */
-	worker_post(worker, &taking);
-	await(&handed.ran);
-	ck_assert_int_ge(handed.taken, 0);
-	close(handed.fds[1]);
-	ck_assert(!has_ended(handed.fds[0]));
-	worker_post(worker, &writing);
-	await(&handed.ran);
-	ck_assert_int_eq(handed.written, 1);
-	ck_assert_int_eq(read(handed.fds[0], &byte, 1), 1);
-	ck_assert_msg(has_ended(handed.fds[0]), "somebody holds it still");
-	close(handed.fds[0]);
+	return worker_owns_descriptors(worker);
+}
+
+/* Each unsigned that was written to a pipe is the pipe's number. */
+static void each_says_its_number(const struct handed *handed)
+{
+	for (unsigned i = 0; i < handed->count; i++) {
+		unsigned said;
+		ck_assert_int_eq(read(handed->ends[i], &said, sizeof said), sizeof said);
+		ck_assert_uint_eq(said, i);
+	}
+}
+
+START_TEST(a_worker_with_a_table_of_its_own_keeps_what_it_was_given_until_it_drops_it)
+{
+	static struct handed handed;
+	if (!start_own())
+		return;
+	handed_init(&handed, PIPES); /* more than one message of the kernel can carry */
+	ck_assert_int_eq(give(&handed, PATIENCE_MS), 0);
+	close_mains(&handed);
+	ck_assert_uint_eq(count_ended(&handed, 0), 0);
+	run(write_each, &handed);
+	ck_assert_uint_eq(handed.written, PIPES);
+	each_says_its_number(&handed);
+	run(drop_each, &handed);
+	ck_assert_uint_eq(count_ended(&handed, 0), PIPES);
+	close_ends(&handed);
+}
+END_TEST
+
+START_TEST(a_worker_gives_back_what_is_not_needed)
+{
+	static struct handed handed;
+	if (!start_own())
+		return;
+	handed_init(&handed, PIPES);
+	ck_assert_int_eq(give(&handed, PATIENCE_MS), 0);
+	worker_take_back_fds(worker, handed.taken, PIPES, PATIENCE_MS);
+	close_mains(&handed);
+	ck_assert_uint_eq(count_ended(&handed, 0), PIPES);
+	close_ends(&handed);
+}
+END_TEST
+
+static void limit_descriptors(rlim_t count, struct rlimit *before)
+{
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, before), 0);
+	struct rlimit limit = {.rlim_cur = count, .rlim_max = before->rlim_max};
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+START_TEST(a_worker_without_room_for_all_takes_none_and_takes_all_when_there_is)
+{
+	static struct handed handed;
+	struct rlimit before;
+	if (!start_own())
+		return;
+	handed_init(&handed, PIPES);
+	limit_descriptors(PIPES - 20, &before); /* two batches have room, the third has not */
+	ck_assert_int_eq(give(&handed, PATIENCE_MS), EMFILE);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+	ck_assert_int_eq(give(&handed, PATIENCE_MS), 0);
+	close_mains(&handed);
+	ck_assert_uint_eq(count_ended(&handed, 0), 0);
+	run(drop_each, &handed);
+	ck_assert_uint_eq(count_ended(&handed, 0), PIPES);
+	close_ends(&handed);
+}
+END_TEST
+
+/* A worker that is busy until it is let go. */
+struct busy {
+	struct mail mail;
+	sem_t begun, over;
+};
+
+static void be_busy(void *argument)
+{
+	struct busy *busy = argument;
+	sem_post(&busy->begun);
+	while (sem_wait(&busy->over) < 0)
+		;
+}
+
+static void busy_begin(struct busy *busy)
+{
+	*busy = (struct busy){.mail = {.run = be_busy, .argument = busy}};
+	sem_init(&busy->begun, 0, 0);
+	sem_init(&busy->over, 0, 0);
+	worker_post(worker, &busy->mail);
+	await(&busy->begun);
+}
+
+START_TEST(a_worker_that_does_not_answer_is_not_waited_for_and_keeps_nothing_of_it)
+{
+	static struct handed late, handed;
+	struct busy busy;
+	if (!start_own())
+		return;
+	handed_init(&late, PIPES);
+	busy_begin(&busy);
+	ck_assert_int_eq(give(&late, IMPATIENCE_MS), ETIMEDOUT);
+	ck_assert_int_eq(give(&late, IMPATIENCE_MS), ETIMEDOUT); /* it still has the first to answer */
+	sem_post(&busy.over);
+	handed_init(&handed, 1);
+	ck_assert_int_eq(give(&handed, PATIENCE_MS), 0);
+	close_mains(&late);
+	ck_assert_uint_eq(count_ended(&late, PATIENCE_MS), PIPES);
+	close_mains(&handed);
+	run(write_each, &handed);
+	each_says_its_number(&handed);
+	close_ends(&late);
+	close_ends(&handed);
+}
+END_TEST
+
+START_TEST(a_worker_that_has_ended_takes_nothing)
+{
+	static struct handed handed;
+	if (!start_own())
+		return;
+	worker_stop(worker);
+	handed_init(&handed, 1);
+	ck_assert_int_ne(give(&handed, PATIENCE_MS), 0);
+	close_mains(&handed);
+	ck_assert(has_ended(handed.ends[0], PATIENCE_MS));
+	close_ends(&handed);
+}
+END_TEST
+
+/* In flight, for as long as PAIR is open: COUNT descriptors. */
+static void send_off(const int pair[2], unsigned count)
+{
+	union {
+		struct cmsghdr header;
+		char bytes[CMSG_SPACE(100 * sizeof(int))];
+	} ancillary = {.header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+	char byte = 0;
+	struct iovec part = {.iov_base = &byte, .iov_len = 1};
+	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = ancillary.bytes};
+	int *fds = (int *)CMSG_DATA(&ancillary.header);
+
+	ancillary.header.cmsg_len = CMSG_LEN(count * sizeof *fds);
+	message.msg_controllen = CMSG_SPACE(count * sizeof *fds);
+	for (unsigned i = 0; i < count; i++)
+		fds[i] = STDERR_FILENO;
+	ck_assert_int_eq(sendmsg(pair[0], &message, 0), 1);
+}
+
+START_TEST(what_the_kernel_does_not_pass_on_is_told)
+{
+	static struct handed handed;
+	struct rlimit before;
+	int pair[2];
+	if (geteuid() == 0) /* it may do more */
+		ck_assert_int_eq(setresuid(64999, 64999, 64999), 0);
+	if (!start_own())
+		return;
+	handed_init(&handed, 10);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	send_off(pair, 100);
+	limit_descriptors(99, &before);
+	ck_assert_int_eq(give(&handed, PATIENCE_MS), ETOOMANYREFS);
+	close(pair[0]);
+	close(pair[1]);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+	ck_assert_int_eq(give(&handed, PATIENCE_MS), 0);
+	close_mains(&handed);
+	ck_assert_uint_eq(count_ended(&handed, 0), 0);
+	close_ends(&handed);
 }
 END_TEST
 
 START_TEST(a_worker_with_a_table_of_its_own_does_not_keep_mains_sockets_open)
 {
-	struct handed handed;
-	handed_init(&handed);
-	if (worker_can_own_descriptors())
-		worker_own_descriptors(worker);
-	ck_assert_int_eq(worker_start(worker), 0);
-	close(handed.fds[1]);
-	ck_assert(has_ended(handed.fds[0]));
-	close(handed.fds[0]);
+	static struct handed handed;
+	handed_init(&handed, 1);
+	start_own(); /* closed is closed where it is shared, too */
+	close_mains(&handed);
+	ck_assert_uint_eq(count_ended(&handed, 0), 1);
+	close_ends(&handed);
 }
 END_TEST
 
-START_TEST(a_worker_that_shares_the_table_takes_a_descriptor_as_it_is)
+/* False: the kernel has no filters. */
+static bool refuse_unshare(void)
 {
-	struct handed handed;
-	struct mail taking = {.run = take, .argument = &handed};
-	ck_assert_int_eq(worker_start(worker), 0);
-	handed_init(&handed);
-	worker_post(worker, &taking);
-	await(&handed.ran);
-	ck_assert_int_eq(handed.taken, handed.fds[1]);
-	close(handed.fds[0]);
-	close(handed.fds[1]);
+	struct sock_filter lines[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unshare, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const struct sock_fprog program = {.len = sizeof lines / sizeof *lines, .filter = lines};
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+START_TEST(a_worker_that_is_refused_a_table_of_its_own_shares_mains)
+{
+	static struct handed handed;
+	if (!refuse_unshare())
+		return;
+	ck_assert(!start_own());
+	handed_init(&handed, 2);
+	ck_assert_int_eq(give(&handed, PATIENCE_MS), 0);
+	ck_assert_mem_eq(handed.taken, handed.fds, 2 * sizeof(int));
+	run(write_each, &handed);
+	each_says_its_number(&handed);
+	close_mains(&handed);
+	ck_assert_uint_eq(count_ended(&handed, 0), 2);
+	close_ends(&handed);
 }
 END_TEST
+
+START_TEST(a_worker_that_shares_the_table_calls_a_descriptor_what_main_calls_it)
+{
+	static struct handed handed;
+	ck_assert_int_eq(worker_start(worker), 0);
+	handed_init(&handed, 2);
+	ck_assert_int_eq(give(&handed, PATIENCE_MS), 0);
+	ck_assert_mem_eq(handed.taken, handed.fds, 2 * sizeof(int));
+	worker_take_back_fds(worker, handed.taken, 2, PATIENCE_MS);
+	run(drop_each, &handed);
+	ck_assert_int_eq(fcntl(handed.fds[0], F_GETFD), 0);
+	close_mains(&handed);
+	close_ends(&handed);
+}
+END_TEST
+
+START_TEST(a_worker_with_a_table_of_its_own_can_be_started_again)
+{
+	static struct handed handed;
+	for (int i = 0; i < 3; i++) {
+		if (!start_own())
+			return;
+		handed_init(&handed, 2);
+		ck_assert_int_eq(give(&handed, PATIENCE_MS), 0);
+		close_mains(&handed);
+		run(write_each, &handed);
+		each_says_its_number(&handed);
+		worker_stop(worker);
+		ck_assert_uint_eq(count_ended(&handed, PATIENCE_MS), 2);
+		close_ends(&handed);
+	}
+}
+END_TEST
+
+/* --- the end --- */
 
 START_TEST(the_last_mail_runs_on_the_thread_when_its_loop_has_ended)
 {
@@ -498,12 +754,24 @@ static Suite *suite(void)
 	tcase_add_test(mail, two_loops_answer_each_other_without_a_loss);
 	suite_add_tcase(suite, mail);
 
+	TCase *descriptors = tcase_create("descriptors");
+	tcase_add_checked_fixture(descriptors, setup, teardown);
+	tcase_set_timeout(descriptors, 120);
+	tcase_add_test(descriptors, a_worker_with_a_table_of_its_own_keeps_what_it_was_given_until_it_drops_it);
+	tcase_add_test(descriptors, a_worker_with_a_table_of_its_own_does_not_keep_mains_sockets_open);
+	tcase_add_test(descriptors, a_worker_with_a_table_of_its_own_can_be_started_again);
+	tcase_add_test(descriptors, a_worker_gives_back_what_is_not_needed);
+	tcase_add_test(descriptors, a_worker_without_room_for_all_takes_none_and_takes_all_when_there_is);
+	tcase_add_test(descriptors, a_worker_that_does_not_answer_is_not_waited_for_and_keeps_nothing_of_it);
+	tcase_add_test(descriptors, a_worker_that_has_ended_takes_nothing);
+	tcase_add_test(descriptors, what_the_kernel_does_not_pass_on_is_told);
+	tcase_add_test(descriptors, a_worker_that_is_refused_a_table_of_its_own_shares_mains);
+	tcase_add_test(descriptors, a_worker_that_shares_the_table_calls_a_descriptor_what_main_calls_it);
+	suite_add_tcase(suite, descriptors);
+
 	TCase *thread = tcase_create("thread");
 	tcase_add_checked_fixture(thread, setup, teardown);
 	tcase_set_timeout(thread, 60);
-	tcase_add_test(thread, a_worker_with_a_table_of_its_own_keeps_what_it_took_until_it_drops_it);
-	tcase_add_test(thread, a_worker_with_a_table_of_its_own_does_not_keep_mains_sockets_open);
-	tcase_add_test(thread, a_worker_that_shares_the_table_takes_a_descriptor_as_it_is);
 	tcase_add_test(thread, the_last_mail_runs_on_the_thread_when_its_loop_has_ended);
 	tcase_add_test(thread, a_worker_that_never_ran_can_be_stopped_and_freed);
 	tcase_add_test(thread, a_stopped_worker_can_be_started_again);

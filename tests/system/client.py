@@ -97,6 +97,22 @@ def pss_kib(pid):
     raise AssertionError("no Pss in smaps_rollup")
 
 
+def limit_that_leaves(count, pid):
+    """The RLIMIT_NOFILE that leaves a worker of process PID COUNT descriptors more than it has, and none fewer."""
+    workers = [task for task in os.listdir(f"/proc/{pid}/task") if int(task) != pid]
+    return max(free_below(count, f"/proc/{pid}/task/{task}/fd") for task in workers)
+
+
+def free_below(count, table):
+    """The number below which COUNT descriptors are free in TABLE."""
+    used = set(map(int, os.listdir(table)))
+    limit = 0
+    while count > 0:
+        count -= limit not in used
+        limit += 1
+    return limit
+
+
 def run(*commands):
     """Calls the one of COMMANDS, functions, that the first argument names, with the other arguments as text."""
     table = {command.__name__: command for command in commands}

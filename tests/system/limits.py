@@ -158,29 +158,13 @@ def lifetime(host, port, age):
     assert seconds > float(age) * 0.9, f"closed after {seconds:.2f} s"
 
 
-def limit_that_leaves(count, pid):
-    """The RLIMIT_NOFILE that leaves a worker of process PID COUNT descriptors more than it has, and none fewer."""
-    workers = [task for task in os.listdir(f"/proc/{pid}/task") if int(task) != pid]
-    return max(free_below(count, f"/proc/{pid}/task/{task}/fd") for task in workers)
-
-
-def free_below(count, table):
-    """The number below which COUNT descriptors are free in TABLE."""
-    used = set(map(int, os.listdir(table)))
-    limit = 0
-    while count > 0:
-        count -= limit not in used
-        limit += 1
-    return limit
-
-
 def descriptors(pid, host, port):
     """Out of descriptors, the daemon serves those it has, waits without a spin, and serves the rest when it can."""
     pid = int(pid)
     first = Crowd(1, (host, port))
     first.await_served(1)
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit_that_leaves(3, pid), before[1]))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (client.limit_that_leaves(3, pid), before[1]))
     crowd = Crowd(60, (host, port))  # enough for each worker to have many that wait
     crowd.look(0.5)
     assert crowd.served and crowd.waiting, f"{len(crowd.served)} of 60 clients served"

@@ -495,3 +495,14 @@ nobody_reads() {
 	reload < <(echo_with)
 	[[ $(groups) == 0 ]]
 }
+
+@test "reload: sockets that a worker has no room for fail it, and change nothing; when there is room it works" {
+	start_pair '[defaults]' 'max_connections_per_source = unlimited'
+	local port
+	port=$(free_port)
+	{
+		cat "$CONF"
+		printf '%s\n' '[more-echo]' 'type = echo' 'address = 127.0.0.1' "port = $port"
+	} >next
+	reloading has_no_room next 127.0.0.1 "$(port_of echo tcp)" "$port"
+}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import threading
@@ -22,6 +23,9 @@ class Daemon:
         with open(self.log, "rb") as log:
             return len(RESULT.findall(log.read()))
 
+    def last_result(self):
+        return RESULT.findall(read(self.log))[-1][1]
+
     def write(self, text):
         with open(self.conf + ".new", "wb") as conf:
             conf.write(text)
@@ -39,7 +43,6 @@ class Daemon:
     def descriptors(self):
         """Of all threads, each of which can have a table of its own."""
         return sum(len(os.listdir(f"/proc/{self.pid}/task/{task}/fd")) for task in os.listdir(f"/proc/{self.pid}/task"))
-
 
     def settled_descriptors(self):
         """The same, once every worker has what it needs: a reload ends when they have."""
@@ -338,4 +341,29 @@ def refuses_port(pid, log, host, port, source):
     assert client.silent(forged)
 
 
-client.run(keeps, refuses_port, leaks, removed, queued, bad_files, storm, waits, drains, drains_queue, comes_back, resets_nobody_beside, times_in_a_stop)
+def has_no_room(pid, conf, log, text, host, port, new_port):
+    """A reload to TEXT, a file, fails while clients have a worker's last descriptors, and leaves nothing behind."""
+    daemon = Daemon(pid, conf, log)
+    count, served = daemon.settled_descriptors(), 150
+    crowd = [client.tcp(host, port) for _ in range(served)]
+    assert all(client.echoes(peer, b"hello") for peer in crowd)
+    before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (client.limit_that_leaves(1, pid), before[1]))
+    for _ in range(3):
+        daemon.reload(read(text))
+        assert daemon.last_result() == b"reload failed", "there was room"
+        assert daemon.descriptors() == count + served, f"{daemon.descriptors()} descriptors, not {count + served}"
+    assert re.search(rb"reload failed.*(worker \d cannot take its sockets over|cannot listen on .*): Too many open files", read(log)), "no reason"
+    assert all(client.echoes(peer, b"still served") for peer in crowd)
+    for peer in crowd:
+        peer.close()
+    client.wait_until(lambda: daemon.descriptors() == count, "the end of the connections")
+    daemon.reload(read(text))
+    assert daemon.last_result() == b"reloaded: ", "there was no room"
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
+    for _ in range(16):  # whichever worker the kernel deals them to
+        assert client.echoes(client.tcp(host, new_port), b"hello")
+        assert client.ask(client.udp(host, new_port), b"hello") == b"hello"
+
+
+client.run(keeps, has_no_room, refuses_port, leaks, removed, queued, bad_files, storm, waits, drains, drains_queue, comes_back, resets_nobody_beside, times_in_a_stop)

@@ -272,9 +272,10 @@ listening()
 	done | LC_ALL=C sort
 }
 
+# What is in the table of the service's main thread, or of that below the folder of its process.
 descriptors()
 {
-	inside bash -s "$(main_pid)" <"$BATS_TEST_DIRNAME/descriptors"
+	inside bash -s "$(main_pid)${1:+/$1}" <"$BATS_TEST_DIRNAME/descriptors"
 }
 
 @test "systemd: its descriptors are those of its endpoints and loops, and no other" {
@@ -284,7 +285,27 @@ descriptors()
 	[[ $(grep -E '^(tcp|udp) ' <<<"$found") == "$(listening "$(workers)")" ]] || fail "$found"
 	[[ $(grep -vE '^(tcp|udp) ' <<<"$found" | uniq) == $'/dev/null\nanon_inode:[eventfd]\nanon_inode:[eventpoll]\npipe\nunix' ]] ||
 		fail "$found"
-	[[ $(grep -c '^unix$' <<<"$found") -le 3 ]] || fail "$found" # standard output and error, and the journal's
+	# standard output and error, the journal's, and one to each worker
+	[[ $(grep -c '^unix$' <<<"$found") -le $((3 + $(workers))) ]] || fail "$found"
+}
+
+# The tasks of the workers.
+worker_tasks()
+{
+	inside sh -c 'grep -lx "worker-.*" /proc/$1/task/*/comm | cut -d / -f 5' sh "$(main_pid)"
+}
+
+@test "systemd: each worker has a table of descriptors of its own, with one socket of each endpoint" {
+	configure '/^\[daemon\]/ a workers = 2'
+	inside systemctl start smallservd.service
+	local tasks task found
+	mapfile -t tasks < <(worker_tasks)
+	[[ ${#tasks[@]} == 2 ]]
+	for task in "${tasks[@]}"; do
+		found=$(descriptors "task/$task")
+		[[ $(grep -E '^(tcp|udp) ' <<<"$found") == "$(listening 1)" ]] || fail "$found"
+	done
+	serves
 }
 
 @test "systemd: exposed by 1.3 at most, while it binds ports 7 and 13 itself" {

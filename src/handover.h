@@ -1,0 +1,32 @@
+/* handover.h: descriptors that one thread gives to another, which has a table of its own for them. */
+#ifndef SMALLSERVD_HANDOVER_H
+#define SMALLSERVD_HANDOVER_H
+
+#include <stddef.h>
+
+/* A pair of sockets: what one end asks for the other does, and answers. */
+struct handover {
+	int giver, taker;
+	unsigned owed; /* answers that the giver waits for; its alone */
+};
+
+/* Makes the pair. Returns 0 or an errno. */
+int handover_open(struct handover *handover);
+
+/* Each closes an end, in the caller's table. */
+void handover_close_giver(struct handover *handover);
+void handover_close_taker(struct handover *handover);
+
+/* TAKEN[i] is what the taker is to call FDS[i] until it closes that; the giver may close FDS[i] meanwhile or not. Waits for the
+ * taker, PATIENCE_MS at most for each batch. Returns 0 or an errno: then the taker has nothing of it, or will have nothing once it has got
+ * that far. For the giver. */
+int handover_give(struct handover *handover, const int *fds, int *taken, size_t count, int patience_ms);
+
+/* Has the taker close what it calls TAKEN, and waits for that as handover_give. Returns 0 or an errno; ETIMEDOUT: it will be done once the
+ * taker has got that far. For the giver. */
+int handover_take_back(struct handover *handover, const int *taken, size_t count, int patience_ms);
+
+/* Does what the giver asks for, once TAKER is readable. For the taker. */
+void handover_serve(int taker);
+
+#endif
