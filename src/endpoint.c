@@ -320,7 +320,14 @@ static bool set_service(struct endpoint *endpoint, const char *name)
 	return true;
 }
 
-struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned count, uid_t owner,
+/* TEXT is its address. */
+static void tell_of_opening(const struct log_context *context, const char *text, int error, struct problems *problems)
+{
+	problems_add(problems, context, "%s: cannot listen on %s %s: %s", context->service, context->transport, text,
+		     strerror(error));
+}
+
+struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned count, uid_t owner, bool listen,
 			       struct endpoint_ports *ports, struct problems *problems)
 {
 	static const struct socket_request nothing;
@@ -337,6 +344,7 @@ struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned co
 	endpoint->transport = wanted->transport;
 	endpoint->wanted = request.address;
 	request.overlaps = endpoint_ports_overlap(ports, wanted);
+	request.listens_later = !listen && request.type == SOCK_STREAM;
 	socket_address_print(&request.address, text);
 	int error = known ? socket_open_group(&request, endpoint->fds, count) : ENODEV;
 	if (error != 0 && is_missing_family(wanted, error)) {
@@ -345,8 +353,7 @@ struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned co
 		goto fail;
 	}
 	if (error != 0) {
-		problems_add(problems, &context, "%s: cannot listen on %s %s: %s", context.service, context.transport,
-			     text, strerror(error));
+		tell_of_opening(&context, text, error, problems);
 		goto fail;
 	}
 	endpoint->address = request.address;
@@ -363,6 +370,22 @@ fail:
 		endpoint->fds[i] = -1; /* socket_open_group left none open */
 	endpoint_free(endpoint);
 	return NULL;
+}
+
+bool endpoint_listen(struct endpoint *endpoint, const struct config_endpoint *wanted, struct problems *problems)
+{
+	struct log_context context = endpoint_context(wanted);
+	char text[SOCKET_TEXT_SIZE];
+
+	if (!endpoint->options.listens_later)
+		return true;
+	int error = socket_listen(endpoint->fds, endpoint->count, endpoint->options.backlog);
+	endpoint->options.listens_later = error != 0;
+	if (error == 0)
+		return true;
+	socket_address_print(&endpoint->address, text);
+	tell_of_opening(&context, text, error, problems);
+	return false;
 }
 
 /* Whoever joins a group must be of its owner. */

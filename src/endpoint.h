@@ -86,10 +86,13 @@ bool endpoint_ports_overlap(const struct endpoint_ports *ports, const struct con
 enum { ENDPOINT_TURNS = 3 };
 unsigned endpoint_turn(const struct config_endpoint *wanted);
 
-/* Opens COUNT sockets for WANTED that belong to OWNER ((uid_t)-1: as they are), and adds them to PORTS. NULL: PROBLEMS has been told;
- * or, with no problem, this host lacks the family and WANTED is only the half of a `*`. */
-struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned count, uid_t owner,
+/* Opens COUNT sockets for WANTED that belong to OWNER ((uid_t)-1: as they are), and adds them to PORTS. Streams LISTEN, or wait for
+ * endpoint_listen. NULL: PROBLEMS has been told; or, with no problem, this host lacks the family and WANTED is only the half of a `*`. */
+struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned count, uid_t owner, bool listen,
 			       struct endpoint_ports *ports, struct problems *problems);
+
+/* Has those listen that were opened to do so later; others do already. False: PROBLEMS has been told. */
+bool endpoint_listen(struct endpoint *endpoint, const struct config_endpoint *wanted, struct problems *problems);
 
 /* Opens further sockets for ENDPOINT, which nobody serves yet, up to COUNT, so that each worker has one; they belong to OWNER, as do the
  * others then. Returns it, elsewhere in memory; NULL: PROBLEMS has been told, and it is closed. */

@@ -430,47 +430,58 @@ static bool place_taken(struct change *change, struct problems *problems)
 	return problems->count == problems_before;
 }
 
-static struct endpoint_ports *list_ports(const struct serving *serving)
+/* Of all that is open, in this process or in the one before it: of what was taken from POOL, and of what nobody has taken. */
+static struct endpoint_ports *list_ports(const struct change *change, struct endpoint_pool *pool)
 {
 	struct endpoint_ports *ports = endpoint_ports_new();
-	for (size_t i = 0; ports != NULL && i < serving->place_count; i++)
-		endpoint_ports_add(ports, serving->places[i]->endpoint, false);
+	const struct serving *serving = change->serving;
+	const struct endpoint *endpoint;
+
+	for (size_t i = 0; ports != NULL && i < change->entry_count; i++)
+		if (change->entries[i].place != NULL)
+			endpoint_ports_add(ports, change->entries[i].place->endpoint, false);
+	for (size_t i = 0; ports != NULL && (endpoint = endpoint_pool_next(pool, &i)) != NULL;)
+		endpoint_ports_add(ports, endpoint, false);
 	for (const struct place *place = serving->leaving; ports != NULL && place != NULL; place = place->next)
 		endpoint_ports_add(ports, place->endpoint, true);
 	return ports;
 }
 
-/* Opens what nobody has, of those that OVERLAP what is open BEFORE, or of the others. */
-static void open_some(struct change *change, size_t count, const struct endpoint_ports *before, bool overlap,
+/* Opens what nobody has, of TRANSPORTS, of those that OVERLAP what is open BEFORE, or of the others. */
+static void open_some(struct change *change, unsigned transports, const struct endpoint_ports *before, bool overlap,
 		      struct endpoint_ports *ports, struct problems *problems)
 {
 	const struct serving_rooms *rooms = &change->serving->rooms;
 	for (unsigned turn = 0; turn < ENDPOINT_TURNS; turn++)
-		for (size_t i = 0; i < count; i++) {
+		for (size_t i = 0; i < change->entry_count; i++) {
 			struct entry *entry = &change->entries[i];
 			if (entry->place != NULL || entry->covered || endpoint_turn(entry->wanted) != turn ||
+			    (entry->wanted->transport & transports) == 0 ||
 			    endpoint_ports_overlap(before, entry->wanted) != overlap)
 				continue;
-			struct endpoint *endpoint =
-				endpoint_open(entry->wanted, rooms->worker_count, rooms->owner, ports, problems);
+			struct endpoint *endpoint = endpoint_open(entry->wanted, rooms->worker_count, rooms->owner,
+								  !overlap, ports, problems);
 			if (endpoint != NULL)
 				add_place(change, entry, endpoint, problems);
 		}
 }
 
-/* Every endpoint that cannot be had is told of, not the first alone. What overlaps sockets in service is opened last: from then on it
- * takes clients from them. */
-static bool open_rest(struct change *change, const struct config *config, struct problems *problems)
+/* Every endpoint that cannot be had is told of, not the first alone. What overlaps sockets in service takes clients from them: streams
+ * from the moment that they listen, which is put off; datagrams at once, so they come last. */
+static bool open_rest(struct change *change, const struct config *config, struct endpoint_pool *pool,
+		      struct problems *problems)
 {
-	struct endpoint_ports *before = list_ports(change->serving), *ports = list_ports(change->serving);
+	struct endpoint_ports *before = list_ports(change, pool), *ports = list_ports(change, pool);
 	unsigned problems_before = problems->count;
 
 	if (before == NULL || ports == NULL)
 		problems_add(problems, NULL, "%s: out of memory", config->file);
 	else
-		open_some(change, config->endpoint_count, before, false, ports, problems);
+		open_some(change, TRANSPORT_BOTH, before, false, ports, problems);
 	if (problems->count == problems_before)
-		open_some(change, config->endpoint_count, before, true, ports, problems);
+		open_some(change, TRANSPORT_TCP, before, true, ports, problems);
+	if (problems->count == problems_before)
+		open_some(change, TRANSPORT_UDP, before, true, ports, problems);
 	free(before);
 	free(ports);
 	return problems->count == problems_before;
@@ -532,7 +543,7 @@ static bool prepare(struct change *change, struct config *config, struct endpoin
 	if (!place_taken(change, problems) || !limit_connections(change, config, sockets, problems))
 		return false;
 	change->generation = generation_new(config, change->serving->store, change->maximum, problems);
-	if (change->generation == NULL || !open_rest(change, config, problems) ||
+	if (change->generation == NULL || !open_rest(change, config, pool, problems) ||
 	    !join_groups(change, config, problems))
 		return false;
 	change->generation->owner = change->serving;
@@ -622,6 +633,17 @@ static void take_back_all(const struct change *change)
 					     HAND_OVER_MS);
 }
 
+/* The last that can fail: who has connected here is reset if the switch does not come. */
+static bool listen_all(const struct change *change, struct problems *problems)
+{
+	for (size_t i = 0; i < change->entry_count; i++) {
+		const struct entry *entry = &change->entries[i];
+		if (entry->fresh && !endpoint_listen(entry->place->endpoint, entry->wanted, problems))
+			return false;
+	}
+	return true;
+}
+
 bool serving_hand_over(struct change *change, struct problems *problems)
 {
 	const struct serving_rooms *rooms = &change->serving->rooms;
@@ -640,7 +662,7 @@ bool serving_hand_over(struct change *change, struct problems *problems)
 			return false;
 		}
 	}
-	return true;
+	return listen_all(change, problems);
 }
 
 /* --- giving up --- */

@@ -278,7 +278,7 @@ static bool take_port(int fd, struct socket_request *request)
 {
 	if (bind(fd, &request->address.any, request->address.length) < 0)
 		return false;
-	if (request->type == SOCK_STREAM && listen(fd, request->backlog) < 0)
+	if (request->type == SOCK_STREAM && !request->listens_later && listen(fd, request->backlog) < 0)
 		return false;
 	return getsockname(fd, &request->address.any, &request->address.length) == 0;
 }
@@ -328,6 +328,14 @@ int socket_open_group(struct socket_request *request, int *fds, unsigned count)
 			close(fds[i]);
 		return error;
 	}
+	return 0;
+}
+
+int socket_listen(const int *fds, unsigned count, int backlog)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (listen(fds[i], backlog) < 0)
+			return errno;
 	return 0;
 }
 

@@ -54,6 +54,7 @@ struct socket_request {
 	int type;              /* SOCK_STREAM or SOCK_DGRAM */
 	const char *interface; /* NULL: any */
 	bool free_bind;        /* IP_FREEBIND */
+	bool listens_later;    /* SOCK_STREAM: is bound, and nobody reaches it before socket_listen */
 	bool overlaps;         /* a socket of ours has a wildcard or specific address on the same port */
 	bool shared;           /* SO_REUSEADDR on UDP: other members of multicast groups may have the port too */
 	int dscp;              /* 0 to 63; -1: the kernel's */
@@ -71,6 +72,9 @@ struct socket_request {
  * rest join it by SO_REUSEPORT. Port 0: the kernel picks, and REQUEST's address has the port after. Returns 0, or an
  * errno with no socket left open. */
 int socket_open_group(struct socket_request *request, int *fds, unsigned count);
+
+/* Has COUNT streams listen that were opened to do so later. Returns 0 or an errno. */
+int socket_listen(const int *fds, unsigned count, int backlog);
 
 /* What a descriptor that somebody else has opened turns out to be. */
 struct socket_kind {

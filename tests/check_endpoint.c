@@ -207,7 +207,7 @@ END_TEST
 static struct endpoint *open_one(const char *ini)
 {
 	struct endpoint_ports *ports = endpoint_ports_new();
-	struct endpoint *endpoint = endpoint_open(want(ini), 2, (uid_t)-1, ports, &problems);
+	struct endpoint *endpoint = endpoint_open(want(ini), 2, (uid_t)-1, true, ports, &problems);
 	free(ports);
 	return endpoint;
 }

@@ -226,6 +226,35 @@ START_TEST(overlapping_sockets_of_ours_bind_when_they_are_told_to)
 }
 END_TEST
 
+/* Whether a client gets a connection to PORT of 127.0.0.1. */
+static bool connects(uint16_t port)
+{
+	struct socket_address to = net_address("127.0.0.1", port);
+	int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool connected = connect(client, &to.any, to.length) == 0;
+	if (!connected)
+		ck_assert_int_eq(errno, ECONNREFUSED);
+	close(client);
+	return connected;
+}
+
+START_TEST(a_group_that_listens_later_has_its_port_and_nobody_gets_in_before)
+{
+	struct group group, other;
+	struct socket_request request = net_request(SOCK_STREAM, "127.0.0.1", 0);
+	request.listens_later = true;
+	request.backlog = 16;
+	group_open(&group, request, GROUP);
+	ck_assert(!connects(group_port(&group)));
+	ck_assert_int_eq(socket_listen(group.fds, GROUP, request.backlog), 0);
+	ck_assert(connects(group_port(&group)));
+	ck_assert_int_eq(group_try(&other, net_request(SOCK_STREAM, "127.0.0.1", group_port(&group)), 1), EADDRINUSE);
+	group_close(&group);
+	int none = -1;
+	ck_assert_int_eq(socket_listen(&none, 1, 16), EBADF);
+}
+END_TEST
+
 START_TEST(ipv6_wildcard_leaves_the_port_to_ipv4)
 {
 	struct group v4, v6;
@@ -827,6 +856,7 @@ static Suite *suite(void)
 	tcase_add_test(ports, a_tcp_port_goes_to_one_of_two_daemons_that_start_at_once);
 	tcase_add_test(ports, a_port_is_ours_again_while_old_connections_linger);
 	tcase_add_test(ports, overlapping_sockets_of_ours_bind_when_they_are_told_to);
+	tcase_add_test(ports, a_group_that_listens_later_has_its_port_and_nobody_gets_in_before);
 	tcase_add_test(ports, ipv6_wildcard_leaves_the_port_to_ipv4);
 	tcase_add_test(ports, a_specific_address_beats_the_wildcard);
 	tcase_add_test(ports, every_socket_of_a_group_gets_clients);

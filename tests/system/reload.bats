@@ -356,6 +356,24 @@ nobody_reads() {
 	reloading resets_nobody_beside 127.0.0.1 "$port" both address both wildcard address wildcard
 }
 
+@test "reload: an address that was bound under its wildcard for a reload that fails takes no client from it" {
+	local port late=()
+	port=$(free_port)
+	write_config late <<-END
+		[daemon]
+		workers = 2
+		[echo]
+		address = 0.0.0.0, 127.0.0.1, 192.0.2.1
+		port = $port
+	END
+	printf -v late '%.0slate ' {1..20}
+	read -ra late <<<"${late[*]}"
+	start_daemon <<<"$(sed 's/, 127.*//' late)"
+	reloading resets_nobody_beside 127.0.0.1 "$port" "${late[@]}"
+	log_matches "reload failed, .*cannot listen on tcp 192.0.2.1:$port: "
+	run ! log_matches '192.0.2.1.*listening|^reloaded'
+}
+
 @test "reload: HUP during a stop is ignored" {
 	start_pair 'stop_timeout = 1h'
 	python reload.py times_in_a_stop "$PID" 127.0.0.1 "$(port_of echo tcp)"

@@ -195,6 +195,18 @@ ended_well() {
 	serves
 }
 
+@test "upgrade: an address and the wildcard over it take over from each other" {
+	local port address
+	start_echo
+	port=$(free_port)
+	for address in 0.0.0.0 127.0.0.1 '0.0.0.0, 127.0.0.1' 0.0.0.0; do
+		sed -i -e "/^\[echo\]/,\$ { s/^address = .*/address = $address/; s/^port = .*/port = $port/ }" "$CONF"
+		upgrade
+		wait_until is_alone "$NEW" || fail "an old process goes on"
+		TCP=$port UDP=$port serves
+	done
+}
+
 @test "upgrade: reloads go on after it" {
 	start_echo
 	upgrade
