@@ -1,0 +1,112 @@
+#!/usr/bin/env bats
+# What a leg of `./dev check` has started ends with it, wherever that has gone (tests/within).
+
+load helpers
+
+within() {
+	timeout $((DEADLINE * 2)) "$TESTS_SRCDIR/within" "$@"
+}
+
+# A program that goes on for ever, and has others in a process group, in a session, and orphaned in a session of their own. Each
+# writes its number to a file of its name; the lines given come first in all of them.
+write_strays() {
+	local name
+	for name in stray grouped in_session orphan; do
+		printf '%s\n' '#!/bin/sh' "$@" "echo \$\$ >$name.new && mv $name.new $name" 'while :; do sleep 1; done' >"$name.sh"
+	done
+	cat >strays <<-'END'
+		#!/bin/bash
+		set -m
+		sh grouped.sh &
+		setsid sh in_session.sh &
+		setsid sh -c 'setsid sh orphan.sh & exit 0'
+		exec sh stray.sh
+	END
+	chmod +x strays
+}
+
+all_began() {
+	[[ -e stray && -e grouped && -e in_session && -e orphan ]]
+}
+
+assert_all_ended() {
+	local name
+	for name in stray grouped in_session orphan; do
+		[[ -s $name ]]
+		run ! running "$(<"$name")"
+	done
+}
+
+# Has them found by teardown, should they go on.
+within_background() {
+	"$TESTS_SRCDIR/within" "$@" </dev/null >output 2>&1 3>&- 4>&- &
+	HELPER=$!
+	HELD+=("$HELPER")
+}
+
+@test "within: a command's output and status are its own" {
+	run -0 within 1000 1 echo hello
+	[[ $output == hello ]]
+	run -7 within 1000 1 sh -c 'exit 7'
+	[[ -z $output ]]
+	run -137 within 1000 1 sh -c 'kill -KILL $$'
+	run -127 within 1000 1 /nowhere/program
+	[[ $output == *'/nowhere/program: No such file'* ]]
+	run -2 within
+	run -2 within 1000 1
+	run -2 within soon 1 true
+}
+
+@test "within: a command begins with the signals as they were" {
+	run -0 within 1000 1 grep -E '^Sig(Blk|Ign)' /proc/self/status
+	[[ $output == "$(grep -E '^Sig(Blk|Ign)' /proc/self/status)" ]]
+}
+
+@test "within: when the time is over all that was started is ended, wherever it is" {
+	write_strays
+	within_background 1000 10 ./strays
+	wait_until all_began
+	kill -TERM "$HELPER"
+	wait "$HELPER" || [[ $? == 143 ]]
+	assert_all_ended
+	[[ $(grep -c '^within: ending [0-9]' output) -ge 4 ]]
+	run -124 within 0.2 10 sleep 1000
+	[[ $output == *'ending '*' sleep 1000' ]]
+}
+
+@test "within: what does not end in order is ended by force" {
+	write_strays 'trap "" TERM'
+	within_background 1000 0.5 ./strays
+	wait_until all_began
+	kill -TERM "$HELPER"
+	wait "$HELPER" || [[ $? == 143 ]]
+	assert_all_ended
+}
+
+@test "within: what a command leaves behind is ended, too" {
+	write_strays
+	sed -i 's/^exec.*/sh stray.sh \&/' strays
+	cat >>strays <<-'END'
+		until [[ -e stray && -e grouped && -e in_session && -e orphan ]]; do sleep 0.02; done
+		exit 5
+	END
+	run -5 within 1000 10 ./strays
+	assert_all_ended
+}
+
+@test "within: all ends where whoever has called it is killed" {
+	write_strays
+	printf '%s\n' '#!/bin/sh' "'$TESTS_SRCDIR/within' 1000 10 ./strays; exit" >caller.sh
+	sh caller.sh </dev/null >output 2>&1 3>&- 4>&- &
+	local caller=$!
+	HELD+=("$caller")
+	wait_until all_began
+	kill -KILL "$caller"
+	none_runs() {
+		local name
+		for name in stray grouped in_session orphan; do
+			! running "$(<"$name")" || return
+		done
+	}
+	wait_until none_runs
+}
