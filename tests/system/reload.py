@@ -344,15 +344,16 @@ def refuses_port(pid, log, host, port, source):
 def has_no_room(pid, conf, log, text, host, port, new_port):
     """A reload to TEXT, a file, fails while clients have a worker's last descriptors, and leaves nothing behind."""
     daemon = Daemon(pid, conf, log)
-    count, served = daemon.settled_descriptors(), 150
-    crowd = [client.tcp(host, port) for _ in range(served)]
+    count = daemon.settled_descriptors()
+    crowd = [client.tcp(host, port) for _ in range(150)]
     assert all(client.echoes(peer, b"hello") for peer in crowd)
+    crowded = daemon.descriptors()
     before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (client.limit_that_leaves(1, pid), before[1]))
     for _ in range(3):
         daemon.reload(read(text))
         assert daemon.last_result() == b"reload failed", "there was room"
-        assert daemon.descriptors() == count + served, f"{daemon.descriptors()} descriptors, not {count + served}"
+        assert daemon.descriptors() == crowded, f"{daemon.descriptors()} descriptors, not {crowded}"
     assert re.search(rb"reload failed.*(worker \d cannot take its sockets over|cannot listen on .*): Too many open files", read(log)), "no reason"
     assert all(client.echoes(peer, b"still served") for peer in crowd)
     for peer in crowd:

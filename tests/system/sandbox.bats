@@ -73,10 +73,11 @@ workers_of() {
 	need_root
 	need_programs unshare
 	unshare --mount mount -t tmpfs none /proc 2>/dev/null || skip "cannot mount here"
-	! grep -qa '__tsan_init' "$SMALLSERVD" || skip "TSan needs /proc"
+	! sanitized || skip "a sanitizer needs /proc"
 	RUNNER=(unshare --mount sh -c 'mount -t tmpfs none /proc && exec "$@"' sh)
 	start_echo 'log_level = info'
-	log_matches '^worker 0 shares one table of descriptors: .' && log_matches '^worker 1 shares one table of descriptors: .'
+	wait_for_log '^worker 0 shares one table of descriptors: .'
+	wait_for_log '^worker 1 shares one table of descriptors: .'
 	for worker in $(workers_of); do
 		[[ $(sockets_of "$worker") == "$(sockets_of "$PID")" ]]
 	done
