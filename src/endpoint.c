@@ -452,6 +452,8 @@ static int join(struct endpoint *endpoint, const struct socket_group *group)
 {
 	if (has_joined(endpoint, group))
 		return 0;
+	if (endpoint->inherited)
+		return socket_try_to_join(group);
 	struct socket_group *groups = realloc(endpoint->groups, (endpoint->group_count + 1) * sizeof *groups);
 	if (groups == NULL)
 		return ENOMEM;
@@ -517,6 +519,16 @@ static void leave_unwanted(struct endpoint *endpoint, const struct config_endpoi
 	endpoint_unjoin(endpoint);
 }
 
+/* What was joined before, or is only now: by a process that has the socket to itself at last. */
+static void settle_groups(struct endpoint *endpoint, const struct config_endpoint *wanted)
+{
+	struct problems told = {0};
+
+	leave_unwanted(endpoint, wanted);
+	endpoint_join(endpoint, wanted, &told);
+	endpoint->groups_in_force = endpoint->group_count;
+}
+
 /* --- a new owner, or a new configuration of the same --- */
 
 /* What differs from NOW in all that can be set again: how a process of ours before this one has set it nobody knows. A size of a
@@ -550,7 +562,7 @@ void endpoint_give(struct endpoint *endpoint, const struct config_endpoint *want
 		log_write(LOG_ERR, &context, "%s: out of memory", context.service);
 	if (endpoint->inherited)
 		return;
-	leave_unwanted(endpoint, wanted);
+	settle_groups(endpoint, wanted);
 	fill_request(wanted, (uid_t)-1, &request);
 	request.address = endpoint->address;
 	request.both_families = endpoint->both_families;

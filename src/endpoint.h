@@ -99,14 +99,15 @@ bool endpoint_listen(struct endpoint *endpoint, const struct config_endpoint *wa
 struct endpoint *endpoint_widen(struct endpoint *endpoint, const struct config_endpoint *wanted, unsigned count,
 				uid_t owner, struct problems *problems);
 
-/* Joins the multicast groups of WANTED that ENDPOINT has not joined yet. False: PROBLEMS has been told. */
+/* Joins the multicast groups of WANTED that ENDPOINT has not joined yet; while it is inherited it only finds out whether that can be
+ * done, since nothing that a process does which fails must stay on the socket. False: PROBLEMS has been told. */
 bool endpoint_join(struct endpoint *endpoint, const struct config_endpoint *wanted, struct problems *problems);
 
 /* Leaves again what endpoint_join has joined since the last endpoint_give. */
 void endpoint_unjoin(struct endpoint *endpoint);
 
-/* Gives ENDPOINT to WANTED's service for good: sets on its sockets what that wants and they have not, and leaves groups that it
- * does not name. What the kernel refuses is logged. While it is inherited nothing is set. */
+/* Gives ENDPOINT to WANTED's service for good: sets on its sockets what that wants and they have not, leaves groups that it does not
+ * name, and joins the others. What the kernel refuses is logged. While it is inherited nothing is set. */
 void endpoint_give(struct endpoint *endpoint, const struct config_endpoint *wanted);
 
 #endif

@@ -782,21 +782,21 @@ static void begin_upgrade(struct server *server)
 /* After a reload that is under way, and after this process has its sockets to itself. */
 static void begin_upgrade_if_wanted(struct server *server)
 {
-	if (!server->upgrade_wanted || server->reload_wanted || server->switching || server->takeover != NULL)
+	if (!server->upgrade_wanted || server->switching || server->takeover != NULL)
 		return;
 	server->upgrade_wanted = false;
 	begin_upgrade(server);
 }
 
-/* Signals that came when their time had not. */
+/* Signals that came when their time had not. The upgrade comes first: reloads without end must not put it off, and the next process
+ * reads the last file anyway. */
 static void do_what_waits(struct server *server)
 {
 	if (server->stopping)
 		return;
-	if (server->reload_wanted)
+	begin_upgrade_if_wanted(server);
+	if (server->reload_wanted && server->upgrade == NULL)
 		reload_soon(server);
-	else
-		begin_upgrade_if_wanted(server);
 }
 
 void server_set_program(struct server *server, struct upgrade_program *program)
@@ -815,7 +815,8 @@ void server_upgrade(struct server *server)
 		log_notice("an upgrade is under way already");
 	else
 		server->upgrade_wanted = true;
-	begin_upgrade_if_wanted(server);
+	if (!server->reload_wanted) /* which was asked for before */
+		begin_upgrade_if_wanted(server);
 }
 
 /* --- upgrading: the new process --- */

@@ -383,6 +383,16 @@ int socket_join(int fd, const struct socket_group *group)
 	return change_membership(fd, group, MCAST_JOIN_GROUP);
 }
 
+int socket_try_to_join(const struct socket_group *group)
+{
+	int fd = socket(group->address.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return errno;
+	int error = socket_join(fd, group);
+	close(fd);
+	return error;
+}
+
 int socket_leave(int fd, const struct socket_group *group)
 {
 	return change_membership(fd, group, MCAST_LEAVE_GROUP);

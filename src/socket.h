@@ -104,6 +104,8 @@ bool socket_is_of_our_network(int fd);
 
 /* Joins GROUP. Returns 0 or an errno. */
 int socket_join(int fd, const struct socket_group *group);
+/* Whether GROUP could be joined, by a socket that nobody has: 0 or an errno. */
+int socket_try_to_join(const struct socket_group *group);
 int socket_leave(int fd, const struct socket_group *group);
 bool socket_group_equals(const struct socket_group *a, const struct socket_group *b);
 

@@ -284,6 +284,40 @@ START_TEST(groups_are_joined_and_those_of_a_reload_that_failed_are_left)
 }
 END_TEST
 
+/* Whether the socket of ENDPOINT is a member: then it cannot become one. */
+static bool is_member(const struct endpoint *endpoint, const char *address)
+{
+	struct socket_group group = {.address = net_address(address, 0), .interface = if_nametoindex("lo")};
+	int error = socket_join(endpoint->fds[0], &group);
+	if (error == 0)
+		ck_assert_int_eq(socket_leave(endpoint->fds[0], &group), 0);
+	else
+		ck_assert_int_eq(error, EADDRINUSE);
+	return error != 0;
+}
+
+START_TEST(groups_of_an_upgrade_are_tried_first_and_joined_once_the_socket_is_its_own)
+{
+	struct endpoint *endpoint = open_one(GROUPS("239.255.1.1%lo"));
+	ck_assert_ptr_nonnull(endpoint);
+	endpoint->inherited = true;
+	ck_assert(!endpoint_join(endpoint, want(GROUPS("239.255.1.3%nowhere0")), &problems));
+	ck_assert_ptr_nonnull(strstr(problems.first, "cannot join 239.255.1.3%nowhere0: No such device"));
+	ck_assert(endpoint_join(endpoint, want(GROUPS("239.255.1.1%lo, 239.255.1.2%lo")), &problems));
+	endpoint_give(endpoint, config->endpoints);
+	ck_assert(!is_member(endpoint, "239.255.1.1"));
+
+	endpoint->inherited = false;
+	endpoint_give(endpoint, config->endpoints);
+	ck_assert(is_member(endpoint, "239.255.1.1"));
+	ck_assert(is_member(endpoint, "239.255.1.2"));
+	ck_assert_uint_eq(endpoint->groups_in_force, 2);
+	endpoint_unjoin(endpoint);
+	ck_assert(is_member(endpoint, "239.255.1.2"));
+	endpoint_free(endpoint);
+}
+END_TEST
+
 START_TEST(a_new_owner_gets_its_options_set)
 {
 	struct endpoint *endpoint = open_one(ANYWHERE("backlog = 10\n"));
@@ -401,6 +435,7 @@ static Suite *suite(void)
 
 	TCase *giving = add_tcase(suite, "giving");
 	tcase_add_test(giving, groups_are_joined_and_those_of_a_reload_that_failed_are_left);
+	tcase_add_test(giving, groups_of_an_upgrade_are_tried_first_and_joined_once_the_socket_is_its_own);
 	tcase_add_test(giving, a_new_owner_gets_its_options_set);
 	tcase_add_test(giving, nothing_is_set_on_what_is_inherited_until_its_owner_has_let_go);
 	tcase_add_test(giving, what_the_process_before_had_set_does_not_outlast_it);

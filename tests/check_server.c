@@ -21,7 +21,8 @@ enum { CLIENTS = 50, PATH_SIZE = 100, TEXT_SIZE = 512 };
 static struct {
 	const char *ini;
 	pthread_t thread;
-	int commands[2]; /* a pipe: `s` stops, `c` logs the counters, `r` reloads, `n` logs how reloads ended */
+	int commands
+		[2]; /* a pipe: `s` stops, `c` logs the counters, `r` reloads, `e` without end, `n` logs how reloads ended */
 	struct server *server;
 	atomic_bool over;
 	bool started;
@@ -34,15 +35,28 @@ static void log_reloads(const struct server_reloads *reloads)
 		   reloads->last_success > 0 && reloads->last_success <= time(NULL) ? "a good" : "no");
 }
 
+/* During each reload the next one is asked for; during the first one an upgrade, too. */
+static void ask_for_more(const struct config *config, void *asked)
+{
+	(void)config;
+	server_reload(running.server);
+	if (!*(bool *)asked)
+		server_upgrade(running.server);
+	*(bool *)asked = true;
+}
+
 static void on_command(evutil_socket_t fd, short what, void *argument)
 {
+	static bool asked; /* each test has a process of its own */
 	char command;
 	(void)what, (void)argument;
 	if (read(fd, &command, 1) != 1)
 		return;
+	if (command == 'e')
+		server_on_config(running.server, ask_for_more, &asked);
 	if (command == 's')
 		server_stop(running.server);
-	else if (command == 'r')
+	else if (command == 'r' || command == 'e')
 		server_reload(running.server);
 	else if (command == 'n')
 		log_reloads(server_reloads(running.server));
@@ -783,6 +797,16 @@ START_TEST(while_it_stops_nothing_is_reloaded)
 }
 END_TEST
 
+START_TEST(reloads_without_end_do_not_put_an_upgrade_off)
+{
+	start_file(DAEMON ECHO);
+	command('e');
+	await_line("upgrade failed, this process goes on: the path of the program is not known");
+	await_line("reloaded: ");
+	stop();
+}
+END_TEST
+
 static TCase *add_tcase(Suite *suite, const char *name)
 {
 	TCase *tcase = tcase_create(name);
@@ -838,6 +862,7 @@ static Suite *suite(void)
 	tcase_add_test(reloading, a_server_that_was_reloaded_leaves_no_descriptor_open);
 	tcase_add_test(reloading, a_stop_with_a_reload_under_way_is_a_stop);
 	tcase_add_test(reloading, while_it_stops_nothing_is_reloaded);
+	tcase_add_test(reloading, reloads_without_end_do_not_put_an_upgrade_off);
 	return suite;
 }
 

@@ -335,6 +335,38 @@ hup() {
 	serves
 }
 
+@test "upgrade: HUPs without end do not put it off" {
+	start_echo
+	python_background hups upgrade.py hups "$OLD"
+	wait_until log_has_count 'reloaded: ' 3 || fail "no reloads"
+	upgrade
+	serves
+}
+
+@test "upgrade: a multicast group that it adds is joined when it is done, and not if it fails" {
+	make_network
+	make_interface
+	start_echo
+	groups() { "${NETWORK[@]}" cat /proc/net/igmp | grep -c '030201EF' || true; }
+	has_groups() { [[ $(groups) == "$1" ]]; }
+	sed -i -e 's/^address = .*/address = 0.0.0.0\nmulticast_groups = 239.1.2.3%net0/' -e "s/^port = .*/port = 7777/" "$CONF"
+	upgrade
+	wait_until has_groups 1 || fail "not joined"
+	sed -i 's/239.1.2.3/239.1.2.4/' "$CONF"
+	cp "$CONF" good
+	sed -i "s,^pid_file = .*,pid_file = $BATS_TEST_TMPDIR/missing/pid," "$CONF"
+	OLD=$(main_pid)
+	kill -USR2 "$OLD"
+	wait_for_log 'upgrade failed, this process goes on: .*pid_file: cannot write'
+	run "${NETWORK[@]}" cat /proc/net/igmp
+	[[ $output == *030201EF* && $output != *040201EF* ]]
+	cp good "$CONF"
+	upgrade
+	wait_until has_groups 0 || fail "not left"
+	run "${NETWORK[@]}" cat /proc/net/igmp
+	[[ $output == *040201EF* ]]
+}
+
 @test "upgrade: HUP and USR2 to a process that has handed over are passed on" {
 	start_echo
 	python_background held upgrade.py holds 127.0.0.1 "$TCP" 1 end

@@ -1,6 +1,7 @@
 """Clients of a daemon that is upgraded, and its surroundings."""
 
 import os
+import signal
 import socket
 import struct
 import time
@@ -132,4 +133,14 @@ def descendants(pid):
     print(*found)
 
 
-client.run(holds, datagrams, connections, spread, manager, handed, descendants)
+def hups(pid):
+    """HUPs, one behind the other, for as long as PID is there."""
+    try:
+        while True:
+            os.kill(int(pid), signal.SIGHUP)
+            time.sleep(0.0002)
+    except ProcessLookupError:
+        pass
+
+
+client.run(holds, datagrams, connections, spread, manager, handed, descendants, hups)
