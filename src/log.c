@@ -12,8 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #ifdef HAVE_LIBSYSTEMD
@@ -87,12 +89,33 @@ void log_open(enum log_target target, int level, int facility)
 	atomic_store_explicit(&logger.level, level, memory_order_relaxed);
 }
 
-/* A reader that has stopped reading must not stop the daemon: a line that would have to wait for it is lost, counted. A
- * pipe that is writable takes a line of PIPE_BUF bytes without waiting. */
-static bool stderr_takes_a_line(void)
+/* A reader that has stopped reading must not stop the daemon: a line that would have to wait for it is lost, counted. */
+static void lose_line(void)
 {
-	struct pollfd waits = {.fd = STDERR_FILENO, .events = POLLOUT};
+	logger.unwritten++;
+	atomic_fetch_add_explicit(&logger.lost, 1, memory_order_relaxed);
+}
+
+/* A pipe that is writable takes a line of PIPE_BUF bytes without waiting. */
+static bool takes_a_line(int fd)
+{
+	struct pollfd waits = {.fd = fd, .events = POLLOUT};
 	return poll(&waits, 1, 0) != 0;
+}
+
+/* The libraries send on sockets of their own, and wait there for a log daemon whose queue is full. A socket that is connected to
+ * the same one can be asked before. What else is wrong with it is theirs to find out. */
+static bool log_daemon_takes_a_line(const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return true;
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+	bool takes = connect(fd, (const struct sockaddr *)&address, sizeof address) < 0 || takes_a_line(fd);
+	close(fd);
+	return takes;
 }
 
 static void write_stderr(const struct record *record)
@@ -102,21 +125,24 @@ static void write_stderr(const struct record *record)
 				   : snprintf(line, sizeof line, "%s\n", record->text);
 	ssize_t written = -1;
 	/* one write a line, so that lines of several programs do not mix */
-	if (stderr_takes_a_line())
+	if (takes_a_line(STDERR_FILENO))
 		while ((written = write(STDERR_FILENO, line, (size_t)length)) < 0 && errno == EINTR)
 			;
-	if (written < 0) {
-		logger.unwritten++;
-		atomic_fetch_add_explicit(&logger.lost, 1, memory_order_relaxed);
-	}
+	if (written < 0)
+		lose_line();
 }
 
 static void write_syslog(const struct record *record)
 {
-	syslog(record->level, "%s", record->text);
+	if (log_daemon_takes_a_line(_PATH_LOG))
+		syslog(record->level, "%s", record->text);
+	else
+		lose_line();
 }
 
 #ifdef HAVE_LIBSYSTEMD
+static const char journal_path[] = "/run/systemd/journal/socket";
+
 static void write_journal(const struct record *record)
 {
 	const struct {
@@ -130,6 +156,10 @@ static void write_journal(const struct record *record)
 	struct iovec parts[COUNT + 3];
 	int count = 0;
 
+	if (!log_daemon_takes_a_line(journal_path)) {
+		lose_line();
+		return;
+	}
 	for (int i = 0; i < COUNT; i++) {
 		if (fields[i].value[0] == '\0')
 			continue;
@@ -148,7 +178,7 @@ static void write_journal(const struct record *record)
 	static char identifier[] = "SYSLOG_IDENTIFIER=smallservd";
 	parts[count++] = (struct iovec){.iov_base = identifier, .iov_len = sizeof identifier - 1};
 	/* where no journal runs the library says nothing of it, and drops the line */
-	if (sd_journal_sendv(parts, count) < 0 || access("/run/systemd/journal/socket", F_OK) < 0)
+	if (sd_journal_sendv(parts, count) < 0 || access(journal_path, F_OK) < 0)
 		write_stderr(record);
 }
 #else

@@ -242,6 +242,54 @@ need_log_stream() {
 	assert_in_journal
 }
 
+# A daemon on ports that are in PORTS, since it tells them to a log of another form.
+start_logging_echo() {
+	PORTS=()
+	mapfile -t PORTS < <(free_port && free_port)
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		log_target = $1
+		[echo]
+		address = 127.0.0.1
+		port = ${PORTS[0]}
+		log_connections = yes
+	END
+}
+
+loses_lines_and_goes_on() {
+	local reader
+	reader=$(tr -d " " <"/proc/$PID/task/$PID/children")
+	sed "s/^port = .*/port = ${PORTS[*]}/; s/^\(port = [0-9]*\) /\1, /" "$CONF" >next
+	python log_unread.py goes_on "$reader" "$PID" "$CONF" next 127.0.0.1 "${PORTS[@]}"
+	wait_until tells_of_losses || fail "what was lost is not told"
+}
+
+# It does behind the line of a connection.
+tells_of_losses() {
+	python log_unread.py flood 127.0.0.1 "${PORTS[0]}" 1
+	log_matches 'log: [0-9]+ lines lost, more than could be written'
+}
+
+@test "log: a syslog that does not read does not stop the daemon" {
+	need_root
+	need_programs unshare
+	unshare --mount true || skip "cannot make mounts of its own here"
+	RUNNER=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /dev log)
+	start_logging_echo syslog
+	loses_lines_and_goes_on
+}
+
+@test "log: a journal that does not read does not stop the daemon" {
+	need_root
+	need_libsystemd
+	need_programs unshare
+	unshare --mount true || skip "cannot make mounts of its own here"
+	RUNNER=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /run systemd/journal/socket)
+	start_logging_echo journal
+	loses_lines_and_goes_on
+}
+
 # One entry has all fields of an endpoint's line: its parts are joined by | on one line here.
 assert_in_journal() {
 	local field
