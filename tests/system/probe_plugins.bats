@@ -75,7 +75,7 @@ start_echo() {
 # smokeping VERB...: the module as smokeping calls it, see smokeping.pl
 smokeping() {
 	mkdir -p perl/Smokeping/probes
-	cp "$SOURCE/plugins/SmallProbe.pm" perl/Smokeping/probes/
+	cp -f "$SOURCE/plugins/SmallProbe.pm" perl/Smokeping/probes/
 	timeout $((DEADLINE * 4)) perl -Iperl "$TESTS_SRCDIR/system/smokeping.pl" "$@"
 }
 
