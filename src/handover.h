@@ -17,7 +17,7 @@ int handover_open(struct handover *handover);
 void handover_close_giver(struct handover *handover);
 void handover_close_taker(struct handover *handover);
 
-/* TAKEN[i] is what the taker is to call FDS[i] until it closes that; the giver may close FDS[i] meanwhile or not. Waits for the
+/* TAKEN[i] is what the taker is to call FDS[i], which stays the giver's, too, until it closes that. Waits for the
  * taker, PATIENCE_MS at most for each batch. Returns 0 or an errno: then the taker has nothing of it, or will have nothing once it has got
  * that far. For the giver. */
 int handover_give(struct handover *handover, const int *fds, int *taken, size_t count, int patience_ms);

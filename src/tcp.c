@@ -1076,6 +1076,12 @@ static void pause_failed(struct tcp_listener *listener)
 	log_write(LOG_WARNING, &context, "%s: accepting pauses: %s", context.service, strerror(error));
 }
 
+static void watch(struct tcp_listener *listener)
+{
+	if (event_add(&listener->event, NULL) < 0)
+		pause_failed(listener);
+}
+
 /* Whether accept failed for the one connection alone (accept(2): network errors of the new socket are passed on). */
 static bool failed_alone(int error)
 {
@@ -1165,7 +1171,7 @@ static void resume(void *argument)
 		if (!listener->paused)
 			continue;
 		listener->paused = false;
-		event_add(&listener->event, NULL);
+		watch(listener);
 		if (listener->stopping)
 			event_active(&listener->event, EV_READ, 0);
 	}
@@ -1189,8 +1195,7 @@ static void start(void *argument)
 	runtime_hold(listener->runtime, worker_index(side->worker));
 	event_assign(&listener->event, worker_base(side->worker), listener->workers_fd, EV_READ | EV_PERSIST,
 		     on_acceptable, listener);
-	if (event_add(&listener->event, NULL) < 0)
-		log_error("%s: cannot watch a listener: out of memory", listener->runtime->config->name);
+	watch(listener);
 }
 
 /* Who paused at a limit looks again: it may be another one now. */
@@ -1204,7 +1209,7 @@ static void change(void *argument)
 	if (!listener->paused)
 		return;
 	listener->paused = false;
-	event_add(&listener->event, NULL);
+	watch(listener);
 }
 
 static void stop(void *argument)

@@ -32,6 +32,7 @@ enum {
 	TRAIN_LONGEST = 64,   /* datagrams of a reply; the kernel's UDP_MAX_SEGMENTS, which was never less */
 	REPLY_PARTS = 512,    /* pieces of memory of all replies of a batch */
 	DRAIN_BATCHES = 4096, /* a stop does not wait for the end of a flood */
+	RETRY_MS = 100,       /* how long receiving rests when the kernel cannot watch the socket */
 };
 
 #define BUFFERS_SIZE ((UDP_BATCH + 1) * (size_t)UDP_DATAGRAM_SIZE)
@@ -79,7 +80,8 @@ struct udp_socket {
 	struct runtime *runtime;
 	struct metrics_block *counters;
 	struct event readable, writable;
-	int fd; /* as its worker calls it */
+	struct event retry; /* to watch it again */
+	int fd;             /* as its worker calls it */
 	struct socket_address address;
 	bool wants_control; /* a wildcard hears which address was asked; dscp = copy hears the class */
 	bool batching;
@@ -574,6 +576,24 @@ static void send_replies(struct udp_socket *socket)
 	wait_writable(socket);
 }
 
+/* Receives what comes from now on; without memory for that the kernel is asked again later. */
+static void watch(struct udp_socket *socket)
+{
+	const struct timeval rest = {.tv_usec = RETRY_MS * 1000};
+	if (event_add(&socket->readable, NULL) == 0)
+		return;
+	int error = errno;
+	event_add(&socket->retry, &rest);
+	if (log_allows(&socket->runtime->failed_bound, wheel_now_ms()))
+		log_warning("%s: receiving pauses: %s", socket->runtime->config->name, strerror(error));
+}
+
+static void on_retry(evutil_socket_t fd, short what, void *argument)
+{
+	(void)fd, (void)what;
+	watch(argument);
+}
+
 static void finish_stop(struct udp_socket *socket);
 
 static void on_writable(evutil_socket_t fd, short what, void *argument)
@@ -588,7 +608,7 @@ static void on_writable(evutil_socket_t fd, short what, void *argument)
 	if (socket->stopping)
 		finish_stop(socket);
 	else
-		event_add(&socket->readable, NULL);
+		watch(socket);
 }
 
 /* --- receiving --- */
@@ -699,8 +719,8 @@ static void start(void *argument)
 		socket->asked_trains = socket->hears_trains = true; /* it was somebody else's before */
 	event_assign(&socket->readable, base, socket->fd, EV_READ | EV_PERSIST, on_readable, socket);
 	event_assign(&socket->writable, base, socket->fd, EV_WRITE | EV_PERSIST, on_writable, socket);
-	if (event_add(&socket->readable, NULL) < 0)
-		log_error("%s: cannot watch a socket: out of memory", socket->runtime->config->name);
+	evtimer_assign(&socket->retry, base, on_retry, socket);
+	watch(socket);
 }
 
 /* Answers what is queued, as far as no flood refills the queue and the kernel takes the replies. */
@@ -755,6 +775,7 @@ static void stop(void *argument)
 {
 	struct udp_socket *socket = argument;
 	socket->stopping = true;
+	event_del(&socket->retry);
 	if (socket->unsent == NULL)
 		finish_stop(socket);
 }
@@ -871,6 +892,7 @@ void udp_socket_free(struct udp_socket *socket)
 	if (event_initialized(&socket->readable)) {
 		event_del(&socket->readable);
 		event_del(&socket->writable);
+		event_del(&socket->retry);
 	}
 	while (socket->unsent != NULL)
 		forget_unsent(socket);

@@ -524,3 +524,40 @@ nobody_reads() {
 	} >next
 	reloading has_no_room next 127.0.0.1 "$(port_of echo tcp)" "$port"
 }
+
+# Has the kernel refuse the next two epoll_ctl of thread $1. Ends with the daemon.
+refuse_watching() {
+	: >"strace.$1"
+	strace -p "$1" -e trace=epoll_ctl -e inject=epoll_ctl:error=ENOSPC:when=1..2 </dev/null >/dev/null 2>"strace.$1" 3>&- 4>&- &
+	HELD+=("$!")
+	wait_until grep -q . "strace.$1"
+	grep -q attached "strace.$1" || skip "strace may not attach here: $(cat "strace.$1")"
+}
+
+@test "reload: sockets that the kernel cannot watch at once are watched a moment later" {
+	need_programs strace
+	! sanitized || skip "a sanitizer and strace get into each other's way"
+	start_pair
+	local worker port i
+	for worker in $(find "/proc/$PID/task" -mindepth 1 -maxdepth 1 ! -name "$PID" -printf '%f\n'); do
+		refuse_watching "$worker"
+	done
+	port=$(free_port)
+	reload <<-END
+		$(cat "$CONF")
+		[more-echo]
+		type = echo
+		address = 127.0.0.1
+		port = $port
+	END
+	wait_for_log 'more-echo: accepting pauses: No space left on device'
+	wait_for_log 'more-echo: receiving pauses: No space left on device'
+	for i in {1..12}; do # whichever worker the kernel deals them to
+		run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
+		[[ $output == hello ]]
+		run -0 netcat -u -W 1 127.0.0.1 "$port" <<<"hello"
+		[[ $output == hello ]]
+	done
+	[[ $(cat strace.* | grep -c INJECTED) == 4 ]]
+	stop_daemon
+}
