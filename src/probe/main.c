@@ -47,15 +47,11 @@ static int conclude(const struct options *options, const struct target *target, 
 	return status;
 }
 
-/* One run of what the options ask for. WHY: the reason when it did not succeed, RUN_FAILURE_SIZE bytes. */
-static int run_once(const struct options *options, struct target *target, char *why)
+/* One run of what OPTIONS ask TARGET for, which was found. WHY: the reason when it did not succeed, RUN_FAILURE_SIZE bytes. */
+static int run_found(const struct options *options, struct target *target, char *why)
 {
 	char error[TARGET_ERROR_SIZE];
 
-	if (!target_resolve(options, target, error)) {
-		snprintf(why, RUN_FAILURE_SIZE, "%s", error);
-		return conclude(options, target, error, EXIT_NO_CONNECTION);
-	}
 	if (options->udp && options->size > DATAGRAM_MAX_V4 && target->addresses[0].address.ss_family == AF_INET)
 		return refuse("a datagram over IPv4 has 65507 bytes at most", EXIT_USAGE);
 	if (options->load && !options->silent)
@@ -73,6 +69,24 @@ static int run_once(const struct options *options, struct target *target, char *
 	interrupted = run->interrupted;
 	run_free(run);
 	return status;
+}
+
+/* The same from the beginning: what the lookup of the name took of the deadline is gone. */
+static int run_once(const struct options *options, struct target *target, char *why)
+{
+	struct options left = *options;
+	char error[TARGET_ERROR_SIZE];
+	int64_t began_ms = now_ms();
+
+	if (!target_resolve(options, target, error)) {
+		snprintf(why, RUN_FAILURE_SIZE, "%s", error);
+		return conclude(options, target, error, EXIT_NO_CONNECTION);
+	}
+	if (options->deadline_ms > 0) {
+		left.deadline_ms -= now_ms() - began_ms;
+		left.deadline_ms = left.deadline_ms > 0 ? left.deadline_ms : 1;
+	}
+	return run_found(&left, target, why);
 }
 
 static void rest(int64_t ms)

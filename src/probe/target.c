@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "probe/lookup.h"
+
 /* Reads a number from 1 to 65535 or a name of services(5). False: the reason is in ERROR. */
 static bool read_port(const char *text, bool udp, uint16_t *port, char *error)
 {
@@ -152,8 +154,14 @@ bool target_resolve(const struct options *options, struct target *target, char *
 	char port[8];
 
 	snprintf(port, sizeof(port), "%u", (unsigned)target->port);
-	int code = getaddrinfo(target->host, port, &hints, &list);
+	int64_t timeout_ms = target->is_address ? 0 : options->deadline_ms;
+	int code = lookup_addresses(target->host, port, &hints, timeout_ms, &list);
 
+	if (code == EAI_SYSTEM && errno == ETIMEDOUT && timeout_ms > 0) {
+		snprintf(error, TARGET_ERROR_SIZE, "%s: the name was not looked up within %.10g s", target->host,
+			 (double)timeout_ms / 1000);
+		return false;
+	}
 	if (code != 0) {
 		snprintf(error, TARGET_ERROR_SIZE, "%s: %s", target->host, reason_of(code));
 		return false;

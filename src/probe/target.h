@@ -28,8 +28,8 @@ struct target {
  * ERROR (TARGET_ERROR_SIZE bytes). */
 bool target_parse(const struct options *options, struct target *target, char *error);
 
-/* Finds the addresses with getaddrinfo, which may block: as the C library is configured, so names in /etc/hosts count
- * (libevent's resolver asks DNS alone). False: the reason is in ERROR. */
+/* Finds the addresses with getaddrinfo, as the C library is configured, so names in /etc/hosts count (libevent's resolver asks DNS
+ * alone). It blocks, up to the deadline of the options. False: the reason is in ERROR. */
 bool target_resolve(const struct options *options, struct target *target, char *error);
 
 /* Reads ADDRESS[:PORT] for the near end; without a port it is 0. False: the reason is in ERROR. */

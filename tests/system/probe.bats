@@ -356,6 +356,25 @@ probe_with_hosts() {
 	has ' sent, '
 }
 
+# A server of names that answers nothing: getaddrinfo asks it for ten seconds.
+@test "probe: the deadline ends the lookup of a name, too" {
+	make_network
+	unshare --mount true 2>/dev/null || skip "cannot mount here"
+	"${NETWORK[@]}" nc -k -u -l 127.0.0.1 53 </dev/null >/dev/null 2>&1 3>&- 4>&- &
+	HELD+=("$!")
+	names_are_asked_for() { "${NETWORK[@]}" ss -Huln 'sport = 53' | grep -q 53; }
+	wait_until names_are_asked_for || fail "no server of names"
+	echo 'nameserver 127.0.0.1' >resolv.conf
+	echo 'hosts: dns' >nsswitch.conf
+	local unnamed=("${NETWORK[@]}" unshare --mount sh -c
+		'mount --bind resolv.conf /etc/resolv.conf && mount --bind nsswitch.conf /etc/nsswitch.conf && exec "$@"' -
+		timeout "$DEADLINE" "$SMALLPROBE")
+	run -3 "${unnamed[@]}" -w 0.3 echo nobody.example:7
+	has 'nobody.example: the name was not looked up within 0.3 s'
+	run -3 "${unnamed[@]}" --wait 0.4 --json -u echo nobody.example:7
+	has 'did not answer within 0.4 s: nobody.example: the name was not looked up within 0.'
+}
+
 @test "probe: a connection that breaks ends it; --reconnect goes on and tells of the outage" {
 	start_server breaks 112
 	run -1 probe -c 9 -i 0.01 echo "127.0.0.1:$PORT"
