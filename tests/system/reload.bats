@@ -538,9 +538,9 @@ refuse_watching() {
 	need_programs strace
 	! sanitized || skip "a sanitizer and strace get into each other's way"
 	start_pair
-	local worker port i
-	for worker in $(find "/proc/$PID/task" -mindepth 1 -maxdepth 1 ! -name "$PID" -printf '%f\n'); do
-		refuse_watching "$worker"
+	local task port
+	for task in "/proc/$PID/task"/*; do
+		[[ ${task##*/} == "$PID" ]] || refuse_watching "${task##*/}"
 	done
 	port=$(free_port)
 	reload <<-END
@@ -552,7 +552,7 @@ refuse_watching() {
 	END
 	wait_for_log 'more-echo: accepting pauses: No space left on device'
 	wait_for_log 'more-echo: receiving pauses: No space left on device'
-	for i in {1..12}; do # whichever worker the kernel deals them to
+	for _ in {1..12}; do # whichever worker the kernel deals them to
 		run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
 		[[ $output == hello ]]
 		run -0 netcat -u -W 1 127.0.0.1 "$port" <<<"hello"
