@@ -99,8 +99,7 @@ dumped() {
 	run -2 "$SMALLSERVD" -t -c - <<<'[echo'
 	[[ $output =~ :1:\  ]]
 	start_daemon_from_stdin
-	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 }
 
 start_daemon_from_stdin() {

@@ -49,8 +49,7 @@ echo_on() {
 	log_matches "^echo: listening on tcp 127\.0\.0\.1:$port$"
 	log_matches '^ready: 2 services, 4 endpoints, 2 workers$'
 	[[ $(sockets_on "$port") == 2 ]] || fail "$(sockets_on "$port") sockets"
-	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$port"
 	python echo.py datagrams 127.0.0.1 "$port" 0 1 100
 	[[ $(netcat -N 127.0.0.1 "$other" </dev/null) == *:*:* ]]
 	stop_daemon
@@ -92,8 +91,7 @@ echo_on() {
 	[[ $(sockets_on "$port") == 2 ]]
 	local address
 	for address in 127.0.0.1 127.0.0.5 ::1; do
-		run -0 netcat -N "$address" "$port" <<<"hello"
-		[[ $output == hello ]]
+		assert_echo tcp "$address" "$port"
 		python echo.py datagrams "$address" "$port" 0 1 100
 	done
 	wait_for_log 'echo: tcp 127\.0\.0\.1:[0-9]+ closed'
@@ -128,8 +126,7 @@ echo_on() {
 	handing --names theirs:mine "tcp=127.0.0.1:$other" "tcp=127.0.0.1:$port"
 	start_daemon < <(conf)
 	[[ $(sockets_on "$port") == 1 ]]
-	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$port"
 	stop_daemon
 	handing --names mine:theirs "tcp=127.0.0.1:$other" "tcp=127.0.0.1:$port"
 	launch_daemon < <(conf)
@@ -165,8 +162,7 @@ echo_on() {
 	handing --pid 1 "tcp=127.0.0.1:0"
 	start_daemon < <(echo_on "$port")
 	[[ $(sockets_on "$port") -ge 2 ]]
-	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$port"
 }
 
 @test "handed: a reload keeps the sockets, also when it gives them to another service" {

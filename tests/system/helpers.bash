@@ -155,9 +155,21 @@ launch_daemon() {
 }
 
 # The same, until it is ready.
+# shellcheck disable=SC2120 # tests give it arguments
 start_daemon() {
 	launch_daemon "$@"
 	wait_for_log '(^|[ >=])ready: '
+}
+
+# The same with echo on 127.0.0.1 and two workers; the LINES given go into [daemon].
+start_local_echo() {
+	# shellcheck disable=SC2119 # its own arguments are lines of the configuration
+	start_daemon <<-END
+		[daemon]
+		workers = 2
+		$(printf '%s\n' "$@")
+		$(local_services echo)
+	END
 }
 
 # Waits for a line that matches the extended regular expression PATTERN in LOG.
@@ -273,6 +285,14 @@ make_interface() {
 # netcat with a deadline.
 netcat() {
 	"${NETWORK[@]}" timeout "$DEADLINE" nc "$@"
+}
+
+# Echo answers on TRANSPORT HOST PORT.
+assert_echo() {
+	local how=(-N) answer
+	[[ $1 == tcp ]] || how=(-u -W 1)
+	answer=$(netcat "${how[@]}" "$2" "$3" <<<"hello") || fail "no echo on $*: netcat ended with status $?"
+	[[ $answer == hello ]] || fail "no echo on $*: $answer"
 }
 
 # The probe with a deadline.

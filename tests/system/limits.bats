@@ -62,8 +62,7 @@ start_echo() {
 	port=$(port_of echo tcp)
 	python_background held hold.py 127.0.0.1 "$port" 2
 	wait_for_line held 'served 1'
-	run -0 netcat -N 127.0.0.1 "$(port_of other-echo tcp)" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$(port_of other-echo tcp)"
 }
 
 @test "limits: the daemon serves max_connections at once over all its services" {

@@ -42,14 +42,10 @@ listening_lines() {
 		port = 0
 	END
 	[[ $(listening_lines echo) == 4 ]]
-	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp 0.0.0.0)" <<<"hello"
-	[[ $output == hello ]]
-	run -0 netcat -N ::1 "$(port_of echo tcp '[::]')" <<<"hello"
-	[[ $output == hello ]]
-	run -0 netcat -u -W 1 127.0.0.1 "$(port_of echo udp 0.0.0.0)" <<<"hello"
-	[[ $output == hello ]]
-	run -0 netcat -u -W 1 ::1 "$(port_of echo udp '[::]')" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$(port_of echo tcp 0.0.0.0)"
+	assert_echo tcp ::1 "$(port_of echo tcp '[::]')"
+	assert_echo udp 127.0.0.1 "$(port_of echo udp 0.0.0.0)"
+	assert_echo udp ::1 "$(port_of echo udp '[::]')"
 }
 
 @test "listen: a * has one port for IPv4 and IPv6 where the port is written" {
@@ -62,10 +58,8 @@ listening_lines() {
 	END
 	local host
 	for host in 127.0.0.1 ::1; do
-		run -0 netcat -N "$host" "$port" <<<"hello"
-		[[ $output == hello ]]
-		run -0 netcat -u -W 1 "$host" "$port" <<<"hello"
-		[[ $output == hello ]]
+		assert_echo tcp "$host" "$port"
+		assert_echo udp "$host" "$port"
 	done
 }
 
@@ -81,8 +75,7 @@ listening_lines() {
 		address = 0.0.0.0
 		port = $port
 	END
-	run -0 netcat -N ::1 "$port" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp ::1 "$port"
 	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
 	[[ $output =~ [0-9]{4} ]]
 	run -0 netcat -u -W 1 127.0.0.1 "$port" <<<"hello"
@@ -98,10 +91,8 @@ listening_lines() {
 		address = *
 		port = 0
 	END
-	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp 0.0.0.0)" <<<"hello"
-	[[ $output == hello ]]
-	run -0 netcat -u -W 1 127.0.0.1 "$(port_of echo udp 0.0.0.0)" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$(port_of echo tcp 0.0.0.0)"
+	assert_echo udp 127.0.0.1 "$(port_of echo udp 0.0.0.0)"
 }
 
 @test "listen: a host whose kernel has no IPv6 serves * over IPv4, and says so" {
@@ -112,10 +103,8 @@ listening_lines() {
 		address = *
 		port = 0
 	END
-	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp 0.0.0.0)" <<<"hello"
-	[[ $output == hello ]]
-	run -0 netcat -u -W 1 127.0.0.1 "$(port_of echo udp 0.0.0.0)" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$(port_of echo tcp 0.0.0.0)"
+	assert_echo udp 127.0.0.1 "$(port_of echo udp 0.0.0.0)"
 	run ! log_matches 'listening on (tcp|udp) \[::\]'
 }
 
@@ -254,8 +243,7 @@ listening_lines() {
 	wait_for_line held 'served 3'
 	stop_daemon
 	start_daemon <"$CONF"
-	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$port"
 }
 
 @test "listen: a specific address beats a wildcard on the same port" {
@@ -274,12 +262,10 @@ listening_lines() {
 		END
 		local round
 		for ((round = 0; round < 5; round++)); do
-			run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
-			[[ $output == hello ]]
+			assert_echo tcp 127.0.0.1 "$port"
 			run -0 netcat -N 127.0.0.2 "$port" <<<"hello"
 			[[ $output =~ [0-9]{4} ]]
-			run -0 netcat -u -W 1 127.0.0.1 "$port" <<<"hello"
-			[[ $output == hello ]]
+			assert_echo udp 127.0.0.1 "$port"
 			run -0 netcat -u -W 1 127.0.0.2 "$port" <<<"hello"
 			[[ $output =~ [0-9]{4} ]]
 		done
@@ -299,8 +285,7 @@ listening_lines() {
 	[[ $(listening_lines echo) == 5 ]]
 	log_matches '5 endpoints'
 	for port in "$first" $((first + 1)) $((first + 2)) $((first + 3)) $((first + 5)); do
-		run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
-		[[ $output == hello ]]
+		assert_echo tcp 127.0.0.1 "$port"
 	done
 	run -1 netcat -N 127.0.0.1 $((first + 4)) <<<"hello"
 }
@@ -334,10 +319,8 @@ listening_lines() {
 		port = 7002
 		interface = net0
 	END
-	run -0 netcat -N 127.0.0.1 7001 <<<"hello"
-	[[ $output == hello ]]
-	run -0 netcat -u -W 1 127.0.0.1 7001 <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 7001
+	assert_echo udp 127.0.0.1 7001
 	run ! netcat -N 127.0.0.1 7002 <<<"hello"
 	run netcat -u -W 1 -w 1 127.0.0.1 7002 <<<"hello"
 	[[ -z $output ]]
@@ -367,10 +350,8 @@ listening_lines() {
 		free_bind = yes
 	END
 	"${NETWORK[@]}" ip address add 192.0.2.77/32 dev lo
-	run -0 netcat -N 192.0.2.77 7000 <<<"hello"
-	[[ $output == hello ]]
-	run -0 netcat -u -W 1 192.0.2.77 7000 <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 192.0.2.77 7000
+	assert_echo udp 192.0.2.77 7000
 }
 
 @test "listen: of several endpoints that cannot be had each is told, and none is left open" {
@@ -414,10 +395,8 @@ listening_lines() {
 		done
 		grep -qE '^NoNewPrivs:	1$' "$task/status"
 	done
-	run -0 netcat -N 127.0.0.1 7 <<<"hello"
-	[[ $output == hello ]]
-	run -0 netcat -u -W 1 127.0.0.1 7 <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 7
+	assert_echo udp 127.0.0.1 7
 	run -0 netcat -N ::1 13 <<<"hello"
 	[[ $output =~ [0-9]{4} ]]
 	run -0 netcat -u -W 1 ::1 13 <<<"hello"

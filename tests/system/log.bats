@@ -4,19 +4,7 @@
 
 load helpers
 
-# A daemon with echo; the lines given go into [daemon].
-start_echo() {
-	start_daemon <<-END
-		[daemon]
-		workers = 2
-		$(printf '%s\n' "$@")
-		[echo]
-		address = 127.0.0.1
-		port = 0
-	END
-}
-
-# The same where the log does not tell when it is ready.
+# A daemon with echo whose log does not tell when it is ready.
 start_silent_echo() {
 	local arguments=()
 	if [[ $1 == -* ]]; then
@@ -71,9 +59,8 @@ need_libsystemd() {
 @test "log: once ready is written, every endpoint answers at once" {
 	local round
 	for ((round = 0; round < 10; round++)); do
-		start_echo
-		run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
-		[[ $output == hello ]]
+		start_local_echo
+		assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 		stop_daemon
 	done
 }
@@ -85,7 +72,7 @@ need_libsystemd() {
 }
 
 @test "log: log_level = debug writes no less than notice" {
-	start_echo 'log_level = debug'
+	start_local_echo 'log_level = debug'
 	log_matches 'echo: listening on tcp'
 	stop_daemon
 }
@@ -144,7 +131,7 @@ need_libsystemd() {
 }
 
 @test "log: without log_connections a connection has none" {
-	start_echo
+	start_local_echo
 	netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"1234567" >/dev/null
 	kill -USR1 "$PID"
 	wait_for_log 'echo:? tcp: .*accepted='
@@ -167,7 +154,7 @@ need_libsystemd() {
 
 @test "log: lines have a priority in front where stderr is the journal's stream" {
 	need_log_stream
-	start_echo 'log_target = stderr'
+	start_local_echo 'log_target = stderr'
 	[[ $(grep -cE '^<5>echo: listening on tcp 127\.0\.0\.1:[0-9]+$' "$LOG") == 1 ]]
 	[[ $(grep -cE '^<5>ready: ' "$LOG") == 1 ]]
 	run ! grep -qvE '^<[0-7]>' "$LOG"
@@ -182,7 +169,7 @@ need_log_stream() {
 @test "log: lines have none where JOURNAL_STREAM is another's" {
 	: >another
 	RUNNER=(env "JOURNAL_STREAM=$(stat -c %d:%i another)")
-	start_echo
+	start_local_echo
 	run ! grep -qE '^<' "$LOG"
 	[[ $(grep -cE '^ready: ' "$LOG") == 1 ]]
 }
@@ -192,7 +179,7 @@ need_log_stream() {
 	need_programs unshare
 	unshare --mount true || skip "cannot make mounts of its own here"
 	RUNNER=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /dev log)
-	start_echo 'log_target = syslog' 'syslog_facility = local3'
+	start_local_echo 'log_target = syslog' 'syslog_facility = local3'
 	wait_for_log '^socket: <157>.*smallservd\[[0-9]+\]: echo: listening on tcp 127\.0\.0\.1:[0-9]+'
 	log_matches '^socket: <157>.*smallservd\[[0-9]+\]: ready: '
 	stop_daemon
@@ -205,7 +192,7 @@ need_log_stream() {
 	need_programs unshare
 	unshare --mount true || skip "cannot make mounts of its own here"
 	RUNNER=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /run systemd/journal/socket)
-	start_echo 'log_target = journal'
+	start_local_echo 'log_target = journal'
 	assert_in_journal
 }
 
@@ -238,7 +225,7 @@ need_log_stream() {
 	unshare --mount true || skip "cannot make mounts of its own here"
 	need_log_stream
 	RUNNER+=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /run systemd/journal/socket)
-	start_echo
+	start_local_echo
 	assert_in_journal
 }
 
@@ -328,10 +315,9 @@ assert_in_journal() {
 	python_background told notify.py "$BATS_TEST_TMPDIR/socket"
 	wait_for_line told listening
 	RUNNER=(env "NOTIFY_SOCKET=$BATS_TEST_TMPDIR/socket")
-	start_echo
+	start_local_echo
 	wait_for_line told 'READY=1'
-	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 	grep -qE '^STATUS=.+' told
 	run ! grep -q STOPPING told
 	stop_daemon
@@ -362,7 +348,7 @@ assert_in_journal() {
 	python_background told notify.py "$BATS_TEST_TMPDIR/socket"
 	wait_for_line told listening
 	RUNNER=(env "NOTIFY_SOCKET=$BATS_TEST_TMPDIR/socket")
-	start_echo 'stop_timeout = 1h'
+	start_local_echo 'stop_timeout = 1h'
 	python_background held hold.py 127.0.0.1 "$(port_of echo tcp)" 1
 	wait_for_line held 'served 1'
 	kill -TERM "$PID"
@@ -372,8 +358,7 @@ assert_in_journal() {
 
 @test "notify: a NOTIFY_SOCKET that nobody reads changes nothing" {
 	RUNNER=(env "NOTIFY_SOCKET=$BATS_TEST_TMPDIR/nobody")
-	start_echo
-	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
-	[[ $output == hello ]]
+	start_local_echo
+	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 	stop_daemon
 }

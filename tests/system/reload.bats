@@ -33,15 +33,6 @@ sockets() {
 	find "/proc/$PID/fd" -lname 'socket:*' -printf '%l\n' | sort
 }
 
-start_pair() {
-	start_daemon <<-END
-		[daemon]
-		workers = 2
-		$(printf '%s\n' "$@")
-		$(local_services echo)
-	END
-}
-
 @test "reload: an open connection keeps the configuration that it began with, a new one gets the new one" {
 	local port
 	port=$(free_port)
@@ -66,7 +57,7 @@ start_pair() {
 }
 
 @test "reload: endpoints that do not change keep their sockets and the ports that the kernel picked" {
-	start_pair
+	start_local_echo
 	local before port
 	before=$(sockets)
 	port=$(port_of echo tcp)
@@ -82,8 +73,7 @@ start_pair() {
 	[[ $(comm -12 <(sockets) <(echo "$before")) == "$before" ]]
 	[[ $(port_of echo tcp) == "$port" ]]
 	[[ $(grep -c 'echo: listening' "$LOG") == 2 ]] || fail "an endpoint that stayed was told of again"
-	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$port"
 	[[ $(netcat -N 127.0.0.1 "$(port_of daytime tcp)" </dev/null) == *:*:* ]]
 }
 
@@ -156,7 +146,7 @@ nobody_reads() {
 	python_background other take.py tcp 127.0.0.1 0
 	wait_for_line other 'port [0-9]+'
 	taken=$(cut -d ' ' -f 2 other)
-	start_pair
+	start_local_echo
 	cp "$CONF" good
 	cp good unknown_key && echo 'bogus = 1' >>unknown_key
 	cp good bad_value && echo 'idle_timeout = 30' >>bad_value
@@ -183,20 +173,19 @@ nobody_reads() {
 }
 
 @test "reload: a file that is gone or cannot be read changes nothing" {
-	start_pair
+	start_local_echo
 	local text
 	text=$(<"$CONF")
 	rm "$CONF"
 	kill -HUP "$PID"
 	wait_for_log "reload failed, the running configuration stays: $CONF"
-	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 	reload <<<"$text"
 	log_matches '^reloaded: 1 services, 2 endpoints$'
 }
 
 @test "reload: every error of a file is told" {
-	start_pair
+	start_local_echo
 	reload <<-END
 		[echo]
 		address = 127.0.0.1
@@ -209,7 +198,7 @@ nobody_reads() {
 }
 
 @test "reload: keys that need a restart are named, and the rest is put in force" {
-	start_pair
+	start_local_echo
 	reload <<-END
 		[daemon]
 		workers = 3
@@ -225,7 +214,7 @@ nobody_reads() {
 }
 
 @test "reload: log_level is in force at once" {
-	start_pair
+	start_local_echo
 	reload <<-END
 		[daemon]
 		workers = 2
@@ -250,7 +239,7 @@ nobody_reads() {
 }
 
 @test "reload: of a storm of signals the last file is the one that runs" {
-	start_pair
+	start_local_echo
 	cp "$CONF" one
 	{
 		cat "$CONF"
@@ -265,13 +254,12 @@ nobody_reads() {
 	wait_until last_is_in_force
 	local port
 	port=$(grep 'last: listening on tcp' "$LOG" | tail -n 1 | sed 's/.*://')
-	run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$port"
 	(($(results) < 2000)) || fail "signals are not put together: $(results) reloads"
 }
 
 @test "reload: many of them under load lose nothing and leave nothing behind" {
-	start_pair 'log_level = notice'
+	start_local_echo 'log_level = notice'
 	local rounds=60 allowed=512
 	if sanitized; then
 		rounds=20 allowed=1000000 # its own memory of what was freed grows
@@ -297,7 +285,7 @@ nobody_reads() {
 }
 
 @test "reload: connections of a removed service end in order at drain_timeout" {
-	start_pair 'drain_timeout = 1s'
+	start_local_echo 'drain_timeout = 1s'
 	write_config next <<-END
 		[daemon]
 		workers = 2
@@ -327,7 +315,7 @@ nobody_reads() {
 }
 
 @test "reload: a service that comes back in time keeps its connections" {
-	start_pair 'drain_timeout = 1s'
+	start_local_echo 'drain_timeout = 1s'
 	write_config next <<-END
 		[daemon]
 		workers = 2
@@ -375,7 +363,7 @@ nobody_reads() {
 }
 
 @test "reload: HUP during a stop is ignored" {
-	start_pair 'stop_timeout = 1h'
+	start_local_echo 'stop_timeout = 1h'
 	python reload.py times_in_a_stop "$PID" 127.0.0.1 "$(port_of echo tcp)"
 	wait_for_log 'not reloading'
 	wait_for_end
@@ -386,7 +374,7 @@ nobody_reads() {
 @test "reload: TERM right behind HUP is an orderly stop" {
 	local round
 	for ((round = 0; round < 10; round++)); do
-		start_pair
+		start_local_echo
 		local_services discard >>"$CONF"
 		kill -HUP "$PID"
 		sleep "0.00$round"
@@ -407,8 +395,7 @@ nobody_reads() {
 	wait_for_log 'ready: '
 	kill -HUP "$PID"
 	wait_for_log 'reload failed, the running configuration stays: standard input'
-	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 }
 
 @test "reload: a pipe cannot be read again, and nobody is waited for, whatever names one" {
@@ -430,15 +417,14 @@ nobody_reads() {
 	mkfifo allowed
 	kill -HUP "$PID"
 	wait_for_log 'reload failed, .*pipe:[0-9]+: \[echo\] allow_file: allowed: not a regular file'
-	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 }
 
 @test "reload: the service manager is told when one begins and when it has ended, also badly" {
 	grep -qa 'sd_notify' "$SMALLSERVD" || skip "a build without libsystemd"
 	python_background told notify.py "$BATS_TEST_TMPDIR/manager"
 	wait_for_line told listening
-	NOTIFY_SOCKET=$BATS_TEST_TMPDIR/manager start_pair
+	NOTIFY_SOCKET=$BATS_TEST_TMPDIR/manager start_local_echo
 	wait_for_line told READY=1
 	local_services discard >>"$CONF"
 	kill -HUP "$PID"
@@ -482,7 +468,7 @@ nobody_reads() {
 }
 
 @test "reload: a datagram from a port that it added is refused" {
-	start_pair
+	start_local_echo
 	reload <<-END
 		[daemon]
 		workers = 2
@@ -515,7 +501,7 @@ nobody_reads() {
 }
 
 @test "reload: sockets that a worker has no room for fail it, and change nothing; when there is room it works" {
-	start_pair '[defaults]' 'max_connections_per_source = unlimited'
+	start_local_echo '[defaults]' 'max_connections_per_source = unlimited'
 	local port
 	port=$(free_port)
 	{
@@ -537,7 +523,7 @@ refuse_watching() {
 @test "reload: sockets that the kernel cannot watch at once are watched a moment later" {
 	need_programs strace
 	! sanitized || skip "a sanitizer and strace get into each other's way"
-	start_pair
+	start_local_echo
 	local task port
 	for task in "/proc/$PID/task"/*; do
 		[[ ${task##*/} == "$PID" ]] || refuse_watching "${task##*/}"

@@ -4,18 +4,6 @@
 
 load helpers
 
-# An echo on TCP and UDP; the lines given go into [daemon].
-start_echo() {
-	start_daemon <<-END
-		[daemon]
-		workers = 2
-		$(printf '%s\n' "$@")
-		[echo]
-		address = 127.0.0.1
-		port = 0
-	END
-}
-
 need_filter() {
 	! sanitized || skip "a build with a sanitizer has no filter of system calls"
 	grep -qa 'libseccomp\.so' "$SMALLSERVD" || skip "built without libseccomp"
@@ -27,15 +15,13 @@ filters() {
 }
 
 assert_serves() {
-	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
-	[[ $output == hello ]]
-	run -0 netcat -u -W 1 127.0.0.1 "$(port_of echo udp)" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
+	assert_echo udp 127.0.0.1 "$(port_of echo udp)"
 }
 
 @test "sandbox: as a rule every thread has the filter of system calls, and serves" {
 	need_filter
-	start_echo
+	start_local_echo
 	[[ $(filters) == 2 ]] || fail "Seccomp: $(filters)"
 	[[ $(find "/proc/$PID/task" -mindepth 1 -maxdepth 1 | wc -l) -ge 3 ]]
 	assert_serves
@@ -54,7 +40,7 @@ workers_of() {
 
 @test "sandbox: each worker has a table of descriptors of its own, with its own sockets alone" {
 	! grep -qa '__tsan_init' "$SMALLSERVD" || skip "TSan does not understand threads with tables of their own"
-	start_echo
+	start_local_echo
 	local main workers worker
 	main=$(sockets_of "$PID")
 	mapfile -t workers < <(workers_of)
@@ -75,7 +61,7 @@ workers_of() {
 	unshare --mount mount -t tmpfs none /proc 2>/dev/null || skip "cannot mount here"
 	! sanitized || skip "a sanitizer needs /proc"
 	RUNNER=(unshare --mount sh -c 'mount -t tmpfs none /proc && exec "$@"' sh)
-	start_echo 'log_level = info'
+	start_local_echo 'log_level = info'
 	wait_for_log '^worker 0 shares one table of descriptors: .'
 	wait_for_log '^worker 1 shares one table of descriptors: .'
 	for worker in $(workers_of); do
@@ -87,7 +73,7 @@ workers_of() {
 
 @test "sandbox: on has it as well" {
 	need_filter
-	start_echo 'sandbox = on'
+	start_local_echo 'sandbox = on'
 	[[ $(filters) == 2 ]] || fail "Seccomp: $(filters)"
 	assert_serves
 	stop_daemon
@@ -96,7 +82,7 @@ workers_of() {
 @test "sandbox: off has none, and gives up root all the same" {
 	local user
 	is_root && user='user = nobody'
-	start_echo 'sandbox = off' "${user-}"
+	start_local_echo 'sandbox = off' "${user-}"
 	[[ $(filters) == 0 ]] || fail "Seccomp: $(filters)"
 	grep -qE '^NoNewPrivs:	1$' "/proc/$PID/status"
 	run ! grep -qE '^Uid:	0' "/proc/$PID/status"
@@ -110,7 +96,7 @@ workers_of() {
 	need_programs setpriv
 	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" . # a reload reads the file as that user
 	RUNNER=(setpriv '--bounding-set=-all,+setuid,+setgid,+setpcap,+net_bind_service')
-	start_echo 'user = nobody'
+	start_local_echo 'user = nobody'
 	run ! grep -qE '^Uid:	0' "/proc/$PID/status"
 	grep -qE '^CapPrm:	0+400$' "/proc/$PID/status"
 	assert_serves
@@ -150,7 +136,7 @@ without_filter() {
 
 @test "sandbox: auto goes on where there is no filter, and says so once" {
 	without_filter
-	start_echo
+	start_local_echo
 	assert_serves
 	[[ $(grep -c '^sandbox: going on without a filter of system calls: .' "$LOG") == 1 ]]
 	stop_daemon

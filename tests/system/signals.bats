@@ -127,7 +127,8 @@ start_daytime() {
 	stop_daemon
 }
 
-@test "signals: a stop at the limit of connections serves those that wait for their turn" {
+# assert_stops_at_limit CLIENTS: of these two are served at once.
+assert_stops_at_limit() {
 	start_daemon <<-END
 		[daemon]
 		workers = 2
@@ -138,25 +139,17 @@ start_daytime() {
 		port = 0
 		max_connections = 2
 	END
-	python signals.py stop_at_limit "$PID" 127.0.0.1 "$(port_of echo tcp)" 2 10
+	python signals.py stop_at_limit "$PID" 127.0.0.1 "$(port_of echo tcp)" 2 "$1"
 	wait_for_end
 	[[ $STATUS == 0 ]]
 }
 
+@test "signals: a stop at the limit of connections serves those that wait for their turn" {
+	assert_stops_at_limit 10
+}
+
 @test "signals: a stop at the limit of connections ends with the last client, though nobody waits" {
-	start_daemon <<-END
-		[daemon]
-		workers = 2
-		stop_timeout = 1h
-		[echo]
-		protocol = tcp
-		address = 127.0.0.1
-		port = 0
-		max_connections = 2
-	END
-	python signals.py stop_at_limit "$PID" 127.0.0.1 "$(port_of echo tcp)" 2 2
-	wait_for_end
-	[[ $STATUS == 0 ]]
+	assert_stops_at_limit 2
 }
 
 @test "signals: USR1 logs the sums of each service and transport" {
@@ -218,8 +211,7 @@ start_daytime() {
 	python signals.py resets 127.0.0.1 "$(port_of chargen tcp)" 200
 	python signals.py resets 127.0.0.1 "$(port_of echo tcp)" 20
 	wait_for_log 'echo.*127\.0\.0\.1.*reset'
-	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 }
 
 @test "signals: a thousand signals in a row are survived" {
@@ -229,8 +221,7 @@ start_daytime() {
 		kill -USR1 "$PID"
 		kill -HUP "$PID"
 	done
-	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 	stop_daemon
 }
 
@@ -238,6 +229,5 @@ start_daytime() {
 	start_echo
 	kill -STOP "$PID"
 	kill -CONT "$PID"
-	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 }

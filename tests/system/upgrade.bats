@@ -75,8 +75,7 @@ is_alone() {
 }
 
 serves() {
-	run -0 netcat -N 127.0.0.1 "$TCP" <<<"hello"
-	[[ $output == hello ]]
+	assert_echo tcp 127.0.0.1 "$TCP"
 	python upgrade.py spread 127.0.0.1 "$TCP" "$UDP" 5
 }
 
