@@ -59,7 +59,7 @@ static uint64_t rotate(uint64_t value, int bits)
 	return value << bits | value >> (64 - bits);
 }
 
-static void sip_round(uint64_t v[4])
+static inline void sip_round(uint64_t v[4])
 {
 	v[0] += v[1], v[2] += v[3];
 	v[1] = rotate(v[1], 13) ^ v[0], v[3] = rotate(v[3], 16) ^ v[2];
@@ -69,7 +69,7 @@ static void sip_round(uint64_t v[4])
 	v[2] = rotate(v[2], 32);
 }
 
-/* SipHash-2-4 (Aumasson and Bernstein) of the 16 bytes of ADDRESS. */
+/* SipHash-1-3 (Aumasson and Bernstein), which suffices for tables, of the 16 bytes of ADDRESS. */
 static uint64_t hash(const struct key *key, const struct in6_addr *address)
 {
 	uint64_t words[3];
@@ -84,18 +84,18 @@ static uint64_t hash(const struct key *key, const struct in6_addr *address)
 	};
 	for (int i = 0; i < 3; i++) {
 		v[3] ^= words[i];
-		sip_round(v), sip_round(v);
+		sip_round(v);
 		v[0] ^= words[i];
 	}
 	v[2] ^= 0xff;
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 3; i++)
 		sip_round(v);
 	return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
 /* --- counts per source --- */
 
-enum { SHARDS = 16, CHAINS_AT_FIRST = 64 };
+enum { SHARDS = 16, CHAINS_AT_FIRST = 64, SPARES = 64 };
 
 struct limit_source {
 	struct limit_source *next;
@@ -108,6 +108,8 @@ struct shard {
 	_Alignas(64) pthread_mutex_t lock;
 	struct limit_source **chains;
 	size_t chain_count, source_count;
+	struct limit_source *spares; /* of sources that left, at most SPARES: who comes and goes costs no allocation */
+	unsigned spare_count;
 };
 
 struct limit_sources {
@@ -127,12 +129,40 @@ struct limit_sources *limit_sources_new(void)
 	return sources;
 }
 
+static struct limit_source *new_source(struct shard *shard)
+{
+	struct limit_source *source = shard->spares;
+	if (source == NULL)
+		return malloc(sizeof *source);
+	shard->spares = source->next;
+	shard->spare_count--;
+	return source;
+}
+
+static void free_source(struct shard *shard, struct limit_source *source)
+{
+	if (shard->spare_count == SPARES) {
+		free(source);
+		return;
+	}
+	source->next = shard->spares;
+	shard->spares = source;
+	shard->spare_count++;
+}
+
+static void free_spares(struct shard *shard)
+{
+	while (shard->spare_count > 0)
+		free(new_source(shard));
+}
+
 void limit_sources_free(struct limit_sources *sources)
 {
 	if (sources == NULL)
 		return;
 	for (int i = 0; i < SHARDS; i++) {
 		pthread_mutex_destroy(&sources->shards[i].lock);
+		free_spares(&sources->shards[i]);
 		free(sources->shards[i].chains);
 	}
 	free(sources);
@@ -180,12 +210,10 @@ static struct limit_source *find_source(struct shard *shard, uint64_t hash, cons
 		if (source->hash == hash && IN6_ARE_ADDR_EQUAL(&source->address, address))
 			return source;
 
-	struct limit_source *source = calloc(1, sizeof *source);
+	struct limit_source *source = new_source(shard);
 	if (source == NULL)
 		return NULL;
-	source->address = *address;
-	source->hash = hash;
-	source->next = *chain;
+	*source = (struct limit_source){.next = *chain, .address = *address, .hash = hash};
 	*chain = source;
 	shard->source_count++;
 	return source;
@@ -198,7 +226,7 @@ static void forget_source(struct shard *shard, struct limit_source *source)
 		link = &(*link)->next;
 	*link = source->next;
 	shard->source_count--;
-	free(source);
+	free_source(shard, source);
 }
 
 enum limit_verdict limit_source_enter(struct limit_sources *sources, const struct in6_addr *address, int64_t maximum,

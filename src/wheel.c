@@ -122,9 +122,11 @@ void wheel_free(struct wheel *wheel)
 /* The tick at which DEADLINE_MS has passed, as far as the wheel reaches. */
 static uint64_t reachable_tick(struct wheel *wheel, uint64_t deadline_ms)
 {
-	uint64_t now_tick = wheel_now_ms() / WHEEL_TICK_MS;
 	uint64_t tick = deadline_ms == WHEEL_NEVER ? WHEEL_NEVER : deadline_ms / WHEEL_TICK_MS + 1;
+	if (tick > wheel->tick && tick - wheel->tick < SLOTS)
+		return tick;
 
+	uint64_t now_tick = wheel_now_ms() / WHEEL_TICK_MS;
 	/* what lies before the tick it is armed for is empty: catch up, to reach as far as can be */
 	if (wheel->armed > wheel->tick + 1 && now_tick > wheel->tick)
 		wheel->tick = now_tick < wheel->armed ? now_tick : wheel->armed - 1;
