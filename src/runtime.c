@@ -212,6 +212,30 @@ static bool make_source_limit(struct runtime *runtime, int64_t daemon_maximum)
 	return runtime->sources != NULL;
 }
 
+enum { CACHE_LINE = 64 };
+
+/* No two in one cache line, as each has its own writer. */
+static size_t memo_stride(const struct runtime *runtime)
+{
+	return (runtime->service->memo_size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+}
+
+static bool make_memos(struct runtime *runtime)
+{
+	size_t stride = memo_stride(runtime), size = stride * runtime->generation->store->workers;
+	if (size == 0)
+		return true;
+	runtime->memos = aligned_alloc(CACHE_LINE, size);
+	if (runtime->memos != NULL)
+		memset(runtime->memos, 0, size);
+	return runtime->memos != NULL;
+}
+
+void *runtime_memo(const struct runtime *runtime, unsigned index)
+{
+	return runtime->memos != NULL ? runtime->memos + index * memo_stride(runtime) : NULL;
+}
+
 static bool make_tcp(struct runtime *runtime, int64_t daemon_maximum)
 {
 	const struct config_service *config = runtime->config;
@@ -257,7 +281,7 @@ static bool runtime_init(struct runtime *runtime, struct generation *generation,
 	runtime->gate = &runtime->standing->gate;
 	if (!config->enabled)
 		return true;
-	return make_prefixes(runtime) && make_proxies(runtime) &&
+	return make_prefixes(runtime) && make_proxies(runtime) && make_memos(runtime) &&
 	       (!(config->transports & TRANSPORT_TCP) || make_tcp(runtime, daemon_maximum)) &&
 	       (!(config->transports & TRANSPORT_UDP) || make_udp(runtime));
 }
@@ -275,6 +299,7 @@ static void runtime_clear(struct runtime *runtime)
 	leave_buckets(runtime->standing, runtime->datagram_buckets);
 	leave_standing(runtime->generation->store, runtime->standing);
 	free(runtime->refused_ports);
+	free(runtime->memos);
 }
 
 /* --- all of one configuration --- */

@@ -38,6 +38,7 @@ struct runtime {
 	const struct config_service *config;
 	const struct service *service;
 	const void *settings;           /* of the service's own options */
+	char *memos;                    /* the service's, one a worker; NULL: it has none */
 	struct limit_gate *daemon_gate; /* open connections over all services */
 	struct limit_gate *gate;        /* open connections of this service */
 	struct prefix_map *prefixes;    /* who is allowed; NULL: everybody */
@@ -54,6 +55,9 @@ struct runtime {
 
 /* The prefix that counts as one source with IP. */
 struct in6_addr runtime_source(const struct runtime *runtime, const struct in6_addr *ip);
+
+/* What the service remembers on worker INDEX, for that worker's thread; NULL: nothing. */
+void *runtime_memo(const struct runtime *runtime, unsigned index);
 
 static inline bool runtime_refuses_port(const struct runtime *runtime, uint16_t port)
 {

@@ -691,7 +691,10 @@ static int serve(struct udp_socket *socket)
 			log_warning("%s: cannot receive datagrams: %s", socket->runtime->config->name, strerror(errno));
 		return 0;
 	}
-	struct service_context context = {.settings = socket->runtime->settings};
+	struct service_context context = {
+		.settings = socket->runtime->settings,
+		.memo = runtime_memo(socket->runtime, worker_index(socket->side->worker)),
+	};
 	clock_gettime(CLOCK_REALTIME, &context.now);
 	for (int i = 0; i < received; i++)
 		answer_train(socket, (unsigned)i, &context);

@@ -4,7 +4,7 @@
 #include "check_stderr.h"
 #include "runtime.h"
 
-enum { MAXIMUM = 100 };
+enum { MAXIMUM = 100, WORKERS = 2 };
 
 static struct limit_gate gate;
 static struct metrics *metrics;
@@ -14,8 +14,8 @@ static void setup(void)
 {
 	stderr_begin();
 	limit_gate_init(&gate, MAXIMUM);
-	metrics = metrics_new(1);
-	store = runtime_store_new(metrics, &gate, 1, NULL, NULL);
+	metrics = metrics_new(WORKERS);
+	store = runtime_store_new(metrics, &gate, WORKERS, NULL, NULL);
 	ck_assert_ptr_nonnull(store);
 }
 
@@ -146,6 +146,26 @@ START_TEST(served_ports_are_refused_where_any_are)
 }
 END_TEST
 
+START_TEST(what_a_service_remembers_is_each_workers_own)
+{
+	static const char nothing[1024];
+	struct generation *generation = make(ECHO "[daytime]\naddress = 127.0.0.1\nport = 0\n");
+	struct runtime *daytime = runtime_of(generation, "daytime");
+	size_t size = daytime->service->memo_size;
+	char *memos[WORKERS];
+	for (unsigned i = 0; i < WORKERS; i++) {
+		memos[i] = runtime_memo(daytime, i);
+		ck_assert_ptr_nonnull(memos[i]);
+		ck_assert_uint_eq((uintptr_t)memos[i] % 64, 0);
+		ck_assert_uint_le(size, sizeof nothing);
+		ck_assert_mem_eq(memos[i], nothing, size);
+		memset(memos[i], 'x', size);
+	}
+	ck_assert_ptr_null(runtime_memo(runtime_of(generation, "echo"), 0));
+	generation_free(generation);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("runtime");
@@ -159,6 +179,7 @@ static Suite *suite(void)
 	tcase_add_test(standing, a_generation_that_is_given_up_changes_nothing);
 	tcase_add_test(standing, a_service_that_is_back_is_no_longer_to_end);
 	tcase_add_test(standing, served_ports_are_refused_where_any_are);
+	tcase_add_test(standing, what_a_service_remembers_is_each_workers_own);
 	return suite;
 }
 

@@ -405,6 +405,61 @@ START_TEST(daytime_follows_its_zone)
 }
 END_TEST
 
+static void assert_line(const struct service_context *context, const char *expected)
+{
+	struct service_output output = daytime_service.tcp_output(context, 0, buffer, TCP_SIZE);
+
+	ck_assert_uint_eq(output.length, strlen(expected));
+	ck_assert_mem_eq(output.bytes, expected, output.length);
+	memset(buffer, 'x', sizeof(buffer));
+	ck_assert_int_eq(daytime_service.udp_reply(context, buffer, 0, sizeof(buffer)), (ssize_t)strlen(expected));
+	ck_assert_mem_eq(buffer, expected, strlen(expected));
+}
+
+START_TEST(daytime_remembers_a_line_for_its_second_alone)
+{
+	void *settings = make_daytime("\"%T %s\"", "utc");
+	void *memo = calloc(1, daytime_service.memo_size);
+	struct service_context context = {.settings = settings, .memo = memo};
+
+	ck_assert_ptr_nonnull(memo);
+	assert_line(&context, "00:00:00 0\r\n"); /* the second that a fresh memo says, too */
+	for (int i = 0; i < 3; i++)
+		for (context.now.tv_sec = 59; context.now.tv_sec <= 60; context.now.tv_sec++) {
+			const char *expected = context.now.tv_sec == 59 ? "00:00:59 59\r\n" : "00:01:00 60\r\n";
+			for (context.now.tv_nsec = 0; context.now.tv_nsec < 3; context.now.tv_nsec++)
+				assert_line(&context, expected);
+		}
+	free(memo);
+	free_settings(&daytime_service, settings);
+}
+END_TEST
+
+START_TEST(daytime_does_not_remember_fractions_nor_long_lines)
+{
+	void *exact = make_daytime("rfc3339", "utc");
+	void *memo = calloc(1, daytime_service.memo_size);
+	struct service_context context = {.settings = exact, .memo = memo};
+	char pattern[132] = "\"%s", expected[150];
+
+	ck_assert_ptr_nonnull(memo);
+	assert_line(&context, "1970-01-01T00:00:00.000000Z\r\n");
+	context.now.tv_nsec = 1000;
+	assert_line(&context, "1970-01-01T00:00:00.000001Z\r\n");
+	free_settings(&daytime_service, exact);
+
+	memset(pattern + 3, '.', 127);
+	strcpy(pattern + 130, "\"");
+	void *wordy = make_daytime(pattern, "utc");
+	context = (struct service_context){.settings = wordy, .memo = memo};
+	snprintf(expected, sizeof(expected), "0%.127s\r\n", pattern + 3);
+	assert_line(&context, expected);
+	assert_line(&context, expected);
+	free(memo);
+	free_settings(&daytime_service, wordy);
+}
+END_TEST
+
 START_TEST(daytime_is_ctime_in_local_time_by_default)
 {
 	char expected[64];
@@ -794,6 +849,8 @@ static TCase *daytime_case(void)
 	tcase_add_loop_test(daytime, daytime_writes_the_known_line, 0, COUNT_OF(daytimes));
 	tcase_add_loop_test(daytime, daytime_follows_its_zone, 0, COUNT_OF(zoned));
 	tcase_add_test(daytime, daytime_is_ctime_in_local_time_by_default);
+	tcase_add_test(daytime, daytime_remembers_a_line_for_its_second_alone);
+	tcase_add_test(daytime, daytime_does_not_remember_fractions_nor_long_lines);
 	tcase_add_test(daytime, daytime_does_not_ask_the_process_zone);
 	tcase_add_loop_test(daytime, nist_counts_the_days_to_a_change_of_daylight_time, 0, COUNT_OF(daylight_codes));
 	tcase_add_loop_test(daytime, wrong_formats_are_refused, 0, COUNT_OF(wrong_formats));

@@ -128,19 +128,47 @@ static const struct style styles[] = {
 };
 enum { STYLE_COUNT = sizeof(styles) / sizeof(styles[0]) };
 
+/* The line of one second, if it is not too long. */
+struct memo {
+	time_t second;
+	size_t length; /* 0: none yet */
+	char line[112];
+};
+
+static void remember(struct memo *memo, time_t second, const char *line, size_t length)
+{
+	if (!memo || length > sizeof(memo->line))
+		return;
+	memo->second = second;
+	memo->length = length;
+	memcpy(memo->line, line, length);
+}
+
+static size_t recall(const struct memo *memo, time_t second, char *line)
+{
+	if (!memo || memo->second != second)
+		return 0;
+	memcpy(line, memo->line, memo->length);
+	return memo->length;
+}
+
 static size_t write_line(const struct service_context *context, char *line, size_t size)
 {
 	const struct settings *settings = context->settings;
 	const struct style *style = settings->format.style;
+	time_t second = context->now.tv_sec;
 	struct tm tm;
 
 	if (style && style->write)
 		return style->write(settings, &context->now, line, size);
-	zone_localtime(settings->timezone.zone, context->now.tv_sec, &tm);
-	size_t length =
-		write_pattern(style ? style->pattern : settings->format.pattern, context->now.tv_sec, &tm, line);
+	size_t length = recall(context->memo, second, line);
+	if (length > 0)
+		return length;
+	zone_localtime(settings->timezone.zone, second, &tm);
+	length = write_pattern(style ? style->pattern : settings->format.pattern, second, &tm, line);
 	line[length++] = '\r';
 	line[length++] = '\n';
+	remember(context->memo, second, line, length);
 	return length;
 }
 
@@ -324,6 +352,7 @@ const struct service daytime_service = {
 	.options = options,
 	.option_count = sizeof(options) / sizeof(options[0]),
 	.settings_size = sizeof(struct settings),
+	.memo_size = sizeof(struct memo),
 	.tcp_output = daytime_output,
 	.udp_reply = daytime_reply,
 };

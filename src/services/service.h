@@ -15,6 +15,7 @@ struct service_context {
 	const void *settings; /* its own options, as its rows filled them; NULL without rows */
 	struct timespec now;  /* CLOCK_REALTIME */
 	uint64_t random;
+	void *memo; /* memo_size bytes, zeroed before the first call, for these settings and this thread alone; or NULL */
 };
 
 /* What to send. BYTES lie in the buffer that was given, and are then sent whole before the next call, or in memory
@@ -37,6 +38,7 @@ struct service {
 	const struct option *options;
 	size_t option_count;
 	size_t settings_size;
+	size_t memo_size; /* of what it likes to remember from one call to the next; 0: nothing */
 
 	/* TCP: what to send at POSITION, the count of bytes already sent: when connected and each time all of it has
 	 * left. SIZE is at least 1024. NULL: the service speaks only when spoken to. */
