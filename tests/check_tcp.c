@@ -8,6 +8,7 @@
 #include "check_run.h"
 #include "check_stderr.h"
 #include "tcp.h"
+#include "wheel.h"
 
 enum {
 	WORKERS = 2,
@@ -388,6 +389,84 @@ START_TEST(a_client_that_says_nothing_and_ends_is_ended)
 	shutdown(client, SHUT_WR);
 	net_assert_end(client);
 	await_sum(METRIC_CLOSED_CLIENT, 1);
+	close(client);
+	finish();
+}
+END_TEST
+
+/* What the worker finds all at once, in the first event of the connection. */
+static int connect_ahead(const char *ini)
+{
+	prepare(ini, 1, UNLIMITED);
+	return connect_to(0);
+}
+
+static void serve_prepared(void)
+{
+	each_listener(start_one);
+	host_start(&host);
+}
+
+static void assert_text(int client, const char *expected)
+{
+	char text[64] = "";
+	net_receive(client, text, strlen(expected));
+	ck_assert_str_eq(text, expected);
+}
+
+static void send_urgent(int client, char byte)
+{
+	ck_assert_int_eq(syscall(SYS_sendto, client, &byte, 1, MSG_OOB, NULL, 0), 1);
+}
+
+START_TEST(data_and_the_end_that_come_together_are_both_heard)
+{
+	int client = connect_ahead(ECHO);
+	net_send(client, "abc", 3);
+	shutdown(client, SHUT_WR);
+	serve_prepared();
+	assert_text(client, "abc");
+	net_assert_end(client);
+	await_sum(METRIC_CLOSED_CLIENT, 1);
+	close(client);
+	finish();
+}
+END_TEST
+
+/* Urgent bytes are no part of the stream, but a read ends at their mark. */
+START_TEST(what_lies_behind_urgent_data_is_echoed)
+{
+	int client = connect_ahead(ECHO);
+	net_send(client, "abc", 3);
+	send_urgent(client, '!');
+	net_send(client, "def", 3);
+	serve_prepared();
+	assert_text(client, "abc");
+	pass(TCP_LOOK_AGAIN_MS + WHEEL_TICK_MS);
+	assert_text(client, "def");
+	for (int i = 0; i < 10; i++) { /* from now on without a wait, as the clock stands */
+		net_send(client, "ghi", 3);
+		send_urgent(client, '!');
+		net_send(client, "jkl", 3);
+		assert_text(client, "ghijkl");
+	}
+	close(client);
+	finish();
+}
+END_TEST
+
+/* A look behind a read is no exchange. */
+START_TEST(a_connection_is_looked_at_once_more_after_a_read_and_stays_idle)
+{
+	serve(ECHO "idle_timeout = 1s\n", 1);
+	int client = connect_to(0);
+	for (int i = 0; i < 3; i++) {
+		net_assert_echo(client);
+		pass(TCP_LOOK_AGAIN_MS + WHEEL_TICK_MS);
+		ck_assert_uint_eq(count_closed(), 0);
+	}
+	pass(1000);
+	ck_assert_uint_eq(sum(METRIC_CLOSED_IDLE_TIMEOUT), 1);
 	close(client);
 	finish();
 }
@@ -1687,6 +1766,9 @@ static Suite *suite(void)
 	tcase_add_test(echo, a_half_close_gets_the_rest_and_then_the_end);
 	tcase_add_test(echo, a_client_that_says_nothing_and_ends_is_ended);
 	tcase_add_test(echo, a_client_that_resets_is_counted_as_such);
+	tcase_add_test(echo, data_and_the_end_that_come_together_are_both_heard);
+	tcase_add_test(echo, what_lies_behind_urgent_data_is_echoed);
+	tcase_add_test(echo, a_connection_is_looked_at_once_more_after_a_read_and_stays_idle);
 	tcase_add_test(echo, a_short_send_stops_reading_until_the_client_reads);
 	tcase_add_test(echo, slow_readers_make_the_server_hold_a_scratch_buffer_each_at_most);
 	tcase_add_test(echo, a_worker_that_holds_much_reads_little);
