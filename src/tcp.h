@@ -16,8 +16,9 @@ enum {
 	TCP_LINGER_MS = 2000,         /* a service that spoke last waits so long for the client's end */
 	TCP_LINGER_BYTES = 64 * 1024, /* and throws away so much of its input */
 	TCP_ACCEPTS_A_WAKEUP = 64,
-	TCP_LOOK_AGAIN_MS = 200, /* after a read: whether it has left anything, as at the mark of urgent data */
-	TCP_RETRY_MS = 100,      /* how long accepting rests when descriptors or memory ran out */
+	TCP_LOOK_AGAIN_MS =
+		1000, /* after the last read of a burst: whether it has left anything, as at the mark of urgent data */
+	TCP_RETRY_MS = 100, /* how long accepting rests when descriptors or memory ran out */
 };
 
 /* TCP on all workers. */

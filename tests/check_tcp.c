@@ -458,7 +458,7 @@ END_TEST
 /* A look behind a read is no exchange. */
 START_TEST(a_connection_is_looked_at_once_more_after_a_read_and_stays_idle)
 {
-	serve(ECHO "idle_timeout = 1s\n", 1);
+	serve(ECHO "idle_timeout = 2s\n", 1);
 	int client = connect_to(0);
 	for (int i = 0; i < 3; i++) {
 		net_assert_echo(client);
