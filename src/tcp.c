@@ -526,8 +526,14 @@ static void say_done(struct connection *connection)
 	connection->reason = METRIC_CLOSED_DONE;
 }
 
-/* The service speaks: once, as one wake-up belongs to all connections. May end the connection. */
-static void speak(struct connection *connection)
+static bool speaks_first(const struct connection *connection)
+{
+	return connection->runtime->service->tcp_output != NULL;
+}
+
+/* The service speaks: once, as one wake-up belongs to all connections. False: that was all, and the connection lingers or has
+ * ended. */
+static bool speak(struct connection *connection)
 {
 	struct side *side = connection->side;
 	struct service_context context = {
@@ -543,7 +549,7 @@ static void speak(struct connection *connection)
 	ssize_t sent = send_some(connection, output.bytes, output.length, done);
 	if (sent < 0) {
 		end_failed(connection);
-		return;
+		return false;
 	}
 	if (sent > 0)
 		connection->active_ms = wheel_now_ms();
@@ -552,7 +558,7 @@ static void speak(struct connection *connection)
 	if (left == 0 && done) {
 		unsent_free(connection);
 		linger(connection, METRIC_CLOSED_DONE);
-		return;
+		return false;
 	}
 	/* what lies outside of the scratch buffer stays where it is, and is asked for again */
 	if (rest < side->scratch || rest >= side->scratch + TCP_SCRATCH_SIZE)
@@ -560,10 +566,12 @@ static void speak(struct connection *connection)
 	else if (done)
 		say_done(connection);
 	if (left == 0 && connection->unsent != NULL)
-		return;
+		return true;
 	unsent_free(connection);
-	if (!wait_writable(connection, rest, left))
-		end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
+	if (wait_writable(connection, rest, left))
+		return true;
+	end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
+	return false;
 }
 
 static void shake_hands(struct connection *connection);
@@ -585,7 +593,7 @@ static void drained(struct connection *connection)
 	if (connection->flags & OUTPUT_DONE) {
 		unsent_free(connection);
 		linger(connection, connection->reason);
-	} else if (connection->runtime->service->tcp_output != NULL) {
+	} else if (speaks_first(connection)) {
 		speak(connection);
 	} else {
 		unsent_free(connection);
@@ -901,13 +909,6 @@ static void fail_tls(struct connection *connection)
 		end(connection, reason);
 }
 
-/* The service gets to know the client. May end the connection. */
-static void introduce(struct connection *connection)
-{
-	if (connection->runtime->service->tcp_output != NULL)
-		speak(connection);
-}
-
 static void handshake_done(struct connection *connection)
 {
 	const int yes = 1;
@@ -918,7 +919,8 @@ static void handshake_done(struct connection *connection)
 	setsockopt(connection_fd(connection), IPPROTO_TCP, TCP_QUICKACK, &yes, sizeof yes);
 	if (tls_has_pending(secured(connection)->tls))
 		read_again(connection);
-	introduce(connection);
+	if (speaks_first(connection))
+		speak(connection);
 }
 
 /* Goes on with the handshake. May end the connection. */
@@ -1026,11 +1028,11 @@ static void begin(struct side *side, struct runtime *runtime, int fd, const stru
 	};
 	set_peer(connection, peer);
 	watch_input(connection, fd, connection->flags & IN_TLS ? 0 : EV_ET | EV_CLOSED);
+	if (speaks_first(connection) && !(connection->flags & HANDSHAKING) && !speak(connection))
+		return;
 	wheel_set(side->wheel, &connection->deadline, next_deadline(connection));
 	if (event_add(&connection->event, NULL) < 0)
 		end(connection, METRIC_CLOSED_NO_MEMORY);
-	else if (!(connection->flags & HANDSHAKING))
-		introduce(connection);
 }
 
 /* --- proxies --- */
