@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -391,22 +390,6 @@ static void udp_trains(const char *address)
 	loop(fd, on_trains, wait_for_ever);
 }
 
-/* Does nothing, for ever. The kernel counts who uses a descriptor at each call once threads share the table, so a server
- * that has a second one, as any that logs without waiting for a disk, pays for it even while that one sleeps. */
-static void *sleep_on(void *nothing)
-{
-	for (;;)
-		pause();
-	return nothing;
-}
-
-static void start_sleeper(void)
-{
-	pthread_t sleeper;
-	errno = pthread_create(&sleeper, NULL, sleep_on, NULL);
-	check(errno == 0, "pthread_create");
-}
-
 static const struct {
 	const char *name;
 	void (*serve)(const char *address);
@@ -423,15 +406,10 @@ int main(int argc, char **argv)
 	check(getrlimit(RLIMIT_NOFILE, &limit) == 0, "RLIMIT_NOFILE");
 	limit.rlim_cur = limit.rlim_max;
 	check(setrlimit(RLIMIT_NOFILE, &limit) == 0, "RLIMIT_NOFILE");
-	if (argc == 4 && strcmp(argv[1], "--second-thread") == 0) {
-		start_sleeper();
-		argc--;
-		argv++;
-	}
 	for (size_t i = 0; argc == 3 && i < sizeof modes / sizeof *modes; i++)
 		if (strcmp(argv[1], modes[i].name) == 0)
 			modes[i].serve(argv[2]);
-	fputs("usage: reference [--second-thread] MODE ADDRESS\n"
+	fputs("usage: reference MODE ADDRESS\n"
 	      "MODE: tcp-echo, tcp-daytime, udp-single, udp-batch, udp-batch-addressed or udp-trains\n",
 	      stderr);
 	return 2;

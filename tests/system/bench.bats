@@ -22,7 +22,7 @@ bench() {
 
 @test "bench: the daemon and the references are given the same work over TCP" {
 	need_bench
-	bench check --only tcp-64 tcp-4k tcp-4k-thread tcp-bulk connect-echo connect-daytime >out
+	bench check --only tcp-64 tcp-4k tcp-4k-open tcp-bulk connect-echo connect-daytime >out
 	[[ $(grep -c 'the same for both' out) == 6 ]]
 }
 
@@ -36,7 +36,7 @@ bench() {
 @test "bench: the daemon and the references are given the same work over UDP" {
 	need_bench
 	need_large_buffers
-	bench check --only udp-64 udp-64-price udp-one udp-one-thread udp-trains >out
+	bench check --only udp-64 udp-64-price udp-one udp-one-open udp-trains >out
 	[[ $(grep -c 'the same for both' out) == 5 ]]
 }
 
