@@ -27,6 +27,8 @@ FILE *text_file_open(const char *path, const char **reason)
 		*reason = strerror(EISDIR);
 	else if (!S_ISREG(status.st_mode) && !is_null_device(&status))
 		*reason = "not a regular file";
+	else if (status.st_size > TEXT_FILE_MAX_BYTES)
+		*reason = "over 64 MiB";
 	else if ((file = fdopen(fd, "r")) == NULL)
 		*reason = strerror(errno);
 	if (file == NULL && fd >= 0)

@@ -87,6 +87,21 @@ START_TEST(what_is_no_file_is_refused_by_what_it_is)
 }
 END_TEST
 
+START_TEST(a_file_has_a_bound)
+{
+	const char *reason;
+	int fd = open("file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	ck_assert_int_eq(ftruncate(fd, TEXT_FILE_MAX_BYTES), 0);
+	FILE *file = text_file_open("file", &reason);
+	ck_assert_ptr_nonnull(file);
+	fclose(file);
+	ck_assert_int_eq(ftruncate(fd, TEXT_FILE_MAX_BYTES + 1), 0);
+	assert_refused("file", "over 64 MiB");
+	close(fd);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("text_file");
@@ -96,6 +111,7 @@ int main(void)
 	tcase_add_test(tests, the_null_device_is_an_empty_file);
 	tcase_add_test(tests, nobody_is_waited_for_at_a_fifo);
 	tcase_add_test(tests, what_is_no_file_is_refused_by_what_it_is);
+	tcase_add_test(tests, a_file_has_a_bound);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }
