@@ -94,6 +94,20 @@ within_background() {
 	assert_all_ended
 }
 
+@test "within: what tries twice leaves no file behind when it is ended" {
+	mkdir temporary
+	printf '%s\n' '#!/bin/sh' 'touch began' 'sleep 1000' >test.sh
+	TMPDIR=$PWD/temporary within_background 1000 10 "$TESTS_SRCDIR/again" sh test.sh
+	began() {
+		[[ -e began ]]
+	}
+	wait_until began
+	[[ $(ls temporary) ]]
+	kill -TERM "$HELPER"
+	wait "$HELPER" || [[ $? == 143 ]]
+	[[ ! $(ls temporary) ]]
+}
+
 @test "within: all ends where whoever has called it is killed" {
 	write_strays
 	printf '%s\n' '#!/bin/sh' "'$TESTS_SRCDIR/within' 1000 10 ./strays; exit" >caller.sh
