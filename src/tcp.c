@@ -1023,7 +1023,7 @@ static void begin(struct side *side, struct runtime *runtime, int fd, const stru
 		.runtime = runtime,
 		.source = source,
 		.began_ms = accepted_ms,
-		.active_ms = accepted_ms,
+		.active_ms = wheel_now_ms(), /* a PROXY header has moved bytes, too */
 		.flags = runtime->config->tls_context != NULL ? IN_TLS | HANDSHAKING : 0,
 	};
 	set_peer(connection, peer);

@@ -915,6 +915,23 @@ START_TEST(every_byte_starts_the_idle_timeout_again)
 }
 END_TEST
 
+START_TEST(a_proxy_that_took_its_time_leaves_the_client_the_idle_timeout)
+{
+	static const char header[] = "PROXY TCP4 192.0.2.1 192.0.2.2 1 7\r\n";
+	serve(ECHO "idle_timeout = 2s\nproxy_protocol = on\nproxy_from = 127.0.0.1\n", 1);
+	int client = connect_to(0);
+	await_places(1);
+	pass(5000);
+	net_send(client, header, sizeof header - 1);
+	await_sum(METRIC_ACCEPTED, 1);
+	pass(1000);
+	ck_assert_uint_eq(count_closed(), 0);
+	net_assert_echo(client);
+	close(client);
+	finish();
+}
+END_TEST
+
 START_TEST(a_client_that_only_reads_is_not_idle)
 {
 	enum { PART = 1000000 };
@@ -1793,6 +1810,7 @@ static Suite *suite(void)
 	TCase *deadlines = add_tcase(suite, "deadlines");
 	tcase_add_test(deadlines, a_silent_connection_ends_after_the_idle_timeout_and_not_before);
 	tcase_add_test(deadlines, every_byte_starts_the_idle_timeout_again);
+	tcase_add_test(deadlines, a_proxy_that_took_its_time_leaves_the_client_the_idle_timeout);
 	tcase_add_test(deadlines, a_client_that_only_reads_is_not_idle);
 	tcase_add_test(deadlines, without_an_idle_timeout_a_silent_connection_stays);
 	tcase_add_test(deadlines, a_stream_that_is_cut_ends_in_a_reset);
