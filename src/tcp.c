@@ -576,12 +576,13 @@ static bool speak(struct connection *connection)
 
 static void shake_hands(struct connection *connection);
 
-/* All that was kept has been sent. May end the connection. */
+/* All that was kept has been sent. May end the connection. Reading resumes while the socket is still watched, as only that needs
+ * no memory, and cannot fail. */
 static void drained(struct connection *connection)
 {
 	if (connection->flags & HANDSHAKING) {
-		unsent_free(connection);
 		resume_reading(connection);
+		unsent_free(connection);
 		shake_hands(connection);
 		return;
 	}
@@ -596,8 +597,8 @@ static void drained(struct connection *connection)
 	} else if (speaks_first(connection)) {
 		speak(connection);
 	} else {
-		unsent_free(connection);
 		resume_reading(connection); /* the client reads again, so it is read from again */
+		unsent_free(connection);
 	}
 }
 
