@@ -471,11 +471,16 @@ static void linger_later(struct connection *connection)
 		end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
 }
 
-/* Nothing follows, for a reason that is known: waits until the client has nothing to say either. */
+/* Nothing follows, for a reason that is known: waits until the client has nothing to say either. What it says still must all be
+ * read, so it is watched by level. */
 static void await_end(struct connection *connection)
 {
 	connection->flags |= LINGERING;
 	connection->linger_left = TCP_LINGER_BYTES;
+	if (!watch_by_level(connection)) {
+		end(connection, connection->reason);
+		return;
+	}
 	wheel_set(connection->side->wheel, &connection->deadline, wheel_now_ms() + TCP_LINGER_MS);
 	resume_reading(connection);
 }
@@ -707,7 +712,7 @@ static bool expect_rest(struct connection *connection, bool left)
 {
 	if (left)
 		return watch_by_level(connection);
-	if (connection->flags & (UNSURE | LINGERING))
+	if (connection->flags & UNSURE)
 		return true;
 	connection->flags |= UNSURE;
 	wheel_set(connection->side->wheel, &connection->deadline, next_look(connection));
@@ -797,9 +802,11 @@ static bool ends_in_its_course(const struct connection *connection)
  * Returns as on_deadline. */
 static uint64_t look_again(struct connection *connection, uint64_t now_ms, uint64_t deadline)
 {
-	if (now_ms < connection->active_ms + TCP_LOOK_AGAIN_MS)
+	if (now_ms < next_look(connection))
 		return next_look(connection);
 	connection->flags &= (uint8_t)~UNSURE;
+	if (deadline <= now_ms)
+		deadline = now_ms + WHEEL_TICK_MS;
 	if (!is_watched_by_edge(connection) || !event_pending(&connection->event, EV_READ, NULL))
 		return deadline;
 	wheel_set(connection->side->wheel, &connection->deadline, deadline);
@@ -833,6 +840,8 @@ static uint64_t on_deadline(struct wheel_entry *entry, uint64_t now_ms)
 	if (is_over(connection->runtime)) {
 		end_in_its_course(connection, METRIC_CLOSED_STOP);
 	} else if (lifetime_ms == 0 || now_ms - connection->began_ms < lifetime_ms) {
+		if (connection->flags & UNSURE) /* what it has sent may not have been read yet */
+			return look_again(connection, now_ms, deadline);
 		end_overdue(connection, METRIC_CLOSED_IDLE_TIMEOUT);
 	} else {
 		end_in_its_course(connection, METRIC_CLOSED_LIFETIME);

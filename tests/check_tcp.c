@@ -472,6 +472,24 @@ START_TEST(a_connection_is_looked_at_once_more_after_a_read_and_stays_idle)
 }
 END_TEST
 
+START_TEST(what_lies_behind_urgent_data_is_echoed_before_a_short_idle_timeout)
+{
+	int client = connect_ahead(ECHO "idle_timeout = 500ms\n");
+	net_send(client, "abc", 3);
+	send_urgent(client, '!');
+	net_send(client, "def", 3);
+	serve_prepared();
+	assert_text(client, "abc");
+	pass(500 + WHEEL_TICK_MS);
+	assert_text(client, "def");
+	ck_assert_uint_eq(count_closed(), 0);
+	pass(500 + WHEEL_TICK_MS);
+	await_sum(METRIC_CLOSED_IDLE_TIMEOUT, 1);
+	close(client);
+	finish();
+}
+END_TEST
+
 START_TEST(a_client_that_resets_is_counted_as_such)
 {
 	const struct linger reset = {.l_onoff = 1};
@@ -777,6 +795,21 @@ START_TEST(who_says_a_bit_after_the_reply_is_heard_out)
 	shutdown(client, SHUT_WR);
 	await_sum(METRIC_CLOSED_DONE, 1);
 	close(client);
+	finish();
+}
+END_TEST
+
+START_TEST(what_lies_behind_urgent_data_is_thrown_away_after_the_reply)
+{
+	serve(DAYTIME, 1);
+	int client = connect_to(0);
+	assert_daytime(client);
+	net_send(client, "abc", 3);
+	send_urgent(client, '!');
+	net_send(client, "def", 3);
+	await_sum(METRIC_RECEIVED_BYTES, 6); /* or closing would reset the connection */
+	close(client);
+	await_sum(METRIC_CLOSED_DONE, 1);
 	finish();
 }
 END_TEST
@@ -1782,6 +1815,7 @@ static Suite *suite(void)
 	tcase_add_test(echo, sixty_four_clients_each_get_their_own_bytes);
 	tcase_add_test(echo, a_half_close_gets_the_rest_and_then_the_end);
 	tcase_add_test(echo, a_client_that_says_nothing_and_ends_is_ended);
+	tcase_add_test(echo, what_lies_behind_urgent_data_is_echoed_before_a_short_idle_timeout);
 	tcase_add_test(echo, a_client_that_resets_is_counted_as_such);
 	tcase_add_test(echo, data_and_the_end_that_come_together_are_both_heard);
 	tcase_add_test(echo, what_lies_behind_urgent_data_is_echoed);
@@ -1801,6 +1835,7 @@ static Suite *suite(void)
 	tcase_add_test(speakers, daytime_reply_survives_input_that_comes_after_it);
 	tcase_add_test(speakers, who_does_not_end_after_the_reply_is_ended_after_the_linger_time);
 	tcase_add_test(speakers, who_says_a_bit_after_the_reply_is_heard_out);
+	tcase_add_test(speakers, what_lies_behind_urgent_data_is_thrown_away_after_the_reply);
 	tcase_add_test(speakers, who_sends_on_and_on_after_the_reply_is_ended);
 	tcase_add_test(speakers, discard_takes_all_and_answers_nothing);
 	tcase_add_test(speakers, chargen_goes_on_without_a_seam_whatever_the_client_sends);
