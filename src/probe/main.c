@@ -157,7 +157,8 @@ static int probe(struct options *options)
 static int print(void (*write)(FILE *))
 {
 	write(stdout);
-	return fflush(stdout) == 0 ? EXIT_RIGHT : EXIT_WRONG;
+	return fflush(stdout) == 0 && !ferror(stdout) ? EXIT_RIGHT
+						      : refuse("cannot write to standard output", EXIT_WRONG);
 }
 
 static void write_version(FILE *out)

@@ -241,6 +241,15 @@ static bool write_json(const struct run *run, const struct series_counts *counts
 	return json_finish(&json);
 }
 
+/* STATUS, unless what was printed did not get to where it should. */
+static int status_told(int status, bool told)
+{
+	if (told)
+		return status;
+	report_error("cannot write to standard output");
+	return EXIT_WRONG;
+}
+
 int run_finish(struct run *run)
 {
 	struct series_counts counts = series_counts(run->series);
@@ -256,12 +265,12 @@ int run_finish(struct run *run)
 	if (status == EXIT_NO_CONNECTION && !run->failed)
 		report_error("%s", run->failure);
 	if (run->options->json)
-		return write_json(run, &counts, &rtt, status) ? status : EXIT_WRONG;
+		return status_told(status, write_json(run, &counts, &rtt, status));
 	if (counts.sent > 0 && (status != EXIT_NO_CONNECTION || run->options->udp)) {
 		print_counts(run, &counts, status);
 		print_times(run, &rtt);
 		if (run->summarize)
 			run->summarize(run->context, NULL);
 	}
-	return report_is_lost() ? EXIT_WRONG : status;
+	return status_told(status, !report_is_lost());
 }

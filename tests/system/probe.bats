@@ -445,6 +445,20 @@ read_two() {
 	run -0 read_two timeout "$DEADLINE" "$SMALLPROBE" -i 0.01 -c 1000000 qotd "127.0.0.1:$(port_of qotd tcp 127.0.0.1)"
 }
 
+@test "probe: what cannot be written is told, and is no success" {
+	start_all
+	local arguments
+	for arguments in '-c 1' '--json -c 1' '--duration 10ms' '--json --duration 10ms'; do
+		# shellcheck disable=SC2086
+		probe $arguments echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)" >/dev/full 2>errors && fail "$arguments: success"
+		[[ $(<errors) == 'smallprobe: cannot write to standard output' ]] || fail "$arguments: $(<errors)"
+	done
+	for arguments in --help --version; do
+		run -1 --separate-stderr bash -c "'$SMALLPROBE' $arguments >/dev/full"
+		[[ $stderr == 'smallprobe: cannot write to standard output' ]]
+	done
+}
+
 @test "probe: --half-close and --early pass with ours, and are told where they do not" {
 	start_all
 	run -0 probe --half-close -s 300000 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
