@@ -527,8 +527,8 @@ static void wait_writable(struct udp_socket *socket)
 {
 	if (socket->unsent == NULL)
 		return;
-	event_del(&socket->readable); /* no more is taken in until this has left */
-	event_add(&socket->writable, NULL);
+	event_add(&socket->writable, NULL); /* of a socket that is watched still: that cannot fail */
+	event_del(&socket->readable);       /* no more is taken in until this has left */
 }
 
 /* Sends replies from FIRST on. Returns how many the kernel took, or -1 with errno for the first of them. */
