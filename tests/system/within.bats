@@ -94,6 +94,13 @@ within_background() {
 	assert_all_ended
 }
 
+@test "within: nothing begins for a caller that was gone before" {
+	run -0 sh -c "WITHIN_CALLER=\$\$ '$TESTS_SRCDIR/within' 1000 1 env; exit"
+	[[ $output == *PATH=* && $output != *WITHIN_CALLER* ]]
+	WITHIN_CALLER=$PPID run -143 within 1000 1 touch begun # the caller is timeout(1)
+	[[ ! -e begun ]]
+}
+
 @test "within: what tries twice leaves no file behind when it is ended" {
 	mkdir temporary
 	printf '%s\n' '#!/bin/sh' 'touch began' 'sleep 1000' >test.sh
