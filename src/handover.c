@@ -15,7 +15,8 @@ enum request { GIVE, TAKE_BACK };
 /* A request, and its answer. */
 struct parcel {
 	enum request request;
-	int error; /* of the answer */
+	uint64_t number; /* of a gift */
+	int error;       /* of the answer */
 	unsigned count;
 	int fds[BATCH]; /* as the taker calls them; of a gift only the answer can say */
 };
@@ -125,13 +126,24 @@ static int settle(struct handover *handover, int patience_ms)
 	return error;
 }
 
+/* True for the first of the two: the giver, which gives up waiting for gift NUMBER, or the taker, which takes it. */
+static bool claim(struct handover *handover, uint64_t number)
+{
+	return atomic_compare_exchange_strong(&handover->wanted, &number, 0);
+}
+
 static int give_batch(struct handover *handover, const int *fds, int *taken, size_t count, int patience_ms)
 {
 	struct parcel parcel = {.request = GIVE, .count = (unsigned)count};
 	int error = settle(handover, patience_ms);
+	if (error != 0)
+		return error;
+	parcel.number = ++handover->gifts;
+	atomic_store(&handover->wanted, parcel.number);
+	error = send_request(handover, &parcel, fds);
 	if (error == 0)
-		error = send_request(handover, &parcel, fds);
-	if (error == 0)
+		error = await_answer(handover, &parcel, patience_ms);
+	if (error != 0 && !claim(handover, parcel.number)) /* taken at the last moment: the answer is on its way */
 		error = await_answer(handover, &parcel, patience_ms);
 	if (error != 0)
 		return error;
@@ -149,6 +161,10 @@ int handover_take_back(struct handover *handover, const int *taken, size_t count
 	for (size_t back = 0, batch; back < count; back += batch) {
 		batch = batch_of(count - back);
 		int error = send_back(handover, taken + back, batch);
+		if (error == EAGAIN) { /* no room for another before it has read some */
+			error = settle(handover, patience_ms);
+			error = error == 0 ? send_back(handover, taken + back, batch) : error;
+		}
 		if (error != 0)
 			return error;
 	}
@@ -188,16 +204,18 @@ static size_t unpack(struct msghdr *message, int *fds)
 }
 
 /* All or nothing: what has no room in the table the kernel leaves out. */
-static void accept_gift(struct parcel *parcel, struct msghdr *message)
+static void accept_gift(struct handover *handover, struct parcel *parcel, struct msghdr *message)
 {
 	size_t taken = unpack(message, parcel->fds);
-	if (taken == parcel->count)
-		return;
-	close_all(parcel->fds, taken);
-	parcel->error = EMFILE;
+	if (taken != parcel->count)
+		parcel->error = EMFILE;
+	else if (!claim(handover, parcel->number))
+		parcel->error = ECANCELED;
+	if (parcel->error != 0)
+		close_all(parcel->fds, taken);
 }
 
-void handover_serve(int taker)
+void handover_serve(struct handover *handover, int taker)
 {
 	struct parcel parcel;
 	struct envelope envelope;
@@ -208,7 +226,7 @@ void handover_serve(int taker)
 	if (recvmsg(taker, message, MSG_CMSG_CLOEXEC) != sizeof parcel)
 		return;
 	if (parcel.request == GIVE)
-		accept_gift(&parcel, message);
+		accept_gift(handover, &parcel, message);
 	else
 		close_all(parcel.fds, parcel.count);
 	if (send(taker, &parcel, sizeof parcel, MSG_NOSIGNAL) == sizeof parcel)

@@ -2,12 +2,17 @@
 #ifndef SMALLSERVD_HANDOVER_H
 #define SMALLSERVD_HANDOVER_H
 
+#include <stdatomic.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* A pair of sockets: what one end asks for the other does, and answers. */
 struct handover {
 	int giver, taker;
-	unsigned owed; /* answers that the giver waits for; its alone */
+	unsigned owed;  /* answers that the giver waits for; its alone */
+	uint64_t gifts; /* so far; its alone */
+	_Atomic uint64_t
+		wanted; /* the number of the one that it waits for; 0: it has been taken, or nobody wants it any more */
 };
 
 /* Makes the pair. Returns 0 or an errno. */
@@ -26,7 +31,7 @@ int handover_give(struct handover *handover, const int *fds, int *taken, size_t 
  * taker has got that far. For the giver. */
 int handover_take_back(struct handover *handover, const int *taken, size_t count, int patience_ms);
 
-/* Does what the giver asks for, once TAKER is readable. For the taker. */
-void handover_serve(int taker);
+/* Does what the giver asks for, once TAKER, which is the pair's, is readable. For the taker. */
+void handover_serve(struct handover *handover, int taker);
 
 #endif

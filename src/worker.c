@@ -210,8 +210,9 @@ static int close_copies(const struct worker *worker)
 
 static void on_handover(evutil_socket_t fd, short what, void *argument)
 {
-	(void)what, (void)argument;
-	handover_serve(fd);
+	struct worker *worker = argument;
+	(void)what;
+	handover_serve(&worker->handover, fd);
 }
 
 /* Returns 0 or an errno. Where the kernel keeps the thread in main's table, or does not tell what is in it, it shares that. */
@@ -228,7 +229,7 @@ static int leave_main_table(struct worker *worker)
 	if (error != 0)
 		return error;
 	event_assign(&worker->on_handover, worker->base, worker->handover.taker, EV_READ | EV_PERSIST, on_handover,
-		     NULL);
+		     worker);
 	return event_add(&worker->on_handover, NULL) == 0 ? 0 : ENOMEM;
 }
 

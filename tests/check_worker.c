@@ -21,6 +21,7 @@
 
 #include "check_run.h"
 #include "check_threads.h"
+#include "handover.h"
 #include "processors.h"
 #include "worker.h"
 
@@ -335,15 +336,55 @@ START_TEST(a_worker_that_does_not_answer_is_not_waited_for_and_keeps_nothing_of_
 	ck_assert_int_eq(give(&late, IMPATIENCE_MS), ETIMEDOUT);
 	ck_assert_int_eq(give(&late, IMPATIENCE_MS), ETIMEDOUT); /* it still has the first to answer */
 	sem_post(&busy.over);
+	close_mains(&late);
+	ck_assert_uint_eq(count_ended(&late, PATIENCE_MS), PIPES); /* without being asked for anything else */
 	handed_init(&handed, 1);
 	ck_assert_int_eq(give(&handed, PATIENCE_MS), 0);
-	close_mains(&late);
-	ck_assert_uint_eq(count_ended(&late, PATIENCE_MS), PIPES);
 	close_mains(&handed);
 	run(write_each, &handed);
 	each_says_its_number(&handed);
 	close_ends(&late);
 	close_ends(&handed);
+}
+END_TEST
+
+/* A taker that is slow at first. */
+static void *serve_slowly(void *argument)
+{
+	struct handover *handover = argument;
+	struct pollfd ready = {.fd = handover->taker, .events = POLLIN};
+	poll(NULL, 0, IMPATIENCE_MS);
+	while (poll(&ready, 1, -1) == 1 && (ready.revents & POLLHUP) == 0)
+		handover_serve(handover, handover->taker);
+	return NULL;
+}
+
+START_TEST(more_than_fits_between_the_two_is_given_and_given_back)
+{
+	enum { MANY = 2500, LEAST = 1 }; /* the kernel makes room for two messages of that */
+	static int fds[MANY], taken[MANY];
+	struct handover handover;
+	struct rlimit before;
+	pthread_t thread;
+	int pair[2], room = LEAST;
+
+	limit_descriptors(MANY + 100, &before);
+	ck_assert_int_eq(handover_open(&handover), 0);
+	ck_assert_int_eq(setsockopt(handover.giver, SOL_SOCKET, SO_SNDBUF, &room, sizeof room), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, serve_slowly, &handover), 0);
+	ck_assert_int_eq(pipe(pair), 0);
+	for (unsigned i = 0; i < MANY; i++)
+		fds[i] = pair[1]; /* each time it gets another number */
+	ck_assert_int_eq(handover_give(&handover, fds, taken, MANY, PATIENCE_MS), 0);
+	close(pair[1]);
+	ck_assert(!has_ended(pair[0], 0));
+	ck_assert_int_eq(handover_take_back(&handover, taken, MANY, PATIENCE_MS), 0);
+	ck_assert(has_ended(pair[0], 0));
+	close(pair[0]);
+	handover_close_giver(&handover);
+	pthread_join(thread, NULL);
+	handover_close_taker(&handover);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 END_TEST
 
@@ -763,6 +804,7 @@ static Suite *suite(void)
 	tcase_add_test(descriptors, a_worker_gives_back_what_is_not_needed);
 	tcase_add_test(descriptors, a_worker_without_room_for_all_takes_none_and_takes_all_when_there_is);
 	tcase_add_test(descriptors, a_worker_that_does_not_answer_is_not_waited_for_and_keeps_nothing_of_it);
+	tcase_add_test(descriptors, more_than_fits_between_the_two_is_given_and_given_back);
 	tcase_add_test(descriptors, a_worker_that_has_ended_takes_nothing);
 	tcase_add_test(descriptors, what_the_kernel_does_not_pass_on_is_told);
 	tcase_add_test(descriptors, a_worker_that_is_refused_a_table_of_its_own_shares_mains);
