@@ -770,13 +770,15 @@ static void on_round_back(void *argument)
 {
 	struct round *round = argument;
 	struct serving *serving = round->serving;
-	if (--serving->switching == 0 && serving->switched != NULL)
+	if (--serving->switching == 0)
 		serving->switched->run(serving->switched->argument);
 }
 
 /* Behind all that the switch has posted: who has run this serves by the new configuration. */
 static void await_workers(struct serving *serving, struct mail *switched)
 {
+	if (switched == NULL)
+		return; /* answers that come late would count for the next one */
 	serving->switched = switched;
 	serving->switching = serving->rooms.worker_count;
 	for (unsigned i = 0; i < serving->rooms.worker_count; i++)
