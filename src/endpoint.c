@@ -362,6 +362,7 @@ struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned co
 	endpoint->options = request;
 	endpoint->options.interface = NULL; /* that is the configuration's, which may go */
 	endpoint->is_tuned = true;
+	endpoint->to_listen = request.listens_later ? count : 0;
 	endpoint_ports_add(ports, endpoint, false);
 	tell_of_buffers(wanted, endpoint->fds[0], &nothing, &request);
 	return endpoint;
@@ -377,12 +378,12 @@ bool endpoint_listen(struct endpoint *endpoint, const struct config_endpoint *wa
 	struct log_context context = endpoint_context(wanted);
 	char text[SOCKET_TEXT_SIZE];
 
-	if (!endpoint->options.listens_later)
+	unsigned first = endpoint->count - endpoint->to_listen;
+	int error = socket_listen(&endpoint->fds[first], endpoint->to_listen, endpoint->options.backlog);
+	if (error == 0) {
+		endpoint->to_listen = 0;
 		return true;
-	int error = socket_listen(endpoint->fds, endpoint->count, endpoint->options.backlog);
-	endpoint->options.listens_later = error != 0;
-	if (error == 0)
-		return true;
+	}
 	socket_address_print(&endpoint->address, text);
 	tell_of_opening(&context, text, error, problems);
 	return false;
@@ -414,11 +415,14 @@ struct endpoint *endpoint_widen(struct endpoint *endpoint, const struct config_e
 		error = fill_request(wanted, owner, &request) ? 0 : ENODEV;
 		request.address = endpoint->address;
 		request.overlaps = true;
+		request.listens_later = request.type == SOCK_STREAM;
 	}
 	if (error == 0)
 		error = socket_open_group(&request, &endpoint->fds[before], count - before);
 	if (error == 0) {
 		endpoint->count = count;
+		endpoint->options.backlog = request.backlog;
+		endpoint->to_listen = request.listens_later ? count - before : 0;
 		return endpoint;
 	}
 	socket_address_print(&endpoint->address, text);

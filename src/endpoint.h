@@ -34,6 +34,7 @@ struct endpoint {
 
 	struct place *place; /* of serving.c: where it is in service; NULL: nowhere yet */
 	unsigned count;      /* sockets: 1 where handed, else one a worker of the process that opened it */
+	unsigned to_listen;  /* the last so many are streams that are only bound so far */
 	int fds[];           /* owned; -1: closed before */
 };
 
@@ -95,7 +96,7 @@ struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned co
 bool endpoint_listen(struct endpoint *endpoint, const struct config_endpoint *wanted, struct problems *problems);
 
 /* Opens further sockets for ENDPOINT, which nobody serves yet, up to COUNT, so that each worker has one; they belong to OWNER, as do the
- * others then. Returns it, elsewhere in memory; NULL: PROBLEMS has been told, and it is closed. */
+ * others then. Streams among them wait for endpoint_listen. Returns it, elsewhere in memory; NULL: PROBLEMS has been told, and it is closed. */
 struct endpoint *endpoint_widen(struct endpoint *endpoint, const struct config_endpoint *wanted, unsigned count,
 				uid_t owner, struct problems *problems);
 

@@ -318,6 +318,24 @@ START_TEST(groups_of_an_upgrade_are_tried_first_and_joined_once_the_socket_is_it
 }
 END_TEST
 
+START_TEST(what_an_endpoint_grows_by_takes_no_clients_before_it_is_to_listen)
+{
+	struct endpoint *endpoint = open_one(ANYWHERE(""));
+	ck_assert_ptr_nonnull(endpoint);
+	unsigned before = endpoint->count;
+	endpoint->shared = endpoint->inherited = true;
+	endpoint = endpoint_widen(endpoint, want(ANYWHERE("")), before + 2, (uid_t)-1, &problems);
+	ck_assert_ptr_nonnull(endpoint);
+	ck_assert_uint_eq(endpoint->count, before + 2);
+	for (unsigned i = 0; i < endpoint->count; i++)
+		ck_assert_int_eq(net_get(endpoint->fds[i], SOL_SOCKET, SO_ACCEPTCONN), i < before);
+	ck_assert(endpoint_listen(endpoint, config->endpoints, &problems));
+	for (unsigned i = 0; i < endpoint->count; i++)
+		ck_assert_int_eq(net_get(endpoint->fds[i], SOL_SOCKET, SO_ACCEPTCONN), 1);
+	endpoint_free(endpoint);
+}
+END_TEST
+
 START_TEST(a_new_owner_gets_its_options_set)
 {
 	struct endpoint *endpoint = open_one(ANYWHERE("backlog = 10\n"));
@@ -436,6 +454,7 @@ static Suite *suite(void)
 	TCase *giving = add_tcase(suite, "giving");
 	tcase_add_test(giving, groups_are_joined_and_those_of_a_reload_that_failed_are_left);
 	tcase_add_test(giving, groups_of_an_upgrade_are_tried_first_and_joined_once_the_socket_is_its_own);
+	tcase_add_test(giving, what_an_endpoint_grows_by_takes_no_clients_before_it_is_to_listen);
 	tcase_add_test(giving, a_new_owner_gets_its_options_set);
 	tcase_add_test(giving, nothing_is_set_on_what_is_inherited_until_its_owner_has_let_go);
 	tcase_add_test(giving, what_the_process_before_had_set_does_not_outlast_it);
