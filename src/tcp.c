@@ -1042,7 +1042,7 @@ static void begin(struct side *side, struct runtime *runtime, int fd, const stru
 		return;
 	wheel_set(side->wheel, &connection->deadline, next_deadline(connection));
 	if (event_add(&connection->event, NULL) < 0)
-		end(connection, METRIC_CLOSED_NO_MEMORY);
+		end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
 }
 
 /* --- proxies --- */
