@@ -217,7 +217,8 @@ static const struct option *find_type_option(const char *key)
 static void complain_of_key(struct loader *loader, struct config_origin place, const char *section, const char *key,
 			    const char *elsewhere, const struct words *words)
 {
-	const char *suggestion = suggest_key(words, key);
+	/* a large file of nothing else would take half a minute, which a reload does not have */
+	const char *suggestion = config_report_is_full(loader->report) ? NULL : suggest_key(words, key);
 
 	if (elsewhere)
 		complain(loader, place, section, key, "belongs in %s", elsewhere);

@@ -60,7 +60,7 @@ void config_report_add(struct config_report *report, bool warning, const struct 
 	struct config_message message = {.warning = warning, .line = place->origin.line};
 
 	report->errors += !warning;
-	if (report->count > MESSAGES_MAX)
+	if (config_report_is_full(report))
 		return;
 	if (report->count == MESSAGES_MAX) {
 		message.text = strdup("more than 1000 messages: the others are left out");
@@ -74,6 +74,11 @@ void config_report_add(struct config_report *report, bool warning, const struct 
 		insert_message(report, message);
 	else
 		free((char *)message.file);
+}
+
+bool config_report_is_full(const struct config_report *report)
+{
+	return report->count > MESSAGES_MAX;
 }
 
 void config_report_free(struct config_report *report)

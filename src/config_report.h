@@ -37,6 +37,9 @@ struct config_place {
 void config_report_add(struct config_report *report, bool warning, const struct config_place *place, const char *format,
 		       va_list arguments) __attribute__((format(printf, 4, 0)));
 
+/* Whether messages are only counted by now: then nobody reads what one would say. */
+bool config_report_is_full(const struct config_report *report);
+
 /* Frees the messages, and leaves REPORT empty. */
 void config_report_free(struct config_report *report);
 

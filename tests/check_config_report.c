@@ -73,8 +73,10 @@ END_TEST
 
 START_TEST(of_more_than_a_thousand_messages_the_errors_are_counted)
 {
-	for (unsigned line = 1; line <= 3000; line++)
+	for (unsigned line = 1; line <= 3000; line++) {
+		ck_assert_int_eq(config_report_is_full(&report), line > 1001);
 		add(line % 3 == 0, (struct config_place){.origin = {"a.conf", line}}, "wrong");
+	}
 	ck_assert_uint_eq(report.count, 1001);
 	ck_assert_uint_eq(report.errors, 2000);
 	assert_text(0, "a.conf:1: wrong");
