@@ -114,12 +114,25 @@ void mailbox_post(struct mailbox *mailbox, struct mail *mail)
 		eventfd_write(mailbox->fd, 1);
 }
 
+/* Libevent would write to stderr, for whose reader a worker must not wait. What a call's failure means is told by whoever made the call,
+ * who may still ask for errno. */
+static void on_libevent_says(int severity, const char *message)
+{
+	int error = errno;
+	if (severity == EVENT_LOG_ERR) /* it ends the process next, and with it the queue of the log */
+		fprintf(stderr, "libevent: %s\n", message);
+	else
+		log_debug("libevent: %s", message);
+	errno = error;
+}
+
 /* Timeouts here are coarse, and an event belongs to one thread: libevent needs neither exact timers nor locks. */
 static struct event_base *base_new(void)
 {
 	struct event_config *config = event_config_new();
 	if (config == NULL)
 		return NULL;
+	event_set_log_callback(on_libevent_says); /* of all bases; before any thread */
 	event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
 	struct event_base *base = event_base_new_with_config(config);
 	event_config_free(config);

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -20,8 +21,10 @@
 #include <unistd.h>
 
 #include "check_run.h"
+#include "check_stderr.h"
 #include "check_threads.h"
 #include "handover.h"
+#include "log.h"
 #include "processors.h"
 #include "worker.h"
 
@@ -778,6 +781,32 @@ START_TEST(as_many_processors_as_this_process_may_use)
 }
 END_TEST
 
+/* --- libevent --- */
+
+/* A regular file cannot be watched, of which libevent tells stderr, unless it is told where to. */
+START_TEST(what_libevent_says_is_logged_for_debugging)
+{
+	static const int levels[] = {LOG_NOTICE, LOG_DEBUG};
+	int file = memfd_create("regular", MFD_CLOEXEC);
+	struct event *event = event_new(worker_base(worker), file, EV_READ, NULL, NULL);
+	ck_assert_ptr_nonnull(event);
+	for (int i = 0; i < 2; i++) {
+		stderr_begin();
+		log_open(LOG_TO_STDERR, levels[i], LOG_DAEMON);
+		ck_assert_int_eq(event_add(event, NULL), -1);
+		ck_assert_int_eq(errno, EPERM);
+		log_close();
+		const char *said = stderr_end();
+		if (levels[i] == LOG_DEBUG)
+			ck_assert_ptr_nonnull(strstr(said, "libevent: Epoll ADD"));
+		else
+			ck_assert_str_eq(said, "");
+	}
+	event_free(event);
+	close(file);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("worker");
@@ -820,6 +849,7 @@ static Suite *suite(void)
 	tcase_add_test(thread, a_worker_leaves_signals_to_the_main_thread);
 	tcase_add_test(thread, a_worker_is_known_by_its_number);
 	tcase_add_test(thread, workers_draw_different_numbers);
+	tcase_add_test(thread, what_libevent_says_is_logged_for_debugging);
 	tcase_add_test(thread, as_many_processors_as_this_process_may_use);
 	suite_add_tcase(suite, thread);
 	return suite;
