@@ -410,15 +410,21 @@ static size_t take_open(struct change *change, const struct config *config, stru
 	return sockets;
 }
 
-/* Makes places for what was taken and has none. False: PROBLEMS has been told. */
-static bool place_taken(struct change *change, struct problems *problems)
+/* Whether ENDPOINT will take datagrams from the process before as soon as it has grown. */
+static bool grows_at_once(const struct endpoint *endpoint, unsigned workers)
+{
+	return endpoint->transport == TRANSPORT_UDP && may_grow(endpoint) && endpoint->count < workers;
+}
+
+/* Makes places for what was taken and has none: what GROWS_AT_ONCE, or the rest. False: PROBLEMS has been told. */
+static bool place_taken(struct change *change, bool those_that_grow, struct problems *problems)
 {
 	const struct serving_rooms *rooms = &change->serving->rooms;
 	unsigned problems_before = problems->count;
 	for (size_t i = 0; i < change->entry_count; i++) {
 		struct entry *entry = &change->entries[i];
 		struct endpoint *endpoint = entry->taken;
-		if (endpoint == NULL)
+		if (endpoint == NULL || grows_at_once(endpoint, rooms->worker_count) != those_that_grow)
 			continue;
 		entry->taken = NULL;
 		entry->place = endpoint->place;
@@ -440,6 +446,8 @@ static struct endpoint_ports *list_ports(const struct change *change, struct end
 	for (size_t i = 0; ports != NULL && i < change->entry_count; i++)
 		if (change->entries[i].place != NULL)
 			endpoint_ports_add(ports, change->entries[i].place->endpoint, false);
+		else if (change->entries[i].taken != NULL)
+			endpoint_ports_add(ports, change->entries[i].taken, false);
 	for (size_t i = 0; ports != NULL && (endpoint = endpoint_pool_next(pool, &i)) != NULL;)
 		endpoint_ports_add(ports, endpoint, false);
 	for (const struct place *place = serving->leaving; ports != NULL && place != NULL; place = place->next)
@@ -455,8 +463,8 @@ static void open_some(struct change *change, unsigned transports, const struct e
 	for (unsigned turn = 0; turn < ENDPOINT_TURNS; turn++)
 		for (size_t i = 0; i < change->entry_count; i++) {
 			struct entry *entry = &change->entries[i];
-			if (entry->place != NULL || entry->covered || endpoint_turn(entry->wanted) != turn ||
-			    (entry->wanted->transport & transports) == 0 ||
+			if (entry->place != NULL || entry->taken != NULL || entry->covered ||
+			    endpoint_turn(entry->wanted) != turn || (entry->wanted->transport & transports) == 0 ||
 			    endpoint_ports_overlap(before, entry->wanted) != overlap)
 				continue;
 			struct endpoint *endpoint = endpoint_open(entry->wanted, rooms->worker_count, rooms->owner,
@@ -540,11 +548,11 @@ static bool prepare(struct change *change, struct config *config, struct endpoin
 {
 	size_t sockets = take_open(change, config, pool);
 
-	if (!place_taken(change, problems) || !limit_connections(change, config, sockets, problems))
+	if (!place_taken(change, false, problems) || !limit_connections(change, config, sockets, problems))
 		return false;
 	change->generation = generation_new(config, change->serving->store, change->maximum, problems);
 	if (change->generation == NULL || !open_rest(change, config, pool, problems) ||
-	    !join_groups(change, config, problems))
+	    !place_taken(change, true, problems) || !join_groups(change, config, problems))
 		return false;
 	change->generation->owner = change->serving;
 	if (refuse_served_ports(change) && fill_places(change))
@@ -706,6 +714,8 @@ void serving_cancel(struct change *change)
 			place_free(entry->place);
 		else if (entry->place != NULL)
 			endpoint_unjoin(entry->place->endpoint);
+		else
+			endpoint_free(entry->taken);
 	}
 	generation_free(change->generation);
 	change_free(change);

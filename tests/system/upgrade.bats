@@ -258,6 +258,32 @@ ended_well() {
 	serves
 }
 
+@test "upgrade: one to more workers that fails has taken no clients" {
+	need_programs strace
+	! sanitized || skip "a sanitizer and strace get into each other's way"
+	cp "$SMALLSERVD" program
+	SMALLSERVD=$BATS_TEST_TMPDIR/program
+	start_echo 'sandbox = off'
+	cp "$CONF" good
+	mv program real
+	install_script "exec strace -f -o $BATS_TEST_TMPDIR/calls -e trace=bind,listen $BATS_TEST_TMPDIR/real \"\$@\""
+	python_background taken take.py tcp 127.0.0.1 0
+	wait_for_line taken 'port [0-9]+'
+	sed -i 's/^workers = .*/workers = 4/' "$CONF"
+	printf '[discard]\naddress = 127.0.0.1\nport = %s\n' "$(cut -d ' ' -f 2 taken)" >>"$CONF"
+	upgrade_fails 'the new process ended'
+	log_matches 'discard: cannot listen on tcp' || skip "strace cannot run it here"
+	grep -q 'bind(.*EADDRINUSE' calls
+	# streams of the old one's ports are bound and no more, datagram sockets not even that
+	[[ $(grep -c "bind(.*htons($TCP)," calls) == 2 ]]
+	run ! grep -q "bind(.*htons($UDP)," calls
+	run ! grep -q 'listen(' calls
+	cp good "$CONF"
+	mv real program
+	upgrade
+	serves
+}
+
 @test "upgrade: a pid_file that cannot be taken over leaves the old process serving" {
 	start_echo
 	sed -i "s,^pid_file = .*,pid_file = $BATS_TEST_TMPDIR/missing/pid," "$CONF"
