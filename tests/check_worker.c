@@ -364,7 +364,7 @@ static void *serve_slowly(void *argument)
 
 START_TEST(more_than_fits_between_the_two_is_given_and_given_back)
 {
-	enum { MANY = 2500, LEAST = 1 }; /* the kernel makes room for two messages of that */
+	enum { MANY = 1000, LEAST = 1 }; /* the kernel makes room for two messages of that */
 	static int fds[MANY], taken[MANY];
 	struct handover handover;
 	struct rlimit before;
