@@ -65,8 +65,18 @@ static void await(sem_t *semaphore)
 
 static struct worker *worker;
 
+/* A login has 1024, which do not do for what is given here. */
+static void raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = limit.rlim_max;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
 static void setup(void)
 {
+	raise_descriptor_limit();
 	worker = worker_new(3);
 	ck_assert_ptr_nonnull(worker);
 }
