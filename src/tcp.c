@@ -81,9 +81,8 @@ struct unsent {
 	char bytes[];
 };
 
-enum {
-	SCRATCH_ALIGNMENT = 4096
-}; /* copies to an odd place, as malloc's 16 bytes into a page, cost 1 % of a message of 4 KiB */
+/* Copies to an odd place, as malloc's 16 bytes into a page, cost 1 % of a message of 4 KiB. */
+enum { SCRATCH_ALIGNMENT = 4096 };
 
 enum { SHARED_ROUNDS = 64 }; /* of TCP_ACCEPTS_A_WAKEUP, until a stop leaves the rest to the others */
 
@@ -1164,7 +1163,7 @@ static void pause_full(struct tcp_listener *listener)
 /* Out of descriptors or memory: rest, or libevent spins on what cannot be accepted. */
 static void pause_failed(struct tcp_listener *listener)
 {
-	const struct timeval rest = {.tv_usec = TCP_RETRY_MS * 1000};
+	const struct timeval rest = wheel_timeval(TCP_RETRY_MS);
 	struct side *side = listener->side;
 	int error = errno;
 	listener->paused = true;

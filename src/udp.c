@@ -579,7 +579,7 @@ static void send_replies(struct udp_socket *socket)
 /* Receives what comes from now on; without memory for that the kernel is asked again later. */
 static void watch(struct udp_socket *socket)
 {
-	const struct timeval rest = {.tv_usec = RETRY_MS * 1000};
+	const struct timeval rest = wheel_timeval(RETRY_MS);
 	if (event_add(&socket->readable, NULL) == 0)
 		return;
 	int error = errno;

@@ -96,6 +96,11 @@ need_programs() {
 	done
 }
 
+need_mounts() {
+	need_programs unshare
+	unshare --mount true 2>/dev/null || skip "cannot make mounts of its own here"
+}
+
 has_ipv6() {
 	[[ -e /proc/net/if_inet6 ]] && grep -q '^0\{31\}1 ' /proc/net/if_inet6
 }

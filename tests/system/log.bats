@@ -174,11 +174,15 @@ need_log_stream() {
 	[[ $(grep -cE '^ready: ' "$LOG") == 1 ]]
 }
 
+# Has the daemon run below a log daemon of the test's own, with its socket NAME in FOLDER.
+behind_log_daemon() {
+	need_mounts
+	RUNNER+=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" "$@")
+}
+
 @test "log: log_target = syslog writes to /dev/log, with facility and priority" {
 	need_root
-	need_programs unshare
-	unshare --mount true || skip "cannot make mounts of its own here"
-	RUNNER=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /dev log)
+	behind_log_daemon /dev log
 	start_local_echo 'log_target = syslog' 'syslog_facility = local3'
 	wait_for_log '^socket: <157>.*smallservd\[[0-9]+\]: echo: listening on tcp 127\.0\.0\.1:[0-9]+'
 	log_matches '^socket: <157>.*smallservd\[[0-9]+\]: ready: '
@@ -189,9 +193,7 @@ need_log_stream() {
 @test "log: log_target = journal writes to the journal, with fields" {
 	need_root
 	need_libsystemd
-	need_programs unshare
-	unshare --mount true || skip "cannot make mounts of its own here"
-	RUNNER=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /run systemd/journal/socket)
+	behind_log_daemon /run systemd/journal/socket
 	start_local_echo 'log_target = journal'
 	assert_in_journal
 }
@@ -199,9 +201,7 @@ need_log_stream() {
 @test "log: in the journal the line of a connection has its client as a field" {
 	need_root
 	need_libsystemd
-	need_programs unshare
-	unshare --mount true || skip "cannot make mounts of its own here"
-	RUNNER=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /run systemd/journal/socket)
+	behind_log_daemon /run systemd/journal/socket
 	local port
 	port=$(free_port)
 	start_daemon <<-END
@@ -221,10 +221,8 @@ need_log_stream() {
 @test "log: log_target = auto is the journal where stderr is its stream" {
 	need_root
 	need_libsystemd
-	need_programs unshare
-	unshare --mount true || skip "cannot make mounts of its own here"
 	need_log_stream
-	RUNNER+=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /run systemd/journal/socket)
+	behind_log_daemon /run systemd/journal/socket
 	start_local_echo
 	assert_in_journal
 }
@@ -260,9 +258,7 @@ tells_of_losses() {
 
 @test "log: a syslog that does not read does not stop the daemon" {
 	need_root
-	need_programs unshare
-	unshare --mount true || skip "cannot make mounts of its own here"
-	RUNNER=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /dev log)
+	behind_log_daemon /dev log
 	start_logging_echo syslog
 	loses_lines_and_goes_on
 }
@@ -270,9 +266,7 @@ tells_of_losses() {
 @test "log: a journal that does not read does not stop the daemon" {
 	need_root
 	need_libsystemd
-	need_programs unshare
-	unshare --mount true || skip "cannot make mounts of its own here"
-	RUNNER=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" /run systemd/journal/socket)
+	behind_log_daemon /run systemd/journal/socket
 	start_logging_echo journal
 	loses_lines_and_goes_on
 }

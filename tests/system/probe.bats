@@ -112,7 +112,7 @@ probe_with_hosts() {
 	need_ipv6
 	make_network
 	make_interface
-	unshare --mount true 2>/dev/null || skip "cannot mount here"
+	need_mounts
 	start_daemon <<-END
 		[echo]
 		protocol = tcp
@@ -359,7 +359,7 @@ probe_with_hosts() {
 # A server of names that answers nothing: getaddrinfo asks it for ten seconds.
 @test "probe: the deadline ends the lookup of a name, too" {
 	make_network
-	unshare --mount true 2>/dev/null || skip "cannot mount here"
+	need_mounts
 	"${NETWORK[@]}" nc -k -u -l 127.0.0.1 53 </dev/null >/dev/null 2>&1 3>&- 4>&- &
 	HELD+=("$!")
 	names_are_asked_for() { "${NETWORK[@]}" ss -Huln 'sport = 53' | grep -q 53; }
