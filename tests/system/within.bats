@@ -104,7 +104,7 @@ within_background() {
 @test "within: what tries twice leaves no file behind when it is ended" {
 	mkdir temporary
 	printf '%s\n' '#!/bin/sh' 'touch began' 'sleep 1000' >test.sh
-	TMPDIR=$PWD/temporary within_background 1000 10 "$TESTS_SRCDIR/again" sh test.sh
+	SECOND_TRIES='' TMPDIR=$PWD/temporary within_background 1000 10 "$TESTS_SRCDIR/again" sh test.sh
 	began() {
 		[[ -e began ]]
 	}
