@@ -154,6 +154,8 @@ END_TEST
 
 static atomic_bool written;
 
+enum { STRANGE_SIZE = TEXT_SIZE + 32 }; /* of what a reader tells of such a text */
+
 /* A service manager that reads at any moment. Returns the first text that is neither the old nor the new one. */
 static void *read_on_and_on(void *argument)
 {
@@ -165,14 +167,14 @@ static void *read_on_and_on(void *argument)
 		if (fd >= 0)
 			close(fd);
 		if (length < 0 || (strcmp(text, "1\n") != 0 && strcmp(text, own_text) != 0))
-			snprintf(strange, TEXT_SIZE, "%zd bytes: %s", length, text);
+			snprintf(strange, STRANGE_SIZE, "%zd bytes: %s", length, text);
 	}
 	return NULL;
 }
 
 START_TEST(a_reader_never_sees_half_a_file_or_none)
 {
-	char strange[TEXT_SIZE] = "";
+	char strange[STRANGE_SIZE] = "";
 	struct threads threads;
 	struct pid_file *files[200];
 	enum { COUNT = sizeof files / sizeof *files };
