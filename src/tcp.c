@@ -706,11 +706,16 @@ static uint64_t next_look(const struct connection *connection)
 	return look_ms < deadline ? look_ms : deadline;
 }
 
-/* After a read from a connection that is watched by edges. LEFT: there may be more, of which none will tell. False: out of memory. */
-static bool expect_rest(struct connection *connection, bool left)
+/* After a read for WHAT from a connection that is watched by edges; FULL: it filled the buffer. No edge tells of what is left. False: out
+ * of memory. */
+static bool expect_rest(struct connection *connection, short what, bool full)
 {
-	if (left)
+	if (full || (what & EV_TIMEOUT))
 		return watch_by_level(connection);
+	if (what & EV_CLOSED) { /* the end has come, and little before it: read on, after the others that are ready */
+		event_active(&connection->event, EV_READ | EV_CLOSED, 0);
+		return true;
+	}
 	if (connection->flags & UNSURE)
 		return true;
 	connection->flags |= UNSURE;
@@ -718,8 +723,8 @@ static bool expect_rest(struct connection *connection, bool left)
 	return true;
 }
 
-/* Reads once. LEFT: whatever is read, more may be left. May end the connection. */
-static void receive(struct connection *connection, bool left)
+/* Reads once, for WHAT: EV_CLOSED when the client's end has come, EV_TIMEOUT for a second look. May end the connection. */
+static void receive(struct connection *connection, short what)
 {
 	struct side *side = connection->side;
 	size_t size = side->unsent > TCP_UNSENT_HIGH ? TCP_READ_SMALL : TCP_SCRATCH_SIZE;
@@ -736,7 +741,7 @@ static void receive(struct connection *connection, bool left)
 	bool lingers = connection->flags & LINGERING;
 	if (!lingers)
 		connection->active_ms = wheel_now_ms();
-	if (is_watched_by_edge(connection) && !expect_rest(connection, left || (size_t)length == size)) {
+	if (is_watched_by_edge(connection) && !expect_rest(connection, what, (size_t)length == size)) {
 		end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
 		return;
 	}
@@ -760,7 +765,7 @@ static void on_readable(evutil_socket_t fd, short what, void *argument)
 	if (connection->flags & HANDSHAKING)
 		shake_hands(connection);
 	else
-		receive(connection, what & EV_CLOSED);
+		receive(connection, what);
 }
 
 /* --- deadlines --- */
@@ -809,7 +814,7 @@ static uint64_t look_again(struct connection *connection, uint64_t now_ms, uint6
 	if (!is_watched_by_edge(connection) || !event_pending(&connection->event, EV_READ, NULL))
 		return deadline;
 	wheel_set(connection->side->wheel, &connection->deadline, deadline);
-	receive(connection, true);
+	receive(connection, EV_TIMEOUT);
 	return 0;
 }
 

@@ -433,6 +433,22 @@ START_TEST(data_and_the_end_that_come_together_are_both_heard)
 }
 END_TEST
 
+START_TEST(what_lies_behind_urgent_data_is_echoed_when_the_end_has_come_too)
+{
+	int client = connect_ahead(ECHO);
+	net_send(client, "abc", 3);
+	send_urgent(client, '!');
+	net_send(client, "def", 3);
+	shutdown(client, SHUT_WR);
+	serve_prepared();
+	assert_text(client, "abcdef");
+	net_assert_end(client);
+	await_sum(METRIC_CLOSED_CLIENT, 1);
+	close(client);
+	finish();
+}
+END_TEST
+
 /* Urgent bytes are no part of the stream, but a read ends at their mark. */
 START_TEST(what_lies_behind_urgent_data_is_echoed)
 {
@@ -1819,6 +1835,7 @@ static Suite *suite(void)
 	tcase_add_test(echo, a_client_that_resets_is_counted_as_such);
 	tcase_add_test(echo, data_and_the_end_that_come_together_are_both_heard);
 	tcase_add_test(echo, what_lies_behind_urgent_data_is_echoed);
+	tcase_add_test(echo, what_lies_behind_urgent_data_is_echoed_when_the_end_has_come_too);
 	tcase_add_test(echo, a_connection_is_looked_at_once_more_after_a_read_and_stays_idle);
 	tcase_add_test(echo, a_short_send_stops_reading_until_the_client_reads);
 	tcase_add_test(echo, slow_readers_make_the_server_hold_a_scratch_buffer_each_at_most);
