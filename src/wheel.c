@@ -13,12 +13,14 @@ enum {
 };
 
 struct wheel {
-	struct event *timer;
+	struct event *timer, *soon_timer;
 	wheel_callback *on_due;
 	uint64_t tick;  /* all ticks up to this one have been looked at */
 	uint64_t armed; /* the tick the timer is set for; WHEEL_NEVER: it sleeps */
 	struct wheel_entry *slots[SLOTS];
 	uint64_t occupied[WORDS]; /* a bit a slot: clear means empty, set may be stale */
+	/* what is told of the next time that soon_timer is due, and what came since the last: it may be too early for that */
+	struct wheel_entry *soon, *next_soon;
 };
 
 uint64_t wheel_now_ms(void)
@@ -31,6 +33,15 @@ uint64_t wheel_now_ms(void)
 struct timeval wheel_timeval(int64_t ms)
 {
 	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+}
+
+static void link_entry(struct wheel_entry **list, struct wheel_entry *entry)
+{
+	entry->next = *list;
+	entry->link = list;
+	if (entry->next != NULL)
+		entry->next->link = &entry->next;
+	*list = entry;
 }
 
 static void arm(struct wheel *wheel, uint64_t tick)
@@ -55,6 +66,15 @@ static uint64_t next_occupied(const struct wheel *wheel)
 	return WHEEL_NEVER;
 }
 
+/* Tells of ENTRY, and sets it to the deadline that is answered. */
+static void tell(struct wheel *wheel, struct wheel_entry *entry, uint64_t now_ms)
+{
+	wheel_remove(entry);
+	uint64_t next = wheel->on_due(entry, now_ms);
+	if (next != 0) /* never in the slot it was in, or that would not get empty */
+		wheel_set(wheel, entry, next > now_ms ? next : now_ms + WHEEL_TICK_MS);
+}
+
 /* Handles TICK's slot. False: the budget ran out before the slot was empty. */
 static bool visit_slot(struct wheel *wheel, uint64_t tick, uint64_t now_ms, unsigned *budget)
 {
@@ -62,11 +82,7 @@ static bool visit_slot(struct wheel *wheel, uint64_t tick, uint64_t now_ms, unsi
 	while (wheel->slots[slot] != NULL) {
 		if ((*budget)-- == 0)
 			return false;
-		struct wheel_entry *entry = wheel->slots[slot];
-		wheel_remove(entry);
-		uint64_t next = wheel->on_due(entry, now_ms);
-		if (next != 0) /* never in this slot again, or it would not get empty */
-			wheel_set(wheel, entry, next > now_ms ? next : now_ms + WHEEL_TICK_MS);
+		tell(wheel, wheel->slots[slot], now_ms);
 	}
 	wheel->occupied[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
 	return true;
@@ -95,6 +111,28 @@ static void on_timer(evutil_socket_t fd, short what, void *argument)
 		arm(wheel, tick);
 }
 
+static void arm_soon(struct wheel *wheel)
+{
+	const struct timeval wait = wheel_timeval(WHEEL_SOON_MS);
+	evtimer_add(wheel->soon_timer, &wait);
+}
+
+static void on_soon(evutil_socket_t fd, short what, void *argument)
+{
+	struct wheel *wheel = argument;
+	uint64_t now_ms = wheel_now_ms();
+
+	(void)fd, (void)what;
+	while (wheel->soon != NULL)
+		tell(wheel, wheel->soon, now_ms);
+	wheel->soon = wheel->next_soon;
+	wheel->next_soon = NULL;
+	if (wheel->soon == NULL)
+		return;
+	wheel->soon->link = &wheel->soon;
+	arm_soon(wheel);
+}
+
 struct wheel *wheel_new(struct event_base *base, wheel_callback *on_due)
 {
 	struct wheel *wheel = calloc(1, sizeof *wheel);
@@ -104,8 +142,9 @@ struct wheel *wheel_new(struct event_base *base, wheel_callback *on_due)
 	wheel->tick = wheel_now_ms() / WHEEL_TICK_MS;
 	wheel->armed = WHEEL_NEVER;
 	wheel->timer = evtimer_new(base, on_timer, wheel);
-	if (wheel->timer == NULL) {
-		free(wheel);
+	wheel->soon_timer = evtimer_new(base, on_soon, wheel);
+	if (wheel->timer == NULL || wheel->soon_timer == NULL) {
+		wheel_free(wheel);
 		return NULL;
 	}
 	return wheel;
@@ -115,7 +154,10 @@ void wheel_free(struct wheel *wheel)
 {
 	if (wheel == NULL)
 		return;
-	event_free(wheel->timer);
+	if (wheel->timer != NULL)
+		event_free(wheel->timer);
+	if (wheel->soon_timer != NULL)
+		event_free(wheel->soon_timer);
 	free(wheel);
 }
 
@@ -141,14 +183,18 @@ void wheel_set(struct wheel *wheel, struct wheel_entry *entry, uint64_t deadline
 	uint64_t tick = reachable_tick(wheel, deadline_ms);
 	unsigned slot = tick % SLOTS;
 
-	entry->next = wheel->slots[slot];
-	entry->link = &wheel->slots[slot];
-	if (entry->next != NULL)
-		entry->next->link = &entry->next;
-	wheel->slots[slot] = entry;
+	link_entry(&wheel->slots[slot], entry);
 	wheel->occupied[slot / 64] |= UINT64_C(1) << (slot % 64);
 	if (tick < wheel->armed)
 		arm(wheel, tick);
+}
+
+void wheel_set_soon(struct wheel *wheel, struct wheel_entry *entry)
+{
+	wheel_remove(entry);
+	link_entry(&wheel->next_soon, entry);
+	if (!evtimer_pending(wheel->soon_timer, NULL))
+		arm_soon(wheel);
 }
 
 void wheel_remove(struct wheel_entry *entry)
@@ -161,11 +207,18 @@ void wheel_remove(struct wheel_entry *entry)
 	entry->link = NULL;
 }
 
+static void visit_list(struct wheel_entry *entry, void (*visit)(struct wheel_entry *entry))
+{
+	for (struct wheel_entry *next; entry != NULL; entry = next) {
+		next = entry->next;
+		visit(entry);
+	}
+}
+
 void wheel_each(struct wheel *wheel, void (*visit)(struct wheel_entry *entry))
 {
 	for (int slot = 0; slot < SLOTS; slot++)
-		for (struct wheel_entry *entry = wheel->slots[slot], *next; entry != NULL; entry = next) {
-			next = entry->next;
-			visit(entry);
-		}
+		visit_list(wheel->slots[slot], visit);
+	visit_list(wheel->soon, visit);
+	visit_list(wheel->next_soon, visit);
 }

@@ -13,7 +13,10 @@ struct wheel_entry {
 	struct wheel_entry *next, **link; /* link: what points here; NULL: in no wheel */
 };
 
-enum { WHEEL_TICK_MS = 50 };
+enum {
+	WHEEL_TICK_MS = 50,
+	WHEEL_SOON_MS = 4, /* what is to be told of soon waits so long at least, and twice as long at most */
+};
 #define WHEEL_NEVER UINT64_MAX
 
 /* Told of an entry at or after the deadline it was set to, and sometimes before: the entry's owner knows the true one.
@@ -36,6 +39,10 @@ struct timeval wheel_timeval(int64_t ms);
 
 /* Sets or moves ENTRY's deadline, WHEEL_NEVER included: every entry stays enumerable. */
 void wheel_set(struct wheel *wheel, struct wheel_entry *entry, uint64_t deadline_ms);
+
+/* Has ENTRY told of soon, instead of at a deadline: what hardly ever has to wait longer costs less so than by watching for it. */
+void wheel_set_soon(struct wheel *wheel, struct wheel_entry *entry);
+
 void wheel_remove(struct wheel_entry *entry);
 
 /* Hands every entry to VISIT, which may remove it, but no other. */

@@ -1,6 +1,7 @@
 /* check_tcp.c: the life of a connection, as its client and the counters see it. */
 #include <linux/tcp.h> /* netinet/tcp.h counts no segments */
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 
 #include "check_clock.h"
@@ -21,7 +22,8 @@ enum {
 	STREAM_MAX = 64 * 1024 * 1024, /* far more than all buffers on the way can hold */
 };
 
-/* --- system calls in a test's hand: accept4 fails as often as is said, and workers find their sockets full --- */
+/* --- system calls in a test's hand: accept4 fails as often as is said, workers find their sockets full, and it is counted how often
+ * what is watched changes --- */
 
 static _Atomic int accept_fault, accept_faults_left, accept_calls, last_accepted;
 
@@ -55,6 +57,14 @@ ssize_t send(int fd, const void *bytes, size_t length, int flags)
 		return -1;
 	}
 	return syscall(SYS_sendto, fd, bytes, length, flags, NULL, 0);
+}
+
+static _Atomic int epoll_changes;
+
+int epoll_ctl(int poller, int operation, int fd, struct epoll_event *event)
+{
+	atomic_fetch_add(&epoll_changes, 1);
+	return (int)syscall(SYS_epoll_ctl, poller, operation, fd, event);
 }
 
 /* --- the server of one test --- */
@@ -230,6 +240,13 @@ static void pass(int64_t ms)
 	host_settle(&host);
 	atomic_fetch_add(&clock_stands_ms, ms);
 	host_settle(&host);
+}
+
+/* Looks for the end of who was told all and is not watched come after two such steps. */
+static void pass_a_moment(void)
+{
+	pass(WHEEL_SOON_MS);
+	pass(WHEEL_SOON_MS);
 }
 
 #define ECHO    "[echo]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\nmax_connections_per_source = unlimited\n"
@@ -712,6 +729,10 @@ END_TEST
 
 /* --- services that speak first --- */
 
+/* After the reply a client is watched where places are few, and looked at a moment later where there are many: nothing else
+ * depends on it. */
+static const char *const daytimes[] = {DAYTIME "max_connections_per_source = 500\n", DAYTIME};
+
 static void assert_daytime(int client)
 {
 	char line[256];
@@ -722,10 +743,11 @@ static void assert_daytime(int client)
 
 START_TEST(daytime_says_one_line_and_ends)
 {
-	serve(DAYTIME, 1);
+	serve(daytimes[_i], 1);
 	int client = connect_to(0);
 	assert_daytime(client);
 	close(client);
+	pass_a_moment();
 	await_sum(METRIC_CLOSED_DONE, 1);
 	ck_assert_uint_eq(count_closed(), 1);
 	finish();
@@ -738,7 +760,7 @@ START_TEST(daytime_line_and_end_leave_in_one_packet)
 	struct tcp_info info = {0};
 	socklen_t length = sizeof info;
 
-	serve(DAYTIME, 1);
+	serve(daytimes[_i], 1);
 	int client = connect_to(0);
 	assert_daytime(client);
 	ck_assert_int_eq(getsockopt(client, IPPROTO_TCP, TCP_INFO, &info, &length), 0);
@@ -753,7 +775,7 @@ START_TEST(daytime_reply_survives_unread_input)
 	enum { CLIENTS = 20 };
 	static char junk[48 * 1024];
 	int clients[CLIENTS];
-	prepare(DAYTIME, 1, UNLIMITED);
+	prepare(daytimes[_i], 1, UNLIMITED);
 	connect_many(clients, CLIENTS);
 	for (int i = 0; i < CLIENTS; i++) {
 		net_send(clients[i], junk, sizeof junk);
@@ -762,6 +784,7 @@ START_TEST(daytime_reply_survives_unread_input)
 	start();
 	for (int i = 0; i < CLIENTS; i++)
 		assert_daytime(clients[i]);
+	pass_a_moment();
 	await_sum(METRIC_CLOSED_DONE, CLIENTS);
 	ck_assert_uint_eq(sum(METRIC_CLOSED_RESET), 0);
 	close_all(clients, CLIENTS);
@@ -772,12 +795,13 @@ END_TEST
 START_TEST(daytime_reply_survives_input_that_comes_after_it)
 {
 	static char junk[16 * 1024];
-	serve(DAYTIME, 1);
+	serve(daytimes[_i], 1);
 	int client = connect_to(0);
 	net_wait(client, POLLIN);
 	net_send(client, junk, sizeof junk);
 	assert_daytime(client);
 	close(client);
+	pass_a_moment();
 	await_sum(METRIC_CLOSED_DONE, 1);
 	finish();
 }
@@ -785,9 +809,10 @@ END_TEST
 
 START_TEST(who_does_not_end_after_the_reply_is_ended_after_the_linger_time)
 {
-	serve(DAYTIME, 1);
+	serve(daytimes[_i], 1);
 	int client = connect_to(0);
 	assert_daytime(client);
+	pass_a_moment();
 	pass(TCP_LINGER_MS - 200);
 	ck_assert_uint_eq(count_closed(), 0);
 	pass(400);
@@ -800,9 +825,10 @@ END_TEST
 START_TEST(who_says_a_bit_after_the_reply_is_heard_out)
 {
 	static char junk[1024];
-	serve(DAYTIME, 1);
+	serve(daytimes[_i], 1);
 	int client = connect_to(0);
 	assert_daytime(client);
+	pass_a_moment();
 	for (int i = 0; i < 20; i++) {
 		net_send(client, junk, sizeof junk);
 		host_settle(&host);
@@ -817,14 +843,16 @@ END_TEST
 
 START_TEST(what_lies_behind_urgent_data_is_thrown_away_after_the_reply)
 {
-	serve(DAYTIME, 1);
+	serve(daytimes[_i], 1);
 	int client = connect_to(0);
 	assert_daytime(client);
+	pass_a_moment();
 	net_send(client, "abc", 3);
 	send_urgent(client, '!');
 	net_send(client, "def", 3);
 	await_sum(METRIC_RECEIVED_BYTES, 6); /* or closing would reset the connection */
 	close(client);
+	pass_a_moment();
 	await_sum(METRIC_CLOSED_DONE, 1);
 	finish();
 }
@@ -834,9 +862,10 @@ START_TEST(who_sends_on_and_on_after_the_reply_is_ended)
 {
 	static char junk[4096];
 	uint64_t sent = 0;
-	serve(DAYTIME, 1);
+	serve(daytimes[_i], 1);
 	int client = connect_to(0);
 	assert_daytime(client);
+	pass_a_moment();
 	while (sent < STREAM_MAX && send(client, junk, sizeof junk, MSG_NOSIGNAL) > 0)
 		sent += sizeof junk;
 	ck_assert_uint_lt(sent, STREAM_MAX);
@@ -844,6 +873,88 @@ START_TEST(who_sends_on_and_on_after_the_reply_is_ended)
 	await_sum(METRIC_CLOSED_DONE, 1);
 	close(client);
 	finish();
+}
+END_TEST
+
+/* Counts what they cost, too: no change of what is watched. */
+START_TEST(who_ends_at_once_after_the_reply_need_not_be_watched)
+{
+	enum { CLIENTS = 20 };
+	serve(DAYTIME, 1);
+	host_settle(&host);
+	int before = atomic_load(&epoll_changes);
+	for (int i = 0; i < CLIENTS; i++) {
+		int client = connect_to(0);
+		assert_daytime(client);
+		close(client);
+	}
+	ck_assert_uint_eq(count_closed(), 0);
+	pass(WHEEL_SOON_MS);
+	ck_assert_uint_eq(count_closed(), 0);
+	pass(WHEEL_SOON_MS);
+	await_sum(METRIC_CLOSED_DONE, CLIENTS);
+	await_places(0);
+	ck_assert_int_eq(atomic_load(&epoll_changes), before);
+	finish();
+}
+END_TEST
+
+static const struct {
+	const char *limits;
+	int64_t daemon_maximum;
+} few_places[] = {
+	{"max_connections = 999\n", UNLIMITED},
+	{"max_connections_per_source = 999\n", UNLIMITED},
+	{"max_connections_per_source = unlimited\n", 999},
+	{"max_connections_per_source = auto\n", 1998},
+	{"log_connections = yes\n", UNLIMITED},
+};
+
+START_TEST(where_places_are_few_each_is_given_back_as_soon_as_the_client_has_ended)
+{
+	char ini[256];
+	snprintf(ini, sizeof ini, "%s%s", DAYTIME, few_places[_i].limits);
+	prepare(ini, 1, few_places[_i].daemon_maximum);
+	start();
+	int client = connect_to(0);
+	assert_daytime(client);
+	close(client);
+	await_sum(METRIC_CLOSED_DONE, 1); /* while the clock stands */
+	await_places(0);
+	finish();
+}
+END_TEST
+
+START_TEST(a_stop_ends_who_is_not_watched_either)
+{
+	static char junk[1024];
+	serve(DAYTIME, 1);
+	int client = connect_to(0), other = connect_to(0);
+	assert_daytime(client);
+	assert_daytime(other);
+	net_send(other, junk, sizeof junk);
+	pass(WHEEL_SOON_MS);
+	int late = connect_to(0);
+	assert_daytime(late);
+	tcp_drain(tcp, host.mailbox, &idle_mail);
+	tcp_end_all(tcp);
+	host_await(&host, &idle, 1);
+	ck_assert_uint_eq(sum(METRIC_CLOSED_DONE), 3);
+	ck_assert_uint_eq(count_closed(), 3);
+	close(client);
+	close(other);
+	close(late);
+	finish();
+}
+END_TEST
+
+START_TEST(freeing_closes_who_is_not_watched_either)
+{
+	serve(DAYTIME, 1);
+	int client = connect_to(0);
+	assert_daytime(client);
+	finish();
+	close(client);
 }
 END_TEST
 
@@ -1846,14 +1957,19 @@ static Suite *suite(void)
 	tcase_add_test(workers, two_workers_share_1000_connections_within_10_percent);
 
 	TCase *speakers = add_tcase(suite, "speakers");
-	tcase_add_test(speakers, daytime_says_one_line_and_ends);
-	tcase_add_test(speakers, daytime_line_and_end_leave_in_one_packet);
-	tcase_add_test(speakers, daytime_reply_survives_unread_input);
-	tcase_add_test(speakers, daytime_reply_survives_input_that_comes_after_it);
-	tcase_add_test(speakers, who_does_not_end_after_the_reply_is_ended_after_the_linger_time);
-	tcase_add_test(speakers, who_says_a_bit_after_the_reply_is_heard_out);
-	tcase_add_test(speakers, what_lies_behind_urgent_data_is_thrown_away_after_the_reply);
-	tcase_add_test(speakers, who_sends_on_and_on_after_the_reply_is_ended);
+	tcase_add_loop_test(speakers, daytime_says_one_line_and_ends, 0, 2);
+	tcase_add_loop_test(speakers, daytime_line_and_end_leave_in_one_packet, 0, 2);
+	tcase_add_loop_test(speakers, daytime_reply_survives_unread_input, 0, 2);
+	tcase_add_loop_test(speakers, daytime_reply_survives_input_that_comes_after_it, 0, 2);
+	tcase_add_loop_test(speakers, who_does_not_end_after_the_reply_is_ended_after_the_linger_time, 0, 2);
+	tcase_add_loop_test(speakers, who_says_a_bit_after_the_reply_is_heard_out, 0, 2);
+	tcase_add_loop_test(speakers, what_lies_behind_urgent_data_is_thrown_away_after_the_reply, 0, 2);
+	tcase_add_loop_test(speakers, who_sends_on_and_on_after_the_reply_is_ended, 0, 2);
+	tcase_add_test(speakers, who_ends_at_once_after_the_reply_need_not_be_watched);
+	tcase_add_loop_test(speakers, where_places_are_few_each_is_given_back_as_soon_as_the_client_has_ended, 0,
+			    sizeof few_places / sizeof *few_places);
+	tcase_add_test(speakers, a_stop_ends_who_is_not_watched_either);
+	tcase_add_test(speakers, freeing_closes_who_is_not_watched_either);
 	tcase_add_test(speakers, discard_takes_all_and_answers_nothing);
 	tcase_add_test(speakers, chargen_goes_on_without_a_seam_whatever_the_client_sends);
 	tcase_add_test(speakers, chargen_goes_on_after_a_half_close);

@@ -97,14 +97,26 @@ static void loop_once(void)
 	event_base_loop(base, EVLOOP_NONBLOCK);
 }
 
-static void set(struct item *item, uint64_t deadline_ms)
+/* From now on ITEM expects to be told of at DEADLINE_MS, or later. */
+static void expect(struct item *item, uint64_t deadline_ms)
 {
 	item->set = true;
 	item->deadline_ms = deadline_ms;
 	item->set_at_ms = now();
 	item->behind_ms = 0;
 	item->told_ms = 0;
+}
+
+static void set(struct item *item, uint64_t deadline_ms)
+{
+	expect(item, deadline_ms);
 	wheel_set(wheel, &item->entry, deadline_ms);
+}
+
+static void set_soon(struct item *item)
+{
+	expect(item, now() + WHEEL_SOON_MS);
+	wheel_set_soon(wheel, &item->entry);
 }
 
 static void forget(struct item *item)
@@ -237,6 +249,48 @@ START_TEST(an_empty_wheel_sets_no_timer)
 }
 END_TEST
 
+START_TEST(soon_is_after_a_tick_of_its_own_and_before_the_third)
+{
+	for (int start_ms = 0; start_ms < WHEEL_SOON_MS; start_ms++) {
+		set_soon(&items[0]); /* starts the ticks */
+		advance((uint64_t)start_ms);
+		set_soon(&items[1]);
+		uint64_t set_ms = now();
+		while (items[1].told_ms == 0) {
+			advance(1);
+			ck_assert_uint_le(now(), set_ms + 2 * WHEEL_SOON_MS);
+		}
+		ck_assert_uint_ge(now(), set_ms + WHEEL_SOON_MS);
+		ck_assert_uint_ne(items[0].told_ms, 0);
+	}
+	ck_assert_uint_eq(calls, 2 * WHEEL_SOON_MS);
+	ck_assert_int_eq(event_base_get_num_events(base, EVENT_BASE_COUNT_ADDED), 0);
+}
+END_TEST
+
+START_TEST(what_is_told_of_soon_can_go_or_get_a_deadline)
+{
+	set_soon(&items[0]);
+	set_soon(&items[1]);
+	set_soon(&items[2]);
+	set_soon(&items[3]);
+	set_soon(&items[4]);
+	forget(&items[1]);
+	set(&items[2], now() + 1000);
+	advance(WHEEL_SOON_MS);
+	forget(&items[0]);
+	set(&items[4], now() + 1000);
+	items[3].next_ms = now() + 1000;
+	advance(WHEEL_SOON_MS);
+	ck_assert_uint_eq(calls, 1);
+	ck_assert_uint_eq(items[3].told_ms, now());
+	items[3].next_ms = 0;
+	advance(1000 + WHEEL_TICK_MS);
+	ck_assert_uint_eq(calls, 4);
+	ck_assert_uint_eq(items[0].told_ms + items[1].told_ms, 0);
+}
+END_TEST
+
 /* Another timer of the loop, due as long as anything is due. */
 static struct event *other;
 static unsigned turns;
@@ -281,6 +335,11 @@ START_TEST(each_hands_over_every_entry_once_which_may_go)
 {
 	for (int i = 0; i < ENTRIES; i++)
 		set(&items[i], i % 3 == 0 ? WHEEL_NEVER : now() + next_random(2 * HORIZON_MS));
+	for (int i = 10; i < 20; i++) {
+		set_soon(&items[i]);
+		if (i == 15)
+			advance(WHEEL_SOON_MS); /* some will be told of one tick before the others */
+	}
 	forget(&items[7]);
 	wheel_each(wheel, visit_all);
 	wheel_each(wheel, visit_and_remove);
@@ -402,6 +461,8 @@ static Suite *suite(void)
 	tcase_add_test(deadlines, an_entry_beyond_the_horizon_is_told_of_at_its_deadline);
 	tcase_add_test(deadlines, never_is_never_told_of_and_can_still_be_moved);
 	tcase_add_test(deadlines, an_empty_wheel_sets_no_timer);
+	tcase_add_test(deadlines, soon_is_after_a_tick_of_its_own_and_before_the_third);
+	tcase_add_test(deadlines, what_is_told_of_soon_can_go_or_get_a_deadline);
 	tcase_add_test(deadlines, many_that_are_due_at_once_do_not_hold_up_the_loop);
 	tcase_add_test(deadlines, each_hands_over_every_entry_once_which_may_go);
 	tcase_add_test(deadlines, milliseconds_are_seconds_and_microseconds);
