@@ -523,12 +523,20 @@ static void send_unsent(struct udp_socket *socket)
 	}
 }
 
+/* Without memory to wait for room what is kept is lost. That cannot be while the socket is watched still, as but for a stop it is. */
 static void wait_writable(struct udp_socket *socket)
 {
 	if (socket->unsent == NULL)
 		return;
-	event_add(&socket->writable, NULL); /* of a socket that is watched still: that cannot fail */
-	event_del(&socket->readable);       /* no more is taken in until this has left */
+	if (event_add(&socket->writable, NULL) == 0) {
+		event_del(&socket->readable); /* no more is taken in until this has left */
+		return;
+	}
+	while (socket->unsent != NULL) {
+		struct unsent *unsent = socket->unsent;
+		drop(socket, METRIC_DROPPED_NO_MEMORY, count_datagrams(unsent->length - unsent->from, unsent->segment));
+		forget_unsent(socket);
+	}
 }
 
 /* Sends replies from FIRST on. Returns how many the kernel took, or -1 with errno for the first of them. */
