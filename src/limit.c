@@ -36,6 +36,12 @@ bool limit_gate_enter(struct limit_gate *gate)
 	return try_enter(gate);
 }
 
+int64_t limit_gate_left(const struct limit_gate *gate)
+{
+	return atomic_load_explicit(&gate->maximum, memory_order_relaxed) -
+	       atomic_load_explicit(&gate->taken, memory_order_relaxed);
+}
+
 bool limit_gate_leave(struct limit_gate *gate)
 {
 	atomic_fetch_sub(&gate->taken, 1);
@@ -101,7 +107,7 @@ struct limit_source {
 	struct limit_source *next;
 	struct in6_addr address;
 	uint64_t hash;
-	int64_t taken;
+	_Atomic int64_t taken; /* changed with the shard locked */
 };
 
 struct shard {
@@ -248,6 +254,11 @@ enum limit_verdict limit_source_enter(struct limit_sources *sources, const struc
 	}
 	pthread_mutex_unlock(&shard->lock);
 	return verdict;
+}
+
+int64_t limit_source_taken(const struct limit_source *source)
+{
+	return atomic_load_explicit(&source->taken, memory_order_relaxed);
 }
 
 void limit_source_leave(struct limit_sources *sources, struct limit_source *source)

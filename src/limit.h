@@ -19,6 +19,9 @@ void limit_gate_init(struct limit_gate *gate, int64_t maximum);
 /* Takes a place. False: all are taken, and the next limit_gate_leave says that somebody waits. Any thread. */
 bool limit_gate_enter(struct limit_gate *gate);
 
+/* How many places are free at the moment. Any thread. */
+int64_t limit_gate_left(const struct limit_gate *gate);
+
 /* Gives a place back. True: somebody waits for it, and the caller has to wake them. Any thread. */
 bool limit_gate_leave(struct limit_gate *gate);
 
@@ -38,6 +41,10 @@ enum limit_verdict { LIMIT_ADMIT, LIMIT_TURN_AWAY, LIMIT_NO_MEMORY };
 /* Takes one of MAXIMUM places for ADDRESS, a masked prefix; what to give back is in SOURCE. */
 enum limit_verdict limit_source_enter(struct limit_sources *sources, const struct in6_addr *address, int64_t maximum,
 				      struct limit_source **source);
+
+/* How many places it holds at the moment. */
+int64_t limit_source_taken(const struct limit_source *source);
+
 void limit_source_leave(struct limit_sources *sources, struct limit_source *source);
 
 /* So many in so long: 50/s is {50, 1000}. A bucket holds one unit's worth. COUNT 0: unlimited. */

@@ -90,7 +90,7 @@ enum {
 	INPUT_ENDED = 1,  /* the client has shut down its sending side */
 	OUTPUT_DONE = 2,  /* what is unsent is the rest, and the reason is known */
 	LINGERING = 4,    /* all is sent and shut down: waiting for the client's end */
-	UNSURE = 8,       /* no event would tell of all that can have come: a look is due */
+	UNSURE = 8,       /* watched by edges: a second look has not followed what was read last */
 	IN_TLS = 16,      /* its transport is TLS: not when the session failed */
 	HANDSHAKING = 32, /* the service does not know of it yet */
 	TRUNCATED = 64,   /* the input ended without close_notify */
@@ -388,9 +388,17 @@ static void end_failed(struct connection *connection)
 
 static void on_readable(evutil_socket_t fd, short what, void *argument);
 
-/* A connection begins watched by edges: the kernel tells of input as it comes, and need not look at each wait whether any is
- * left, which is 1.5 % of a message. So it goes on only while all that was told of has been read. Whoever is known to leave
- * something is watched by level from then on; of the rest, see look_again. */
+/* A connection that is answered begins watched by edges: the kernel tells of input as it comes, and need not look at each wait whether
+ * any is left, which is 1.5 % of a message. So it goes on only while all that was told of has been read. Whoever is known to leave
+ * something is watched by level from then on; of the rest, see look_again. An error that comes with data is told of as data alone:
+ * where it does not show when the answer is sent, as there is none, all are watched by level. */
+static short first_kind(const struct connection *connection)
+{
+	const struct service *service = connection->runtime->service;
+	bool answers = service->tcp_input != NULL || service->tcp_output != NULL;
+	return answers && !(connection->flags & IN_TLS) ? EV_ET | EV_CLOSED : 0;
+}
+
 static void watch_input(struct connection *connection, int fd, short kind)
 {
 	event_assign(&connection->event, worker_base(connection->side->worker), fd,
@@ -420,21 +428,22 @@ static void stop_reading(struct connection *connection)
 		event_del(&secured(connection)->again);
 }
 
-/* Has what TLS holds already read soon, after the sockets that are ready have had their turn. */
-static void read_again(struct connection *connection)
+/* Has what TLS holds already read soon, after the sockets that are ready have had their turn. False: out of memory. */
+static bool read_again(struct connection *connection)
 {
 	const struct timeval at_once = {0};
-	event_add(&secured(connection)->again, &at_once);
+	return event_add(&secured(connection)->again, &at_once) == 0;
 }
 
-/* False: out of memory, which cannot be where the socket is watched for something still. */
+static bool read_pending(struct connection *connection)
+{
+	return !(connection->flags & IN_TLS) || !tls_has_pending(secured(connection)->tls) || read_again(connection);
+}
+
+/* False: out of memory. */
 static bool resume_reading(struct connection *connection)
 {
-	if (event_add(&connection->event, NULL) < 0)
-		return false;
-	if ((connection->flags & IN_TLS) && tls_has_pending(secured(connection)->tls))
-		read_again(connection);
-	return true;
+	return event_add(&connection->event, NULL) == 0 && read_pending(connection);
 }
 
 /* --- the socket is full --- */
@@ -483,43 +492,31 @@ static void watch_for_end(struct connection *connection)
 	wheel_set(connection->side->wheel, &connection->deadline, wheel_now_ms() + TCP_LINGER_MS);
 }
 
-/* The client may have ended by now. */
-static void look_for_end(struct connection *connection)
-{
-	char byte;
-	connection->flags &= (uint8_t)~UNSURE;
-	if (recv(connection_fd(connection), &byte, sizeof byte, MSG_PEEK) == 0)
-		end(connection, connection->reason);
-	else
-		watch_for_end(connection);
-}
-
-/* Whether it does no harm that CONNECTION has its places for some ms more than its client needs them. */
+/* Whether nobody is likely to wait for a place, or to be turned away for want of one, while CONNECTION has its own for some ms more
+ * than its client needs them. */
 static bool may_end_late(const struct connection *connection)
 {
 	const struct runtime *runtime = connection->runtime;
-	return atomic_load_explicit(&runtime->gate->maximum, memory_order_relaxed) >= TCP_PLENTY &&
-	       atomic_load_explicit(&runtime->daemon_gate->maximum, memory_order_relaxed) >= TCP_PLENTY &&
-	       (connection->source == NULL || runtime->source_maximum >= TCP_PLENTY) &&
-	       !runtime->config->log_connections; /* which tells how long it was open */
+	return limit_gate_left(runtime->gate) >= TCP_PLENTY && limit_gate_left(runtime->daemon_gate) >= TCP_PLENTY &&
+	       (connection->source == NULL ||
+		runtime->source_maximum - limit_source_taken(connection->source) >= TCP_PLENTY) &&
+	       !runtime->config->log_connections; /* it would tell of a longer time than was */
 }
 
 /* Nothing follows, for a reason that is known: waits until the client has nothing to say either. Most end at once. So whoever is not
- * watched yet is looked at a moment later, and is watched only when it has not ended by then: that spares two system calls, an
- * event, and what waking somebody costs the kernel, together an eighth of a connection that is told one line. */
+ * watched yet is looked at a moment later (look_for_end), and is watched only when it has not ended by then: that spares two system
+ * calls, an event, and what waking somebody costs the kernel, together an eighth of a connection that is told one line. Until then
+ * it stays one of those that are to be watched by edges, as nobody else who lingers. */
 static void await_end(struct connection *connection)
 {
-	bool watched = is_secured(connection) || event_pending(&connection->event, EV_READ, NULL);
+	bool is_new = is_watched_by_edge(connection) && !event_pending(&connection->event, EV_READ, NULL);
 
-	connection->linger_left = TCP_LINGER_BYTES;
 	connection->flags |= LINGERING;
-	if (watched || !may_end_late(connection)) {
-		connection->flags &= (uint8_t)~UNSURE;
-		watch_for_end(connection);
-	} else {
-		connection->flags |= UNSURE;
+	connection->linger_left = TCP_LINGER_BYTES;
+	if (is_new && may_end_late(connection))
 		wheel_set_soon(connection->side->wheel, &connection->deadline);
-	}
+	else
+		watch_for_end(connection);
 }
 
 /* Says that nothing follows, and closes only when the client has said so too: closing with unread input would send a
@@ -618,12 +615,12 @@ static bool speak(struct connection *connection)
 
 static void shake_hands(struct connection *connection);
 
-/* All that was kept has been sent. May end the connection. Reading resumes while the socket is still watched, as only that needs
- * no memory, and cannot fail. */
+/* All that was kept has been sent. May end the connection. Reading resumes while the socket is still watched for room, as only that
+ * needs no memory. */
 static void drained(struct connection *connection)
 {
 	if (connection->flags & HANDSHAKING) {
-		resume_reading(connection);
+		(void)resume_reading(connection);
 		unsent_free(connection);
 		shake_hands(connection);
 		return;
@@ -631,7 +628,10 @@ static void drained(struct connection *connection)
 	if (connection->flags & READ_LATER) {
 		connection->flags &= (uint8_t)~READ_LATER;
 		event_add(&connection->event, NULL);
-		read_again(connection);
+		if (!read_again(connection)) {
+			end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
+			return;
+		}
 	}
 	if (connection->flags & OUTPUT_DONE) {
 		unsent_free(connection);
@@ -639,8 +639,10 @@ static void drained(struct connection *connection)
 	} else if (speaks_first(connection)) {
 		speak(connection);
 	} else {
-		resume_reading(connection); /* the client reads again, so it is read from again */
+		bool resumed = resume_reading(connection); /* the client reads again, so it is read from again */
 		unsent_free(connection);
+		if (!resumed)
+			end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
 	}
 }
 
@@ -761,6 +763,23 @@ static bool expect_rest(struct connection *connection, short what, bool full)
 	return true;
 }
 
+static void count_received(struct connection *connection, size_t length)
+{
+	connection->received += length;
+	metrics_add(counters(connection), METRIC_RECEIVED_BYTES, length);
+}
+
+/* Of who lingers: LENGTH bytes that nobody hears. False: they were too many, and the connection has ended. */
+static bool throw_away(struct connection *connection, size_t length)
+{
+	if (connection->linger_left > length) {
+		connection->linger_left -= length;
+		return true;
+	}
+	end(connection, connection->reason);
+	return false;
+}
+
 /* Reads once, for WHAT: EV_CLOSED when the client's end has come, EV_TIMEOUT for a second look. May end the connection. */
 static void receive(struct connection *connection, short what)
 {
@@ -779,20 +798,16 @@ static void receive(struct connection *connection, short what)
 	bool lingers = connection->flags & LINGERING;
 	if (!lingers)
 		connection->active_ms = wheel_now_ms();
-	if (is_watched_by_edge(connection) && !expect_rest(connection, what, (size_t)length == size)) {
+	if ((is_watched_by_edge(connection) && !expect_rest(connection, what, (size_t)length == size)) ||
+	    !read_pending(connection)) {
 		end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
 		return;
 	}
-	if ((connection->flags & IN_TLS) && tls_has_pending(secured(connection)->tls))
-		read_again(connection);
-	connection->received += (size_t)length;
-	metrics_add(counters(connection), METRIC_RECEIVED_BYTES, (uint64_t)length);
-	if (!lingers)
-		take_input(connection, side->scratch, (size_t)length);
-	else if (connection->linger_left > (size_t)length)
-		connection->linger_left -= (size_t)length;
+	count_received(connection, (size_t)length);
+	if (lingers)
+		throw_away(connection, (size_t)length);
 	else
-		end(connection, connection->reason);
+		take_input(connection, side->scratch, (size_t)length);
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *argument)
@@ -856,6 +871,22 @@ static uint64_t look_again(struct connection *connection, uint64_t now_ms, uint6
 	return 0;
 }
 
+/* Who lingers, and is not watched for its end, may have come to it by now. */
+static void look_for_end(struct connection *connection)
+{
+	ssize_t length = plain_read(connection, connection->side->scratch, TCP_SCRATCH_SIZE);
+	if (length == 0 || (length < 0 && errno != EAGAIN && errno != EINTR)) {
+		end(connection, connection->reason);
+		return;
+	}
+	if (length > 0) {
+		count_received(connection, (size_t)length);
+		if (!throw_away(connection, (size_t)length))
+			return;
+	}
+	watch_for_end(connection);
+}
+
 static uint64_t on_deadline(struct wheel_entry *entry, uint64_t now_ms)
 {
 	struct connection *connection = connection_of(entry);
@@ -863,7 +894,7 @@ static uint64_t on_deadline(struct wheel_entry *entry, uint64_t now_ms)
 	uint64_t deadline = next_deadline(connection);
 
 	if (connection->flags & LINGERING) {
-		if (connection->flags & UNSURE)
+		if (is_watched_by_edge(connection))
 			look_for_end(connection);
 		else if (connection->reason == METRIC_CLOSED_DONE)
 			end(connection, METRIC_CLOSED_DONE); /* a reply on its way may still arrive */
@@ -971,9 +1002,9 @@ static void handshake_done(struct connection *connection)
 	wheel_set(connection->side->wheel, &connection->deadline, next_deadline(connection));
 	/* there is nothing that the acknowledgement of the last flight could wait for: the client's first data does */
 	setsockopt(connection_fd(connection), IPPROTO_TCP, TCP_QUICKACK, &yes, sizeof yes);
-	if (tls_has_pending(secured(connection)->tls))
-		read_again(connection);
-	if (speaks_first(connection))
+	if (!read_pending(connection))
+		end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
+	else if (speaks_first(connection))
 		speak(connection);
 }
 
@@ -1081,7 +1112,7 @@ static void begin(struct side *side, struct runtime *runtime, int fd, const stru
 		.flags = runtime->config->tls_context != NULL ? IN_TLS | HANDSHAKING : 0,
 	};
 	set_peer(connection, peer);
-	watch_input(connection, fd, connection->flags & IN_TLS ? 0 : EV_ET | EV_CLOSED);
+	watch_input(connection, fd, first_kind(connection));
 	if (speaks_first(connection) && !(connection->flags & HANDSHAKING) && !speak(connection))
 		return;
 	wheel_set(side->wheel, &connection->deadline, next_deadline(connection));

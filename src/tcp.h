@@ -15,7 +15,7 @@ enum {
 	TCP_READ_SMALL = 4 * 1024,
 	TCP_LINGER_MS = 2000,         /* a service that spoke last waits so long for the client's end */
 	TCP_LINGER_BYTES = 64 * 1024, /* and throws away so much of its input */
-	TCP_PLENTY = 1000, /* of places: where there are fewer, each is given back as soon as the client has ended */
+	TCP_PLENTY = 1000, /* free places: where there are fewer, each is given back as soon as the client has ended */
 	TCP_ACCEPTS_A_WAKEUP = 64,
 	TCP_LOOK_AGAIN_MS =
 		1000, /* after the last read of a burst: whether it has left anything, as at the mark of urgent data */

@@ -19,7 +19,7 @@ struct wheel {
 	uint64_t armed; /* the tick the timer is set for; WHEEL_NEVER: it sleeps */
 	struct wheel_entry *slots[SLOTS];
 	uint64_t occupied[WORDS]; /* a bit a slot: clear means empty, set may be stale */
-	/* what is told of the next time that soon_timer is due, and what came since the last: it may be too early for that */
+	/* what is told of when soon_timer is due, and what came since it was set, for which that would be too early */
 	struct wheel_entry *soon, *next_soon;
 };
 
@@ -49,8 +49,8 @@ static void arm(struct wheel *wheel, uint64_t tick)
 	uint64_t now = wheel_now_ms(), due = tick * WHEEL_TICK_MS;
 	uint64_t wait = due > now ? due - now : 0;
 	struct timeval timeout = wheel_timeval((int64_t)wait);
-	wheel->armed = tick;
-	evtimer_add(wheel->timer, &timeout);
+	/* without memory for it the next that is set tries again */
+	wheel->armed = evtimer_add(wheel->timer, &timeout) == 0 ? tick : WHEEL_NEVER;
 }
 
 /* The first tick after the last one looked at whose slot may hold something. */
@@ -123,14 +123,15 @@ static void on_soon(evutil_socket_t fd, short what, void *argument)
 	uint64_t now_ms = wheel_now_ms();
 
 	(void)fd, (void)what;
-	while (wheel->soon != NULL)
+	for (unsigned budget = BUDGET; wheel->soon != NULL && budget > 0; budget--)
 		tell(wheel, wheel->soon, now_ms);
-	wheel->soon = wheel->next_soon;
-	wheel->next_soon = NULL;
-	if (wheel->soon == NULL)
-		return;
-	wheel->soon->link = &wheel->soon;
-	arm_soon(wheel);
+	if (wheel->soon == NULL && wheel->next_soon != NULL) {
+		wheel->soon = wheel->next_soon;
+		wheel->soon->link = &wheel->soon;
+		wheel->next_soon = NULL;
+	}
+	if (wheel->soon != NULL)
+		arm_soon(wheel);
 }
 
 struct wheel *wheel_new(struct event_base *base, wheel_callback *on_due)
@@ -191,9 +192,10 @@ void wheel_set(struct wheel *wheel, struct wheel_entry *entry, uint64_t deadline
 
 void wheel_set_soon(struct wheel *wheel, struct wheel_entry *entry)
 {
+	bool armed = evtimer_pending(wheel->soon_timer, NULL);
 	wheel_remove(entry);
-	link_entry(&wheel->next_soon, entry);
-	if (!evtimer_pending(wheel->soon_timer, NULL))
+	link_entry(armed ? &wheel->next_soon : &wheel->soon, entry);
+	if (!armed)
 		arm_soon(wheel);
 }
 

@@ -242,11 +242,35 @@ static void pass(int64_t ms)
 	host_settle(&host);
 }
 
+/* Mail that keeps its worker busy until it is let go. */
+struct hold {
+	struct mail mail;
+	sem_t begun, over;
+};
+
+static void on_hold(void *argument)
+{
+	struct hold *hold = argument;
+	sem_post(&hold->begun);
+	while (sem_wait(&hold->over) < 0)
+		;
+}
+
+static void hold_worker(struct hold *hold)
+{
+	hold->mail = (struct mail){.run = on_hold, .argument = hold};
+	sem_init(&hold->begun, 0, 0);
+	sem_init(&hold->over, 0, 0);
+	worker_post(host.workers[0], &hold->mail);
+	while (sem_wait(&hold->begun) < 0)
+		;
+}
+
 /* Looks for the end of who was told all and is not watched come after two such steps. */
 static void pass_a_moment(void)
 {
 	pass(WHEEL_SOON_MS);
-	pass(WHEEL_SOON_MS);
+	pass(WHEEL_SOON_MS); /* of those who came while the clock ran for others */
 }
 
 #define ECHO    "[echo]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\nmax_connections_per_source = unlimited\n"
@@ -876,11 +900,15 @@ START_TEST(who_sends_on_and_on_after_the_reply_is_ended)
 }
 END_TEST
 
+static const char *const plenty[] = {DAYTIME, DAYTIME "max_connections = 1020\n",
+				     DAYTIME "max_connections_per_source = 1020\n",
+				     DAYTIME "max_connections_per_source = unlimited\n"};
+
 /* Counts what they cost, too: no change of what is watched. */
 START_TEST(who_ends_at_once_after_the_reply_need_not_be_watched)
 {
 	enum { CLIENTS = 20 };
-	serve(DAYTIME, 1);
+	serve(plenty[_i], 1);
 	host_settle(&host);
 	int before = atomic_load(&epoll_changes);
 	for (int i = 0; i < CLIENTS; i++) {
@@ -888,10 +916,13 @@ START_TEST(who_ends_at_once_after_the_reply_need_not_be_watched)
 		assert_daytime(client);
 		close(client);
 	}
+	host_settle(&host);
 	ck_assert_uint_eq(count_closed(), 0);
-	pass(WHEEL_SOON_MS);
+	pass(WHEEL_SOON_MS - 1);
 	ck_assert_uint_eq(count_closed(), 0);
-	pass(WHEEL_SOON_MS);
+	pass(1);
+	await_sum(METRIC_CLOSED_DONE, 1);
+	pass(WHEEL_SOON_MS); /* who came while the clock ran for the first */
 	await_sum(METRIC_CLOSED_DONE, CLIENTS);
 	await_places(0);
 	ck_assert_int_eq(atomic_load(&epoll_changes), before);
@@ -903,10 +934,10 @@ static const struct {
 	const char *limits;
 	int64_t daemon_maximum;
 } few_places[] = {
-	{"max_connections = 999\n", UNLIMITED},
-	{"max_connections_per_source = 999\n", UNLIMITED},
-	{"max_connections_per_source = unlimited\n", 999},
-	{"max_connections_per_source = auto\n", 1998},
+	{"max_connections = 1000\n", UNLIMITED}, /* it has one of them itself */
+	{"max_connections_per_source = 1000\n", UNLIMITED},
+	{"max_connections_per_source = unlimited\n", 1000},
+	{"max_connections_per_source = auto\n", 2000},
 	{"log_connections = yes\n", UNLIMITED},
 };
 
@@ -921,6 +952,44 @@ START_TEST(where_places_are_few_each_is_given_back_as_soon_as_the_client_has_end
 	close(client);
 	await_sum(METRIC_CLOSED_DONE, 1); /* while the clock stands */
 	await_places(0);
+	finish();
+}
+END_TEST
+
+/* A reset is all that they say: it must not make them look as if they were there still. */
+START_TEST(who_resets_after_the_reply_need_not_be_watched)
+{
+	const struct linger reset = {.l_onoff = 1};
+	serve(DAYTIME, 1);
+	host_settle(&host);
+	int before = atomic_load(&epoll_changes), client = connect_to(0);
+	assert_daytime(client);
+	setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+	close(client);
+	pass_a_moment();
+	await_sum(METRIC_CLOSED_DONE, 1);
+	ck_assert_int_eq(atomic_load(&epoll_changes), before);
+	finish();
+}
+END_TEST
+
+START_TEST(what_was_said_before_the_look_is_counted_and_bounded_too)
+{
+	static char junk[TCP_LINGER_BYTES];
+	serve(DAYTIME, 1);
+	int client = connect_to(0), other = connect_to(0);
+	assert_daytime(client);
+	net_send(client, junk, 1000);
+	assert_daytime(other);
+	net_send(other, junk, sizeof junk);
+	pass_a_moment();
+	await_sum(METRIC_CLOSED_DONE, 1);
+	ck_assert_uint_eq(sum(METRIC_RECEIVED_BYTES), 1000 + sizeof junk);
+	net_send(client, junk, 1000);
+	close(client);
+	await_sum(METRIC_CLOSED_DONE, 2);
+	ck_assert_uint_eq(sum(METRIC_RECEIVED_BYTES), 2000 + sizeof junk);
+	close(other);
 	finish();
 }
 END_TEST
@@ -955,6 +1024,25 @@ START_TEST(freeing_closes_who_is_not_watched_either)
 	assert_daytime(client);
 	finish();
 	close(client);
+}
+END_TEST
+
+/* Nothing is ever sent to it that could fail. */
+START_TEST(discard_ends_at_once_with_a_client_that_resets_behind_its_data)
+{
+	const struct linger reset = {.l_onoff = 1};
+	static char junk[1000];
+	struct hold hold = {0};
+	serve(DISCARD, 1);
+	int client = connect_to(0);
+	setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+	await_sum(METRIC_ACCEPTED, 1);
+	hold_worker(&hold);
+	net_send(client, junk, sizeof junk);
+	close(client);
+	sem_post(&hold.over);
+	await_sum(METRIC_CLOSED_RESET, 1); /* while the clock stands */
+	finish();
 }
 END_TEST
 
@@ -1626,30 +1714,6 @@ START_TEST(end_all_ends_every_connection_in_order)
 }
 END_TEST
 
-/* Mail that keeps its worker busy until it is let go. */
-struct hold {
-	struct mail mail;
-	sem_t begun, over;
-};
-
-static void on_hold(void *argument)
-{
-	struct hold *hold = argument;
-	sem_post(&hold->begun);
-	while (sem_wait(&hold->over) < 0)
-		;
-}
-
-static void hold_worker(struct hold *hold)
-{
-	hold->mail = (struct mail){.run = on_hold, .argument = hold};
-	sem_init(&hold->begun, 0, 0);
-	sem_init(&hold->over, 0, 0);
-	worker_post(host.workers[0], &hold->mail);
-	while (sem_wait(&hold->begun) < 0)
-		;
-}
-
 /* The input that nobody reads any more must not turn the end into a reset that destroys what was sent. */
 START_TEST(end_all_does_not_destroy_what_was_sent)
 {
@@ -1965,11 +2029,15 @@ static Suite *suite(void)
 	tcase_add_loop_test(speakers, who_says_a_bit_after_the_reply_is_heard_out, 0, 2);
 	tcase_add_loop_test(speakers, what_lies_behind_urgent_data_is_thrown_away_after_the_reply, 0, 2);
 	tcase_add_loop_test(speakers, who_sends_on_and_on_after_the_reply_is_ended, 0, 2);
-	tcase_add_test(speakers, who_ends_at_once_after_the_reply_need_not_be_watched);
+	tcase_add_loop_test(speakers, who_ends_at_once_after_the_reply_need_not_be_watched, 0,
+			    sizeof plenty / sizeof *plenty);
 	tcase_add_loop_test(speakers, where_places_are_few_each_is_given_back_as_soon_as_the_client_has_ended, 0,
 			    sizeof few_places / sizeof *few_places);
+	tcase_add_test(speakers, who_resets_after_the_reply_need_not_be_watched);
+	tcase_add_test(speakers, what_was_said_before_the_look_is_counted_and_bounded_too);
 	tcase_add_test(speakers, a_stop_ends_who_is_not_watched_either);
 	tcase_add_test(speakers, freeing_closes_who_is_not_watched_either);
+	tcase_add_test(speakers, discard_ends_at_once_with_a_client_that_resets_behind_its_data);
 	tcase_add_test(speakers, discard_takes_all_and_answers_nothing);
 	tcase_add_test(speakers, chargen_goes_on_without_a_seam_whatever_the_client_sends);
 	tcase_add_test(speakers, chargen_goes_on_after_a_half_close);
