@@ -56,7 +56,6 @@ static struct {
 	struct sockaddr_in server;
 	pid_t pid;
 	uint64_t connections, size, depth, operations;
-	double seconds;  /* instead of operations, when it is not 0 */
 	int patience_ms; /* for an answer; 0: as it says above */
 	bool trains, steps, tls;
 } options;
@@ -70,7 +69,6 @@ static struct {
 static char pattern[PATTERN_PERIOD + CHUNK];
 static char buffer[RECEIVES_AT_ONCE][CHUNK];
 static int poller;
-static uint64_t deadline_ns; /* of new work; 0: none */
 
 __attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
 {
@@ -293,11 +291,6 @@ static int tcp_socket(int flags)
 	return fd;
 }
 
-static bool may_begin(void)
-{
-	return deadline_ns == 0 || now_ns() < deadline_ns;
-}
-
 /* Handles events by CALLBACK until *OPEN is 0. */
 static void loop(const uint64_t *open, void (*callback)(void *whose, uint32_t what), int patience_ms,
 		 void (*on_silence)(void))
@@ -327,8 +320,6 @@ static void no_answer(void)
 /* What connection INDEX shall do in whole, of messages. */
 static uint64_t share(uint64_t index)
 {
-	if (options.seconds > 0)
-		return UINT64_MAX / CHUNK;
 	return options.operations / options.connections + (index < options.operations % options.connections ? 1 : 0);
 }
 
@@ -417,8 +408,6 @@ static bool stream_receive(struct stream *stream)
 	results.received_bytes += (uint64_t)length;
 	for (; message < stream->received / options.size; message++)
 		operation_done(stream->began_ns[message % options.depth], now);
-	if (deadline_ns != 0 && now >= deadline_ns && stream->limit > stream->sent)
-		stream->limit = (stream->sent + options.size - 1) / options.size * options.size;
 	stream_send(stream);
 	if (stream->received == stream->limit)
 		streams_open--;
@@ -531,7 +520,7 @@ static uint64_t visits_open, visits_begun;
 
 static void visit_begin(struct visit *visit, uint32_t what)
 {
-	if (!may_begin() || (options.seconds <= 0 && visits_begun == options.operations)) {
+	if (visits_begun == options.operations) {
 		visits_open--;
 		return;
 	}
@@ -729,8 +718,6 @@ static size_t segment_size(struct msghdr *message, size_t length)
 
 static void flow_go_on(struct flow *flow)
 {
-	if (!may_begin() && flow->limit > flow->sent)
-		flow->limit = flow->sent;
 	flow_send(flow);
 	if (flow->received == flow->limit)
 		flows_open--;
@@ -827,7 +814,6 @@ static const char usage[] =
 	"  -s, --size BYTES       of a message\n"
 	"  -d, --depth N          messages in flight on each connection\n"
 	"  -o, --operations N     the work in whole: messages echoed, or connections\n"
-	"  -t, --seconds SECONDS  as many as there is time for, instead\n"
 	"  -e, --tls              tcp-echo, tcp-bulk: inside TLS\n"
 	"  -g, --trains           UDP: send with UDP_SEGMENT, receive with UDP_GRO\n"
 	"      --patience SECONDS for an answer: 10 on TCP, 1 on UDP unless it is given\n"
@@ -889,9 +875,6 @@ static void parse_option(int letter, const char *value)
 	case 'o':
 		options.operations = parse_number(value, UINT32_MAX);
 		break;
-	case 't':
-		options.seconds = strtod(value, NULL);
-		break;
 	case 'e':
 		options.tls = true;
 		break;
@@ -935,7 +918,6 @@ static void parse_arguments(int count, char **arguments)
 		{"size", required_argument, NULL, 's'},
 		{"depth", required_argument, NULL, 'd'},
 		{"operations", required_argument, NULL, 'o'},
-		{"seconds", required_argument, NULL, 't'},
 		{"tls", no_argument, NULL, 'e'},
 		{"trains", no_argument, NULL, 'g'},
 		{"patience", required_argument, NULL, 'a'},
@@ -943,7 +925,7 @@ static void parse_arguments(int count, char **arguments)
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
-	const char *letters = "p:c:s:d:o:t:egh";
+	const char *letters = "p:c:s:d:o:egh";
 
 	/* the mode goes first, as its defaults give way to the options */
 	while (getopt_long(count, arguments, letters, names, NULL) >= 0)
@@ -983,8 +965,6 @@ static void measure(void)
 	const struct timespec settle = {.tv_nsec = SETTLE_MS * 1000000};
 	nanosleep(&settle, NULL);
 	uint64_t cpu_ns = server_cpu_ns(), began_ns = now_ns();
-	if (options.seconds > 0)
-		deadline_ns = began_ns + (uint64_t)(options.seconds * 1e9);
 	options.mode->work();
 	results.elapsed_ns = now_ns() - began_ns;
 	nanosleep(&settle, NULL);

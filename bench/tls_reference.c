@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BUFFER_SIZE = 256 * 1024, EVENTS_AT_ONCE = 1024, BACKLOG = 4096 };
+enum { BUFFER_SIZE = 256 * 1024, BUFFER_ALIGNMENT = 4096, EVENTS_AT_ONCE = 1024, BACKLOG = 4096 };
 
 struct connection {
 	SSL *tls;
@@ -23,7 +23,7 @@ struct connection {
 	char *rest;
 };
 
-static char buffer[BUFFER_SIZE];
+static _Alignas(BUFFER_ALIGNMENT) char buffer[BUFFER_SIZE]; /* as ours */
 static int poller;
 static SSL_CTX *context;
 

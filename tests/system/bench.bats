@@ -22,8 +22,8 @@ bench() {
 
 @test "bench: the daemon and the references are given the same work over TCP" {
 	need_bench
-	bench check --only tcp-64 tcp-4k tcp-4k-open tcp-bulk connect-echo connect-daytime >out
-	[[ $(grep -c 'the same for both' out) == 6 ]]
+	bench check --only tcp-64 tcp-64-edges tcp-4k tcp-4k-open tcp-bulk connect-echo connect-daytime >out
+	[[ $(grep -c 'the same for both' out) == 7 ]]
 }
 
 @test "bench: the daemon and the reference are given the same work inside TLS" {
@@ -36,28 +36,41 @@ bench() {
 @test "bench: the daemon and the references are given the same work over UDP" {
 	need_bench
 	need_large_buffers
-	bench check --only udp-64 udp-64-price udp-one udp-one-open udp-trains >out
-	[[ $(grep -c 'the same for both' out) == 5 ]]
+	bench check --only udp-64 udp-64-any udp-64-price udp-one udp-one-open udp-trains >out
+	[[ $(grep -c 'the same for both' out) == 6 ]]
 }
 
-# Loads that come after the first find a file, and send one byte more in each message.
-@test "bench: it fails when the reference is given other work than the daemon" {
-	need_bench
+# build_other COUNT: makes `other`, a build whose loads send one byte more in each message, but for the first COUNT of them.
+build_other() {
 	mkdir -p other/bench
 	ln -s "$BUILD/smallservd" other/smallservd
 	ln -s "$BUILD/bench/reference" other/bench/reference
 	ln -s "$BUILD/bench/tls_reference" other/bench/tls_reference
 	cat >other/bench/load <<-END
 		#!/bin/sh
-		if [ -e "$PWD/second" ]; then
+		echo >>"$PWD/loads"
+		if [ "\$(wc -l <"$PWD/loads")" -gt $1 ]; then
 			set -- "\$@" -s 65
 		fi
-		: >"$PWD/second"
 		exec "$BUILD/bench/load" "\$@"
 	END
 	chmod +x other/bench/load
+}
+
+@test "bench: it fails when the reference is given other work than the daemon" {
+	need_bench
+	build_other 1
 	run -1 bench --build other check --only tcp-64
 	[[ $output == *"different work: sent_bytes 32000 for the daemon, 32500 for the reference"* ]]
+}
+
+@test "bench: a work that fails is told of at the end, too, and the others are measured" {
+	need_bench
+	build_other 2 # the daemon's, with its warm-up
+	run -1 bench --build other quick --only tcp-64-open tcp-64-edges
+	[[ $output == *"FAILED:   and sandbox = off: different work: sent_bytes "* ]]
+	[[ $output =~ "reference that watches by edges"\ +[0-9]+\ +[0-9]+\ +[0-9]\.[0-9]+ ]]
+	grep -q '"failures": \[' other/bench/results/bench.json
 }
 
 @test "bench: the load notices a single wrong byte" {
