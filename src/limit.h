@@ -42,7 +42,7 @@ enum limit_verdict { LIMIT_ADMIT, LIMIT_TURN_AWAY, LIMIT_NO_MEMORY };
 enum limit_verdict limit_source_enter(struct limit_sources *sources, const struct in6_addr *address, int64_t maximum,
 				      struct limit_source **source);
 
-/* How many places it holds at the moment. */
+/* How many places it holds at the moment. Any thread, while the caller has one of them. */
 int64_t limit_source_taken(const struct limit_source *source);
 
 void limit_source_leave(struct limit_sources *sources, struct limit_source *source);

@@ -389,7 +389,7 @@ static void end_failed(struct connection *connection)
 static void on_readable(evutil_socket_t fd, short what, void *argument);
 
 /* A connection that is answered begins watched by edges: the kernel tells of input as it comes, and need not look at each wait whether
- * any is left, which is 1.5 % of a message. So it goes on only while all that was told of has been read. Whoever is known to leave
+ * any is left, which is some 2 % of a message. So it goes on only while all that was told of has been read. Whoever is known to leave
  * something is watched by level from then on; of the rest, see look_again. An error that comes with data is told of as data alone:
  * where it does not show when the answer is sent, as there is none, all are watched by level. */
 static short first_kind(const struct connection *connection)
@@ -513,9 +513,7 @@ static void await_end(struct connection *connection)
 
 	connection->flags |= LINGERING;
 	connection->linger_left = TCP_LINGER_BYTES;
-	if (is_new && may_end_late(connection))
-		wheel_set_soon(connection->side->wheel, &connection->deadline);
-	else
+	if (!is_new || !may_end_late(connection) || !wheel_set_soon(connection->side->wheel, &connection->deadline))
 		watch_for_end(connection);
 }
 
@@ -627,8 +625,7 @@ static void drained(struct connection *connection)
 	}
 	if (connection->flags & READ_LATER) {
 		connection->flags &= (uint8_t)~READ_LATER;
-		event_add(&connection->event, NULL);
-		if (!read_again(connection)) {
+		if (event_add(&connection->event, NULL) < 0 || !read_again(connection)) {
 			end_resetting(connection, METRIC_CLOSED_NO_MEMORY);
 			return;
 		}

@@ -523,7 +523,8 @@ static void send_unsent(struct udp_socket *socket)
 	}
 }
 
-/* Without memory to wait for room what is kept is lost. That cannot be while the socket is watched still, as but for a stop it is. */
+/* Waits until the socket takes what is kept, which is lost where there is no memory for that. A socket that is watched already needs
+ * none: only one that stops may not be. */
 static void wait_writable(struct udp_socket *socket)
 {
 	if (socket->unsent == NULL)

@@ -2,7 +2,6 @@
 #include "wheel.h"
 
 #include <event2/event.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -17,6 +16,7 @@ struct wheel {
 	wheel_callback *on_due;
 	uint64_t tick;  /* all ticks up to this one have been looked at */
 	uint64_t armed; /* the tick the timer is set for; WHEEL_NEVER: it sleeps */
+	bool unset;     /* for want of memory it is not: whatever is set next tries again */
 	struct wheel_entry *slots[SLOTS];
 	uint64_t occupied[WORDS]; /* a bit a slot: clear means empty, set may be stale */
 	/* what is told of when soon_timer is due, and what came since it was set, for which that would be too early */
@@ -49,8 +49,8 @@ static void arm(struct wheel *wheel, uint64_t tick)
 	uint64_t now = wheel_now_ms(), due = tick * WHEEL_TICK_MS;
 	uint64_t wait = due > now ? due - now : 0;
 	struct timeval timeout = wheel_timeval((int64_t)wait);
-	/* without memory for it the next that is set tries again */
-	wheel->armed = evtimer_add(wheel->timer, &timeout) == 0 ? tick : WHEEL_NEVER;
+	wheel->armed = tick;
+	wheel->unset = evtimer_add(wheel->timer, &timeout) < 0;
 }
 
 /* The first tick after the last one looked at whose slot may hold something. */
@@ -111,10 +111,10 @@ static void on_timer(evutil_socket_t fd, short what, void *argument)
 		arm(wheel, tick);
 }
 
-static void arm_soon(struct wheel *wheel)
+static bool arm_soon(struct wheel *wheel)
 {
 	const struct timeval wait = wheel_timeval(WHEEL_SOON_MS);
-	evtimer_add(wheel->soon_timer, &wait);
+	return evtimer_add(wheel->soon_timer, &wait) == 0;
 }
 
 static void on_soon(evutil_socket_t fd, short what, void *argument)
@@ -131,7 +131,7 @@ static void on_soon(evutil_socket_t fd, short what, void *argument)
 		wheel->next_soon = NULL;
 	}
 	if (wheel->soon != NULL)
-		arm_soon(wheel);
+		(void)arm_soon(wheel); /* in the room that it had a moment ago */
 }
 
 struct wheel *wheel_new(struct event_base *base, wheel_callback *on_due)
@@ -188,15 +188,18 @@ void wheel_set(struct wheel *wheel, struct wheel_entry *entry, uint64_t deadline
 	wheel->occupied[slot / 64] |= UINT64_C(1) << (slot % 64);
 	if (tick < wheel->armed)
 		arm(wheel, tick);
+	else if (wheel->unset)
+		arm(wheel, wheel->armed);
 }
 
-void wheel_set_soon(struct wheel *wheel, struct wheel_entry *entry)
+bool wheel_set_soon(struct wheel *wheel, struct wheel_entry *entry)
 {
 	bool armed = evtimer_pending(wheel->soon_timer, NULL);
 	wheel_remove(entry);
+	if (!armed && !arm_soon(wheel))
+		return false;
 	link_entry(armed ? &wheel->next_soon : &wheel->soon, entry);
-	if (!armed)
-		arm_soon(wheel);
+	return true;
 }
 
 void wheel_remove(struct wheel_entry *entry)

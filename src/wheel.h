@@ -2,6 +2,7 @@
 #ifndef SMALLSERVD_WHEEL_H
 #define SMALLSERVD_WHEEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/time.h>
@@ -15,7 +16,8 @@ struct wheel_entry {
 
 enum {
 	WHEEL_TICK_MS = 50,
-	WHEEL_SOON_MS = 4, /* what is to be told of soon waits so long at least, and twice as long at most */
+	WHEEL_SOON_MS =
+		4, /* what is to be told of soon waits so long, or up to twice as long, as exact as the clock is */
 };
 #define WHEEL_NEVER UINT64_MAX
 
@@ -40,8 +42,9 @@ struct timeval wheel_timeval(int64_t ms);
 /* Sets or moves ENTRY's deadline, WHEEL_NEVER included: every entry stays enumerable. */
 void wheel_set(struct wheel *wheel, struct wheel_entry *entry, uint64_t deadline_ms);
 
-/* Has ENTRY told of soon, instead of at a deadline: what hardly ever has to wait longer costs less so than by watching for it. */
-void wheel_set_soon(struct wheel *wheel, struct wheel_entry *entry);
+/* Has ENTRY told of soon, instead of at a deadline: what hardly ever has to wait longer costs less so than by watching for it. False: out
+ * of memory, and it is in no wheel. */
+bool wheel_set_soon(struct wheel *wheel, struct wheel_entry *entry);
 
 void wheel_remove(struct wheel_entry *entry);
 

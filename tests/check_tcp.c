@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include "check_clock.h"
+#include "check_event.h"
 #include "check_net.h"
 #include "check_run.h"
 #include "check_stderr.h"
@@ -63,7 +64,7 @@ static _Atomic int epoll_changes;
 
 int epoll_ctl(int poller, int operation, int fd, struct epoll_event *event)
 {
-	atomic_fetch_add(&epoll_changes, 1);
+	atomic_fetch_add_explicit(&epoll_changes, 1, memory_order_relaxed);
 	return (int)syscall(SYS_epoll_ctl, poller, operation, fd, event);
 }
 
@@ -900,6 +901,14 @@ START_TEST(who_sends_on_and_on_after_the_reply_is_ended)
 }
 END_TEST
 
+/* Closes CLIENT, the last that was accepted; returns when that has come to the other end, which is still open. */
+static void close_heard(int client)
+{
+	struct pollfd accepted = {.fd = atomic_load(&last_accepted), .events = POLLRDHUP};
+	close(client);
+	ck_assert_int_eq(poll(&accepted, 1, NET_PATIENCE_MS), 1);
+}
+
 static const char *const plenty[] = {DAYTIME, DAYTIME "max_connections = 1020\n",
 				     DAYTIME "max_connections_per_source = 1020\n",
 				     DAYTIME "max_connections_per_source = unlimited\n"};
@@ -911,10 +920,11 @@ START_TEST(who_ends_at_once_after_the_reply_need_not_be_watched)
 	serve(plenty[_i], 1);
 	host_settle(&host);
 	int before = atomic_load(&epoll_changes);
+	ck_assert_int_gt(before, 0);
 	for (int i = 0; i < CLIENTS; i++) {
 		int client = connect_to(0);
 		assert_daytime(client);
-		close(client);
+		close_heard(client);
 	}
 	host_settle(&host);
 	ck_assert_uint_eq(count_closed(), 0);
@@ -965,10 +975,41 @@ START_TEST(who_resets_after_the_reply_need_not_be_watched)
 	int before = atomic_load(&epoll_changes), client = connect_to(0);
 	assert_daytime(client);
 	setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-	close(client);
+	close_heard(client);
 	pass_a_moment();
 	await_sum(METRIC_CLOSED_DONE, 1);
 	ck_assert_int_eq(atomic_load(&epoll_changes), before);
+	finish();
+}
+END_TEST
+
+START_TEST(without_memory_for_a_timer_who_was_told_all_is_watched)
+{
+	serve(DAYTIME, 1);
+	host_settle(&host);
+	atomic_store(&events_without_memory, EV_TIMEOUT);
+	int client = connect_to(0);
+	assert_daytime(client);
+	close(client);
+	await_sum(METRIC_CLOSED_DONE, 1); /* while the clock stands */
+	await_places(0);
+	atomic_store(&events_without_memory, 0);
+	finish();
+}
+END_TEST
+
+START_TEST(without_memory_to_be_watched_who_was_told_all_is_ended)
+{
+	serve(DAYTIME, 1);
+	host_settle(&host);
+	int client = connect_to(0);
+	assert_daytime(client);
+	atomic_store(&events_without_memory, EV_READ);
+	pass_a_moment();
+	await_sum(METRIC_CLOSED_DONE, 1);
+	await_places(0);
+	atomic_store(&events_without_memory, 0);
+	close(client);
 	finish();
 }
 END_TEST
@@ -1023,6 +1064,7 @@ START_TEST(freeing_closes_who_is_not_watched_either)
 	int client = connect_to(0);
 	assert_daytime(client);
 	finish();
+	ck_assert_int_eq(atomic_load(&host.gate.taken), 0);
 	close(client);
 }
 END_TEST
@@ -2034,6 +2076,8 @@ static Suite *suite(void)
 	tcase_add_loop_test(speakers, where_places_are_few_each_is_given_back_as_soon_as_the_client_has_ended, 0,
 			    sizeof few_places / sizeof *few_places);
 	tcase_add_test(speakers, who_resets_after_the_reply_need_not_be_watched);
+	tcase_add_test(speakers, without_memory_for_a_timer_who_was_told_all_is_watched);
+	tcase_add_test(speakers, without_memory_to_be_watched_who_was_told_all_is_ended);
 	tcase_add_test(speakers, what_was_said_before_the_look_is_counted_and_bounded_too);
 	tcase_add_test(speakers, a_stop_ends_who_is_not_watched_either);
 	tcase_add_test(speakers, freeing_closes_who_is_not_watched_either);

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "check_event.h"
 #include "check_net.h"
 #include "check_run.h"
 #include "udp.h"
@@ -1446,6 +1447,25 @@ START_TEST(a_stop_that_fills_the_socket_itself_still_serves_all)
 }
 END_TEST
 
+/* Nothing else would ever end it. */
+START_TEST(a_stop_that_fills_the_socket_and_cannot_wait_for_room_tells_what_it_lost)
+{
+	serve(ECHO_HERE, 1);
+	int client = open_client("127.0.0.1");
+	atomic_store(&full, 1);
+	atomic_store(&events_without_memory, EV_WRITE);
+	ask_numbers(client, &endpoints[0].address, 0, 200);
+	each_socket(stop_one);
+	host_await(&host, &stopped, 1);
+	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), 200);
+	ck_assert_uint_eq(sum(METRIC_DROPPED_NO_MEMORY), 200);
+	atomic_store(&events_without_memory, 0);
+	atomic_store(&full, 0);
+	close(client);
+	finish();
+}
+END_TEST
+
 START_TEST(what_is_kept_still_can_be_freed)
 {
 	serve(ECHO_HERE, 1);
@@ -1541,6 +1561,7 @@ static Suite *suite(void)
 	tcase_add_loop_test(stopping, a_stop_serves_what_is_queued_and_then_tells, 0,
 			    sizeof queue_lengths / sizeof *queue_lengths);
 	tcase_add_test(stopping, a_stopped_socket_takes_in_no_more);
+	tcase_add_test(stopping, a_stop_that_fills_the_socket_and_cannot_wait_for_room_tells_what_it_lost);
 	tcase_add_test(stopping, a_stop_waits_for_replies_that_a_full_socket_did_not_take);
 	tcase_add_test(stopping, a_stop_that_fills_the_socket_itself_still_serves_all);
 	tcase_add_test(stopping, what_is_kept_still_can_be_freed);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "check_clock.h"
+#include "check_event.h"
 #include "check_run.h"
 #include "wheel.h"
 
@@ -116,7 +117,7 @@ static void set(struct item *item, uint64_t deadline_ms)
 static void set_soon(struct item *item)
 {
 	expect(item, now() + WHEEL_SOON_MS);
-	wheel_set_soon(wheel, &item->entry);
+	ck_assert(wheel_set_soon(wheel, &item->entry));
 }
 
 static void forget(struct item *item)
@@ -293,6 +294,24 @@ START_TEST(what_is_told_of_soon_can_go_or_get_a_deadline)
 }
 END_TEST
 
+START_TEST(without_memory_for_the_timer_the_next_that_is_set_tries_again)
+{
+	atomic_store(&events_without_memory, EV_TIMEOUT);
+	set(&items[0], now() + 100);
+	ck_assert(!wheel_set_soon(wheel, &items[1].entry));
+	ck_assert_ptr_null(items[1].entry.link);
+	atomic_store(&events_without_memory, 0);
+	advance(50);
+	ck_assert_int_eq(event_base_get_num_events(base, EVENT_BASE_COUNT_ADDED), 0);
+	set(&items[2], now() + 10000);
+	advance(50 + WHEEL_TICK_MS);
+	ck_assert_uint_ne(items[0].told_ms, 0);
+	set_soon(&items[1]);
+	advance(WHEEL_SOON_MS);
+	ck_assert_uint_ne(items[1].told_ms, 0);
+}
+END_TEST
+
 /* Another timer of the loop, due as long as anything is due. */
 static struct event *other;
 static unsigned turns;
@@ -464,6 +483,7 @@ static Suite *suite(void)
 	tcase_add_test(deadlines, never_is_never_told_of_and_can_still_be_moved);
 	tcase_add_test(deadlines, an_empty_wheel_sets_no_timer);
 	tcase_add_test(deadlines, soon_is_after_a_while_and_before_twice_as_long);
+	tcase_add_test(deadlines, without_memory_for_the_timer_the_next_that_is_set_tries_again);
 	tcase_add_test(deadlines, what_is_told_of_soon_can_go_or_get_a_deadline);
 	tcase_add_test(deadlines, many_that_are_due_at_once_do_not_hold_up_the_loop);
 	tcase_add_test(deadlines, each_hands_over_every_entry_once_which_may_go);
