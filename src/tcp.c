@@ -1227,7 +1227,7 @@ static void pause_full(struct tcp_listener *listener)
 	if (!log_allows(&listener->runtime->full_bound, wheel_now_ms()))
 		return;
 	struct log_context context = {.service = service->name, .transport = "tcp"};
-	bool own = atomic_load(&listener->runtime->gate->taken) >= atomic_load(&listener->runtime->gate->maximum);
+	bool own = limit_gate_left(listener->runtime->gate) <= 0;
 	int64_t maximum = own ? listener->runtime->gate->maximum : listener->runtime->daemon_gate->maximum;
 	log_write(LOG_WARNING, &context, "%s: accepting pauses: max_connections = %lld of the %s is reached",
 		  service->name, (long long)maximum, own ? "service" : "daemon");

@@ -75,15 +75,23 @@ static void tell(struct wheel *wheel, struct wheel_entry *entry, uint64_t now_ms
 		wheel_set(wheel, entry, next > now_ms ? next : now_ms + WHEEL_TICK_MS);
 }
 
-/* Handles TICK's slot. False: the budget ran out before the slot was empty. */
+/* Tells of all in LIST. False: the budget ran out before it was empty. */
+static bool tell_all(struct wheel *wheel, struct wheel_entry *const *list, uint64_t now_ms, unsigned *budget)
+{
+	while (*list != NULL) {
+		if ((*budget)-- == 0)
+			return false;
+		tell(wheel, *list, now_ms);
+	}
+	return true;
+}
+
+/* Handles TICK's slot, as tell_all. */
 static bool visit_slot(struct wheel *wheel, uint64_t tick, uint64_t now_ms, unsigned *budget)
 {
 	unsigned slot = tick % SLOTS;
-	while (wheel->slots[slot] != NULL) {
-		if ((*budget)-- == 0)
-			return false;
-		tell(wheel, wheel->slots[slot], now_ms);
-	}
+	if (!tell_all(wheel, &wheel->slots[slot], now_ms, budget))
+		return false;
 	wheel->occupied[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
 	return true;
 }
@@ -120,12 +128,10 @@ static bool arm_soon(struct wheel *wheel)
 static void on_soon(evutil_socket_t fd, short what, void *argument)
 {
 	struct wheel *wheel = argument;
-	uint64_t now_ms = wheel_now_ms();
+	unsigned budget = BUDGET;
 
 	(void)fd, (void)what;
-	for (unsigned budget = BUDGET; wheel->soon != NULL && budget > 0; budget--)
-		tell(wheel, wheel->soon, now_ms);
-	if (wheel->soon == NULL && wheel->next_soon != NULL) {
+	if (tell_all(wheel, &wheel->soon, wheel_now_ms(), &budget) && wheel->next_soon != NULL) {
 		wheel->soon = wheel->next_soon;
 		wheel->soon->link = &wheel->soon;
 		wheel->next_soon = NULL;
