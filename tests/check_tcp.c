@@ -6,6 +6,7 @@
 
 #include "check_clock.h"
 #include "check_event.h"
+#include "check_hold.h"
 #include "check_net.h"
 #include "check_run.h"
 #include "check_stderr.h"
@@ -243,26 +244,9 @@ static void pass(int64_t ms)
 	host_settle(&host);
 }
 
-/* Mail that keeps its worker busy until it is let go. */
-struct hold {
-	struct mail mail;
-	sem_t begun, over;
-};
-
-static void on_hold(void *argument)
-{
-	struct hold *hold = argument;
-	sem_post(&hold->begun);
-	while (sem_wait(&hold->over) < 0)
-		;
-}
-
 static void hold_worker(struct hold *hold)
 {
-	hold->mail = (struct mail){.run = on_hold, .argument = hold};
-	sem_init(&hold->begun, 0, 0);
-	sem_init(&hold->over, 0, 0);
-	worker_post(host.workers[0], &hold->mail);
+	hold_post(hold, host.workers[0]);
 	while (sem_wait(&hold->begun) < 0)
 		;
 }
@@ -1074,7 +1058,7 @@ START_TEST(discard_ends_at_once_with_a_client_that_resets_behind_its_data)
 {
 	const struct linger reset = {.l_onoff = 1};
 	static char junk[1000];
-	struct hold hold = {0};
+	struct hold hold;
 	serve(DISCARD, 1);
 	int client = connect_to(0);
 	setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
@@ -1761,7 +1745,7 @@ START_TEST(end_all_does_not_destroy_what_was_sent)
 {
 	static char bytes[10000 + 1];
 	enum { LENGTH = sizeof bytes - 1 };
-	struct hold hold = {0};
+	struct hold hold;
 	serve(ECHO, 1);
 	int client = connect_to(0);
 	net_fill(bytes, LENGTH, 1, 0);

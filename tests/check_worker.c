@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "check_hold.h"
 #include "check_run.h"
 #include "check_stderr.h"
 #include "check_threads.h"
@@ -315,33 +316,16 @@ START_TEST(a_worker_without_room_for_all_takes_none_and_takes_all_when_there_is)
 }
 END_TEST
 
-/* A worker that is busy until it is let go. */
-struct busy {
-	struct mail mail;
-	sem_t begun, over;
-};
-
-static void be_busy(void *argument)
+static void busy_begin(struct hold *busy)
 {
-	struct busy *busy = argument;
-	sem_post(&busy->begun);
-	while (sem_wait(&busy->over) < 0)
-		;
-}
-
-static void busy_begin(struct busy *busy)
-{
-	*busy = (struct busy){.mail = {.run = be_busy, .argument = busy}};
-	sem_init(&busy->begun, 0, 0);
-	sem_init(&busy->over, 0, 0);
-	worker_post(worker, &busy->mail);
+	hold_post(busy, worker);
 	await(&busy->begun);
 }
 
 START_TEST(a_worker_that_does_not_answer_is_not_waited_for_and_keeps_nothing_of_it)
 {
 	static struct handed late, handed;
-	struct busy busy;
+	struct hold busy;
 	if (!start_own())
 		return;
 	handed_init(&late, PIPES);
