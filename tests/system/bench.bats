@@ -64,7 +64,7 @@ build_other() {
 	[[ $output == *"different work: sent_bytes 32000 for the daemon, 32500 for the reference"* ]]
 }
 
-@test "bench: a work that fails is told of at the end, too, and the others are measured" {
+@test "bench: a work that fails is told of at the end, and the others are measured" {
 	need_bench
 	build_other 2 # the daemon's, with its warm-up
 	run -1 bench --build other quick --only tcp-64-open tcp-64-edges
