@@ -12,11 +12,12 @@
 #include <unistd.h>
 
 #include "arguments.h"
-#include "config.h"
-#include "log.h"
-#include "server.h"
-#include "services/service.h"
-#include "upgrade.h"
+#include "config/config.h"
+#include "control/server.h"
+#include "core/log.h"
+#include "core/transport.h"
+#include "handoff/upgrade_parent.h"
+#include "service/service.h"
 
 /* What smallservd(8) promises. */
 enum { EXIT_AT_RUN_TIME = 1, EXIT_CONFIGURATION = 2 };

@@ -1,5 +1,5 @@
 /* check_config.c: what a configuration means, what is wrong with one, and that a dump reads back to the same. */
-#include "config.h"
+#include "config/config.h"
 
 #include <arpa/inet.h>
 #include <stdlib.h>
@@ -10,6 +10,7 @@
 
 #include "check_run.h"
 #include "config_build.h"
+#include "core/transport.h"
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 

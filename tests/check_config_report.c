@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "check_run.h"
-#include "config_report.h"
+#include "core/config_report.h"
 
 static struct config_report report;
 

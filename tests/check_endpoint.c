@@ -4,8 +4,9 @@
 #include "check_net.h"
 #include "check_run.h"
 #include "check_stderr.h"
-#include "endpoint.h"
-#include "inheritance.h"
+#include "core/transport.h"
+#include "handoff/listen_fds.h"
+#include "net/endpoint.h"
 
 static struct config *config;
 static struct endpoint_pool *pool;
@@ -400,7 +401,7 @@ START_TEST(descriptors_for_another_process_are_not_ours)
 	static const char *const pids[] = {"1", "", "self", "-5", "99999999999999999999"};
 	for (size_t i = 0; i < sizeof pids / sizeof *pids; i++) {
 		set_listen(pids[i], "1", NULL);
-		ck_assert(inheritance_take(pool, &problems));
+		ck_assert(listen_fds_take(pool, &problems));
 		ck_assert_ptr_null(getenv("LISTEN_FDS"));
 		ck_assert_ptr_null(getenv("LISTEN_PID"));
 	}
@@ -416,7 +417,7 @@ START_TEST(a_count_that_is_none_is_told)
 	for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
 		problems.count = 0;
 		set_listen(NULL, counts[i], NULL);
-		ck_assert(!inheritance_take(pool, &problems));
+		ck_assert(!listen_fds_take(pool, &problems));
 		ck_assert_uint_eq(problems.count, 1);
 	}
 }

@@ -4,10 +4,10 @@
 
 #include <semaphore.h>
 
-#include "worker.h"
+#include "thread/worker.h"
 
 struct hold {
-	struct mail mail;
+	struct task task;
 	sem_t begun; /* posted by the worker: from then on it does nothing else */
 	sem_t over;  /* to be posted by the test */
 };
@@ -22,10 +22,10 @@ static inline void hold_on_mail(void *argument)
 
 static inline void hold_post(struct hold *hold, struct worker *worker)
 {
-	*hold = (struct hold){.mail = {.run = hold_on_mail, .argument = hold}};
+	*hold = (struct hold){.task = {.run = hold_on_mail, .argument = hold}};
 	sem_init(&hold->begun, 0, 0);
 	sem_init(&hold->over, 0, 0);
-	worker_post(worker, &hold->mail);
+	worker_post(worker, &hold->task);
 }
 
 #endif

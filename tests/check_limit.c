@@ -5,7 +5,7 @@
 
 #include "check_run.h"
 #include "check_threads.h"
-#include "limit.h"
+#include "net/limit.h"
 
 enum { THREADS = 8, ROUNDS = 20000, PATIENCE_S = 20, MEETINGS = 500000, MEETING_S = 2 };
 

@@ -19,7 +19,7 @@
 #include "check_run.h"
 #include "check_stderr.h"
 #include "check_threads.h"
-#include "log.h"
+#include "core/log.h"
 
 enum { QUEUE_LENGTH = 1024, WRITERS = 4, LINES = 200, PATIENCE_MS = 20000 };
 

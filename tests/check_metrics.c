@@ -4,8 +4,9 @@
 
 #include "check_run.h"
 #include "check_threads.h"
-#include "metrics.h"
-#include "option.h"
+#include "core/transport.h"
+#include "net/metrics.h"
+#include "option/option.h"
 
 enum { WORKERS = 4, ROUNDS = 200000, SEQUENCES = 2000, TEXT_SIZE = 4096 };
 

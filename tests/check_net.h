@@ -16,12 +16,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "config.h"
-#include "log.h"
-#include "metrics.h"
-#include "runtime.h"
-#include "socket.h"
-#include "worker.h"
+#include "config/config.h"
+#include "core/log.h"
+#include "core/transport.h"
+#include "net/instance.h"
+#include "net/metrics.h"
+#include "net/socket.h"
+#include "thread/worker.h"
 
 enum {
 	NET_PATIENCE_MS = 20000, /* whatever has not come by then will not come */
@@ -231,12 +232,12 @@ struct host {
 	struct config *config;
 	struct metrics *metrics;
 	struct limit_gate gate;
-	struct runtime_store *store;
+	struct instance_store *store;
 	struct generation *generation;
 	struct worker *workers[HOST_WORKERS_MAX];
 	unsigned worker_count;
 	struct event_base *base; /* the main thread's */
-	struct mailbox *mailbox;
+	struct task_queue *task_queue;
 };
 
 static inline struct config *host_read(const char *ini)
@@ -273,10 +274,10 @@ static inline void host_init(struct host *host, const char *ini, unsigned worker
 	for (unsigned i = 0; i < workers; i++)
 		ck_assert_ptr_nonnull(host->workers[i] = worker_new(i));
 	host->base = host_base_new();
-	host->mailbox = mailbox_new(host->base);
-	ck_assert_ptr_nonnull(host->mailbox);
+	host->task_queue = task_queue_new(host->base);
+	ck_assert_ptr_nonnull(host->task_queue);
 	struct problems problems = {0};
-	host->store = runtime_store_new(host->metrics, &host->gate, workers, host->mailbox, host_on_over);
+	host->store = instance_store_new(host->metrics, &host->gate, workers, host->task_queue, host_on_over);
 	ck_assert_ptr_nonnull(host->store);
 	host->generation = generation_new(host->config, host->store, maximum, &problems);
 	ck_assert_ptr_nonnull(host->generation);
@@ -299,14 +300,14 @@ static inline void host_free(struct host *host)
 	for (unsigned i = 0; i < host->worker_count; i++)
 		worker_free(host->workers[i]);
 	generation_free(host->generation);
-	runtime_store_free(host->store);
-	mailbox_free(host->mailbox);
+	instance_store_free(host->store);
+	task_queue_free(host->task_queue);
 	event_base_free(host->base);
 	metrics_free(host->metrics);
 	config_unref(host->config);
 }
 
-/* Has the main thread's loop take its mail for MS. */
+/* Has the main thread's loop take its task for MS. */
 static inline void host_take_mail(struct host *host, int ms)
 {
 	const struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
@@ -319,7 +320,7 @@ static inline void host_count(void *argument)
 	(*(unsigned *)argument)++;
 }
 
-/* Takes mail until COUNT of it has come. */
+/* Takes task until COUNT of it has come. */
 static inline void host_await(struct host *host, const unsigned *came, unsigned count)
 {
 	for (int left = NET_PATIENCE_MS / 100; *came < count; left--) {
@@ -329,7 +330,7 @@ static inline void host_await(struct host *host, const unsigned *came, unsigned 
 }
 
 struct host_turn {
-	struct mail mail;
+	struct task task;
 	struct worker *worker;
 	sem_t over;
 };
@@ -347,30 +348,30 @@ static inline void host_on_turn(void *argument)
 	event_base_once(worker_base(turn->worker), -1, EV_TIMEOUT, host_on_turn_over, &turn->over, &at_once);
 }
 
-/* Returns when every worker has taken the mail posted so far, and seen the time as it is now. */
+/* Returns when every worker has taken the task posted so far, and seen the time as it is now. */
 static inline void host_settle(struct host *host)
 {
 	for (unsigned i = 0; i < host->worker_count; i++) {
 		struct host_turn turn = {.worker = host->workers[i]};
-		turn.mail = (struct mail){.run = host_on_turn, .argument = &turn};
+		turn.task = (struct task){.run = host_on_turn, .argument = &turn};
 		sem_init(&turn.over, 0, 0);
-		worker_post(turn.worker, &turn.mail);
+		worker_post(turn.worker, &turn.task);
 		while (sem_wait(&turn.over) < 0)
 			;
 		sem_destroy(&turn.over);
 	}
 }
 
-static inline struct runtime *host_runtime(const struct host *host, unsigned service)
+static inline struct instance *host_runtime(const struct host *host, unsigned service)
 {
-	return &host->generation->runtimes[service];
+	return &host->generation->instances[service];
 }
 
 static inline uint64_t host_sum(const struct host *host, unsigned service, unsigned transport, enum metric metric)
 {
-	const struct runtime *runtime = host_runtime(host, service);
+	const struct instance *instance = host_runtime(host, service);
 	struct metrics_sums sums;
-	metrics_sum(host->metrics, transport == TRANSPORT_TCP ? runtime->tcp : runtime->udp, &sums);
+	metrics_sum(host->metrics, transport == TRANSPORT_TCP ? instance->tcp : instance->udp, &sums);
 	return sums.values[metric];
 }
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "check_run.h"
-#include "option.h"
+#include "option/option.h"
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 

@@ -11,8 +11,8 @@
 
 #include "check_run.h"
 #include "check_threads.h"
-#include "log.h"
-#include "pid_file.h"
+#include "control/pid_file.h"
+#include "core/log.h"
 
 enum { PATH_SIZE = 256, TEXT_SIZE = 64, UNPRIVILEGED = 65534 };
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "check_run.h"
-#include "port_set.h"
+#include "net/port_set.h"
 
 /* Fails unless SET has what LISTED names, COUNT ports, and nothing else. */
 static void assert_has(const struct port_set *set, const uint16_t *listed, size_t count)

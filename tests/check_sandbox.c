@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 #include "check_run.h"
-#include "sandbox.h"
-#include "syscall_filter.h"
+#include "control/sandbox.h"
+#include "control/seccomp.h"
 
 enum { ERROR_SIZE = 128, TEXT_SIZE = 32 };
 
@@ -219,7 +219,7 @@ static bool load_filter(void)
 {
 	static char reason[ERROR_SIZE];
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-	       syscall_filter_load(reason, sizeof reason) == SYSCALL_FILTER_LOADED;
+	       seccomp_filter_load(reason, sizeof reason) == SECCOMP_FILTER_LOADED;
 }
 
 static bool have_filter(void)
@@ -309,7 +309,7 @@ static bool admits_threads_and_a_new_binary(void)
 static bool is_loaded_once(void)
 {
 	char reason[ERROR_SIZE];
-	return load_filter() && syscall_filter_load(reason, sizeof reason) == SYSCALL_FILTER_THERE &&
+	return load_filter() && seccomp_filter_load(reason, sizeof reason) == SECCOMP_FILTER_THERE &&
 	       prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 2;
 }
 

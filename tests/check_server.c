@@ -12,7 +12,7 @@
 #include "check_net.h"
 #include "check_run.h"
 #include "check_stderr.h"
-#include "server.h"
+#include "control/server.h"
 
 enum { CLIENTS = 50, PATH_SIZE = 100, TEXT_SIZE = 512 };
 

@@ -6,8 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "option.h"
-#include "services/service.h"
+#include "core/transport.h"
+#include "option/option.h"
+#include "service/service.h"
 
 enum { TCP_SIZE = 1024, UDP_SIZE = 65535 };
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "check_run.h"
-#include "slab.h"
+#include "net/slab.h"
 
 enum { OBJECTS = 1000, STEPS = 100000 };
 

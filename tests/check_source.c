@@ -10,11 +10,11 @@
 
 #include "check_run.h"
 #include "check_threads.h"
-#include "config.h"
-#include "limit.h"
-#include "metrics.h"
-#include "option.h"
-#include "runtime.h"
+#include "config/config.h"
+#include "net/instance.h"
+#include "net/limit.h"
+#include "net/metrics.h"
+#include "option/option.h"
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -578,7 +578,7 @@ struct scene {
 	struct config *config;
 	struct metrics *metrics;
 	struct limit_gate gate;
-	struct runtime_store *store;
+	struct instance_store *store;
 	struct generation *generation;
 };
 
@@ -590,7 +590,7 @@ static void scene_init(struct scene *scene, const char *text, int64_t maximum)
 	scene->metrics = metrics_new(1);
 	limit_gate_init(&scene->gate, maximum);
 	struct problems problems = {0};
-	scene->store = runtime_store_new(scene->metrics, &scene->gate, 1, NULL, NULL);
+	scene->store = instance_store_new(scene->metrics, &scene->gate, 1, NULL, NULL);
 	ck_assert_ptr_nonnull(scene->store);
 	scene->generation = generation_new(scene->config, scene->store, maximum, &problems);
 	ck_assert_ptr_nonnull(scene->generation);
@@ -599,19 +599,19 @@ static void scene_init(struct scene *scene, const char *text, int64_t maximum)
 static void scene_clear(struct scene *scene)
 {
 	generation_free(scene->generation);
-	runtime_store_free(scene->store);
+	instance_store_free(scene->store);
 	metrics_free(scene->metrics);
 	config_unref(scene->config);
 }
 
-static struct runtime *runtime_of(const struct scene *scene, size_t service)
+static struct instance *instance_of(const struct scene *scene, size_t service)
 {
-	return &scene->generation->runtimes[service];
+	return &scene->generation->instances[service];
 }
 
-static bool allows(const struct runtime *runtime, const struct in6_addr *ip)
+static bool allows(const struct instance *instance, const struct in6_addr *ip)
 {
-	return runtime->prefixes == NULL || prefix_map_allows(runtime->prefixes, ip);
+	return instance->prefixes == NULL || acl_allows(instance->prefixes, ip);
 }
 
 /* --- allow and deny --- */
@@ -670,7 +670,7 @@ static void write_lists(void)
 			    "198.51.100.1"); /* the last line has no end */
 }
 
-static void assert_verdicts(const struct runtime *runtime, const char *rules, const char *addresses, bool expected)
+static void assert_verdicts(const struct instance *instance, const char *rules, const char *addresses, bool expected)
 {
 	char list[TEXT_SIZE], *rest = list, *address;
 	snprintf(list, sizeof list, "%s", addresses);
@@ -678,7 +678,7 @@ static void assert_verdicts(const struct runtime *runtime, const char *rules, co
 		if (*address == '\0')
 			continue;
 		struct in6_addr ip = ip_of(address);
-		ck_assert_msg(allows(runtime, &ip) == expected, "%s: %s is %s", rules, address,
+		ck_assert_msg(allows(instance, &ip) == expected, "%s: %s is %s", rules, address,
 			      expected ? "denied" : "allowed");
 	}
 }
@@ -691,8 +691,8 @@ START_TEST(allow_and_deny_mean_what_the_manual_says)
 	write_lists();
 	snprintf(text, sizeof text, "[echo]\n%s\n", meanings[_i].rules);
 	scene_init(&scene, text, 100);
-	assert_verdicts(runtime_of(&scene, 0), meanings[_i].rules, meanings[_i].allowed, true);
-	assert_verdicts(runtime_of(&scene, 0), meanings[_i].rules, meanings[_i].denied, false);
+	assert_verdicts(instance_of(&scene, 0), meanings[_i].rules, meanings[_i].allowed, true);
+	assert_verdicts(instance_of(&scene, 0), meanings[_i].rules, meanings[_i].denied, false);
 	scene_clear(&scene);
 }
 END_TEST
@@ -701,8 +701,8 @@ START_TEST(without_rules_nothing_is_looked_up)
 {
 	struct scene scene;
 	scene_init(&scene, "[echo]\n[time]\nallow = all\n", 100);
-	ck_assert_ptr_null(runtime_of(&scene, 0)->prefixes);
-	ck_assert_ptr_nonnull(runtime_of(&scene, 1)->prefixes);
+	ck_assert_ptr_null(instance_of(&scene, 0)->prefixes);
+	ck_assert_ptr_nonnull(instance_of(&scene, 1)->prefixes);
 	scene_clear(&scene);
 }
 END_TEST
@@ -788,7 +788,7 @@ static void write_rules(char *text, const char *key, const struct plain_rule *ru
 		strcpy(text, "\n");
 }
 
-static void assert_ends(const struct runtime *runtime, const struct plain_rule *rules, size_t count, const char *text,
+static void assert_ends(const struct instance *instance, const struct plain_rule *rules, size_t count, const char *text,
 			struct in6_addr ip)
 {
 	/* the address itself, and with one of its last bits or its first one the other way */
@@ -800,7 +800,7 @@ static void assert_ends(const struct runtime *runtime, const struct plain_rule *
 		struct in6_addr asked = ip;
 		char literal[INET6_ADDRSTRLEN];
 		asked.s6_addr[flips[flip].byte] ^= flips[flip].bits;
-		ck_assert_msg(allows(runtime, &asked) == plainly_allows(rules, count, &asked), "%s%s", text,
+		ck_assert_msg(allows(instance, &asked) == plainly_allows(rules, count, &asked), "%s%s", text,
 			      inet_ntop(AF_INET6, &asked, literal, sizeof literal));
 	}
 }
@@ -828,10 +828,10 @@ START_TEST(random_lists_decide_as_the_naive_model)
 		write_rules(text + strlen(text), "deny", rules, count, false);
 		scene_init(&scene, text, 100);
 		for (size_t i = 0; i < count; i++)
-			assert_ends(runtime_of(&scene, 0), rules, count, text, rules[i].ip);
-		assert_ends(runtime_of(&scene, 0), rules, count, text, ip_of("0.0.0.0"));
-		assert_ends(runtime_of(&scene, 0), rules, count, text, ip_of("::"));
-		assert_ends(runtime_of(&scene, 0), rules, count, text, ip_of("::fffe:ffff:ffff"));
+			assert_ends(instance_of(&scene, 0), rules, count, text, rules[i].ip);
+		assert_ends(instance_of(&scene, 0), rules, count, text, ip_of("0.0.0.0"));
+		assert_ends(instance_of(&scene, 0), rules, count, text, ip_of("::"));
+		assert_ends(instance_of(&scene, 0), rules, count, text, ip_of("::fffe:ffff:ffff"));
 		scene_clear(&scene);
 	}
 }
@@ -1012,8 +1012,8 @@ START_TEST(a_file_of_ten_thousand_lines_loads_in_no_time)
 	for (unsigned i = 0; i < LINES; i++) {
 		struct in6_addr inside = ip_of(network_of(i, i % 2, "9", ":9").text);
 		struct in6_addr outside = ip_of(network_of(i, !(i % 2), "9", ":9").text);
-		ck_assert_msg(allows(runtime_of(&scene, 0), &inside), "one of line %u is denied", i + 1);
-		ck_assert_msg(!allows(runtime_of(&scene, 0), &outside), "one unlike line %u is allowed", i + 1);
+		ck_assert_msg(allows(instance_of(&scene, 0), &inside), "one of line %u is denied", i + 1);
+		ck_assert_msg(!allows(instance_of(&scene, 0), &outside), "one unlike line %u is allowed", i + 1);
 	}
 	ck_assert_double_lt(took, ABSURD_S);
 	scene_clear(&scene);
@@ -1244,16 +1244,16 @@ START_TEST(only_types_that_can_amplify_have_a_datagram_rate_by_default)
 		const struct config_service *service = &scene.config->services[i];
 		bool limited = service->type->amplifies, own = strncmp(service->name, "my-", 3) == 0;
 		if (strcmp(service->name, "tcp-time") == 0) {
-			ck_assert_ptr_null(runtime_of(&scene, i)->datagram_buckets);
+			ck_assert_ptr_null(instance_of(&scene, i)->datagram_buckets);
 			continue;
 		}
 		if (own)
 			limited = !limited;
 		ck_assert_int_eq(service->datagram_rate.count, !limited ? 0 : own ? 5 : 100);
 		ck_assert_int_eq(service->datagram_rate.unit_ms, !limited ? 0 : own ? 60000 : 1000);
-		ck_assert_int_eq(runtime_of(&scene, i)->datagram_buckets != NULL, limited);
+		ck_assert_int_eq(instance_of(&scene, i)->datagram_buckets != NULL, limited);
 		ck_assert_int_eq(service->connection_rate.count, 0);
-		ck_assert_ptr_null(runtime_of(&scene, i)->connection_buckets);
+		ck_assert_ptr_null(instance_of(&scene, i)->connection_buckets);
 	}
 	scene_clear(&scene);
 	scene_init(&scene, "[defaults]\ndatagram_rate = 7/s\n[echo]\n[time]\n", 100);
@@ -1269,10 +1269,10 @@ START_TEST(a_service_s_rate_is_the_one_written)
 	struct scene scene;
 
 	scene_init(&scene, "[echo]\nconnection_rate = 3/m\ndatagram_rate = 5/h\n", 100);
-	ck_assert_uint_eq(take_all(runtime_of(&scene, 0)->connection_buckets, &ip, 1000), 3);
-	ck_assert_uint_eq(take_all(runtime_of(&scene, 0)->connection_buckets, &ip, 61000), 3);
-	ck_assert_uint_eq(take_all(runtime_of(&scene, 0)->datagram_buckets, &ip, 1000), 5);
-	ck_assert_uint_eq(take_all(runtime_of(&scene, 0)->datagram_buckets, &ip, 61000), 0);
+	ck_assert_uint_eq(take_all(instance_of(&scene, 0)->connection_buckets, &ip, 1000), 3);
+	ck_assert_uint_eq(take_all(instance_of(&scene, 0)->connection_buckets, &ip, 61000), 3);
+	ck_assert_uint_eq(take_all(instance_of(&scene, 0)->datagram_buckets, &ip, 1000), 5);
+	ck_assert_uint_eq(take_all(instance_of(&scene, 0)->datagram_buckets, &ip, 61000), 0);
 	scene_clear(&scene);
 }
 END_TEST
@@ -1289,14 +1289,14 @@ START_TEST(a_source_may_have_half_of_the_daemon_s_connections_by_default)
 		struct scene scene;
 		int64_t half = maxima[i] / 2 > 0 ? maxima[i] / 2 : 1;
 		scene_init(&scene, text, maxima[i]);
-		ck_assert_int_eq(runtime_of(&scene, 0)->source_maximum, half);
-		ck_assert_int_eq(runtime_of(&scene, 1)->source_maximum, 7);
-		ck_assert_ptr_null(runtime_of(&scene, 2)->sources);
-		ck_assert_ptr_null(runtime_of(&scene, 3)->sources);
-		ck_assert_int_eq(runtime_of(&scene, 4)->source_maximum, half);
+		ck_assert_int_eq(instance_of(&scene, 0)->source_maximum, half);
+		ck_assert_int_eq(instance_of(&scene, 1)->source_maximum, 7);
+		ck_assert_ptr_null(instance_of(&scene, 2)->sources);
+		ck_assert_ptr_null(instance_of(&scene, 3)->sources);
+		ck_assert_int_eq(instance_of(&scene, 4)->source_maximum, half);
 		/* over all services together, or a few services would give one source all places */
-		ck_assert_ptr_eq(runtime_of(&scene, 0)->sources, runtime_of(&scene, 4)->sources);
-		ck_assert_ptr_ne(runtime_of(&scene, 0)->sources, runtime_of(&scene, 1)->sources);
+		ck_assert_ptr_eq(instance_of(&scene, 0)->sources, instance_of(&scene, 4)->sources);
+		ck_assert_ptr_ne(instance_of(&scene, 0)->sources, instance_of(&scene, 1)->sources);
 		scene_clear(&scene);
 	}
 }
@@ -1310,7 +1310,7 @@ static void assert_one_source(const char *lengths, const char *address, const ch
 
 	snprintf(text, sizeof text, "[echo]\n%s%s\n", *lengths != '\0' ? "source_prefix = " : "", lengths);
 	scene_init(&scene, text, 100);
-	struct in6_addr source = runtime_source(runtime_of(&scene, 0), &ip);
+	struct in6_addr source = instance_source(instance_of(&scene, 0), &ip);
 	ck_assert_mem_eq(&source, &prefix, sizeof prefix);
 	scene_clear(&scene);
 }
@@ -1329,10 +1329,10 @@ START_TEST(source_prefix_says_what_one_source_is)
 }
 END_TEST
 
-static void assert_refused(const struct runtime *runtime, unsigned first, unsigned last, bool refused)
+static void assert_refused(const struct instance *instance, unsigned first, unsigned last, bool refused)
 {
 	for (unsigned port = first; port <= last; port++)
-		if (runtime_refuses_port(runtime, (uint16_t)port) != refused)
+		if (instance_refuses_port(instance, (uint16_t)port) != refused)
 			ck_abort_msg("port %u", port);
 }
 
@@ -1352,7 +1352,7 @@ START_TEST(refused_ports_are_those_written_and_those_served)
 	generation_refuse_ports(scene.generation, served);
 	free(served);
 
-	const struct runtime *echo = runtime_of(&scene, 0), *discard = runtime_of(&scene, 2);
+	const struct instance *echo = instance_of(&scene, 0), *discard = instance_of(&scene, 2);
 	assert_refused(echo, 0, 1023, true);
 	assert_refused(echo, 1024, 2048, false);
 	assert_refused(echo, 2049, 2049, true);
@@ -1360,12 +1360,12 @@ START_TEST(refused_ports_are_those_written_and_those_served)
 	assert_refused(echo, 10007, 10007, true);
 	assert_refused(echo, 10008, 65534, false);
 	assert_refused(echo, 65535, 65535, true);
-	assert_refused(runtime_of(&scene, 1), 0, 65535, false); /* none: not those served either */
+	assert_refused(instance_of(&scene, 1), 0, 65535, false); /* none: not those served either */
 	assert_refused(discard, 0, 4999, false);
 	assert_refused(discard, 5000, 5010, true);
 	assert_refused(discard, 5011, 10006, false);
 	assert_refused(discard, 10007, 10007, true);
-	ck_assert_ptr_null(runtime_of(&scene, 3)->refused_ports);
+	ck_assert_ptr_null(instance_of(&scene, 3)->refused_ports);
 	scene_clear(&scene);
 }
 END_TEST

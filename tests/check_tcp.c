@@ -10,8 +10,9 @@
 #include "check_net.h"
 #include "check_run.h"
 #include "check_stderr.h"
-#include "tcp.h"
-#include "wheel.h"
+#include "core/timer_wheel.h"
+#include "core/transport.h"
+#include "net/tcp.h"
 
 enum {
 	WORKERS = 2,
@@ -75,14 +76,14 @@ struct endpoint {
 	struct socket_address address;
 	int fds[WORKERS];
 	struct tcp_listener *listeners[WORKERS];
-	struct mail stopped[WORKERS];
+	struct task stopped[WORKERS];
 };
 
 static struct host host;
 static struct tcp *tcp;
 static struct endpoint endpoints[ENDPOINTS_MAX];
 static unsigned endpoint_count, stopped, idle;
-static struct mail idle_mail;
+static struct task idle_mail;
 static int send_buffer, receive_buffer; /* of accepted connections; 0: the kernel's */
 
 /* Every endpoint of the configuration that can be had here, a listener a worker. */
@@ -101,8 +102,8 @@ static void open_endpoint(const struct config_endpoint *wanted)
 	endpoint->address = request.address;
 	for (unsigned i = 0; i < host.worker_count; i++) {
 		endpoint->listeners[i] = tcp_listener_new(tcp, i, endpoint->fds[i],
-							  generation_runtime(host.generation, wanted->service));
-		endpoint->stopped[i] = (struct mail){.run = host_count, .argument = &stopped};
+							  generation_instance(host.generation, wanted->service));
+		endpoint->stopped[i] = (struct task){.run = host_count, .argument = &stopped};
 	}
 	endpoint_count++;
 }
@@ -121,7 +122,7 @@ static void start_one(struct endpoint *endpoint, unsigned worker)
 
 static void stop_one(struct endpoint *endpoint, unsigned worker)
 {
-	tcp_listener_stop(endpoint->listeners[worker], host.mailbox, &endpoint->stopped[worker]);
+	tcp_listener_stop(endpoint->listeners[worker], host.task_queue, &endpoint->stopped[worker]);
 }
 
 static void free_one(struct endpoint *endpoint, unsigned worker)
@@ -140,7 +141,7 @@ static void prepare(const char *ini, unsigned workers, int64_t maximum)
 	host_init(&host, ini, workers, maximum);
 	tcp = tcp_new(host.workers, workers, &host.gate);
 	ck_assert_ptr_nonnull(tcp);
-	idle_mail = (struct mail){.run = host_count, .argument = &idle};
+	idle_mail = (struct task){.run = host_count, .argument = &idle};
 	for (size_t i = 0; i < host.config->endpoint_count; i++)
 		open_endpoint(&host.config->endpoints[i]);
 }
@@ -254,8 +255,8 @@ static void hold_worker(struct hold *hold)
 /* Looks for the end of who was told all and is not watched come after two such steps. */
 static void pass_a_moment(void)
 {
-	pass(WHEEL_SOON_MS);
-	pass(WHEEL_SOON_MS); /* of those who came while the clock ran for others */
+	pass(TIMER_WHEEL_SOON_MS);
+	pass(TIMER_WHEEL_SOON_MS); /* of those who came while the clock ran for others */
 }
 
 #define ECHO    "[echo]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\nmax_connections_per_source = unlimited\n"
@@ -484,7 +485,7 @@ START_TEST(what_lies_behind_urgent_data_is_echoed)
 	net_send(client, "def", 3);
 	serve_prepared();
 	assert_text(client, "abc");
-	pass(TCP_LOOK_AGAIN_MS + WHEEL_TICK_MS);
+	pass(TCP_LOOK_AGAIN_MS + TIMER_WHEEL_TICK_MS);
 	assert_text(client, "def");
 	for (int i = 0; i < 10; i++) { /* from now on without a wait, as the clock stands */
 		net_send(client, "ghi", 3);
@@ -504,7 +505,7 @@ START_TEST(a_connection_is_looked_at_once_more_after_a_read_and_stays_idle)
 	int client = connect_to(0);
 	for (int i = 0; i < 3; i++) {
 		net_assert_echo(client);
-		pass(TCP_LOOK_AGAIN_MS + WHEEL_TICK_MS);
+		pass(TCP_LOOK_AGAIN_MS + TIMER_WHEEL_TICK_MS);
 		ck_assert_uint_eq(count_closed(), 0);
 	}
 	pass(1000);
@@ -522,10 +523,10 @@ START_TEST(what_lies_behind_urgent_data_is_echoed_before_a_short_idle_timeout)
 	net_send(client, "def", 3);
 	serve_prepared();
 	assert_text(client, "abc");
-	pass(500 + WHEEL_TICK_MS);
+	pass(500 + TIMER_WHEEL_TICK_MS);
 	assert_text(client, "def");
 	ck_assert_uint_eq(count_closed(), 0);
-	pass(500 + WHEEL_TICK_MS);
+	pass(500 + TIMER_WHEEL_TICK_MS);
 	await_sum(METRIC_CLOSED_IDLE_TIMEOUT, 1);
 	close(client);
 	finish();
@@ -912,11 +913,11 @@ START_TEST(who_ends_at_once_after_the_reply_need_not_be_watched)
 	}
 	host_settle(&host);
 	ck_assert_uint_eq(count_closed(), 0);
-	pass(WHEEL_SOON_MS - 1);
+	pass(TIMER_WHEEL_SOON_MS - 1);
 	ck_assert_uint_eq(count_closed(), 0);
 	pass(1);
 	await_sum(METRIC_CLOSED_DONE, 1);
-	pass(WHEEL_SOON_MS); /* who came while the clock ran for the first */
+	pass(TIMER_WHEEL_SOON_MS); /* who came while the clock ran for the first */
 	await_sum(METRIC_CLOSED_DONE, CLIENTS);
 	await_places(0);
 	ck_assert_int_eq(atomic_load(&epoll_changes), before);
@@ -1027,10 +1028,10 @@ START_TEST(a_stop_ends_who_is_not_watched_either)
 	assert_daytime(client);
 	assert_daytime(other);
 	net_send(other, junk, sizeof junk);
-	pass(WHEEL_SOON_MS);
+	pass(TIMER_WHEEL_SOON_MS);
 	int late = connect_to(0);
 	assert_daytime(late);
-	tcp_drain(tcp, host.mailbox, &idle_mail);
+	tcp_drain(tcp, host.task_queue, &idle_mail);
 	tcp_end_all(tcp);
 	host_await(&host, &idle, 1);
 	ck_assert_uint_eq(sum(METRIC_CLOSED_DONE), 3);
@@ -1697,7 +1698,7 @@ END_TEST
 START_TEST(drain_tells_at_once_where_nobody_is_connected)
 {
 	serve(ECHO, WORKERS);
-	tcp_drain(tcp, host.mailbox, &idle_mail);
+	tcp_drain(tcp, host.task_queue, &idle_mail);
 	host_await(&host, &idle, 1);
 	finish();
 }
@@ -1710,7 +1711,7 @@ START_TEST(drain_tells_when_the_last_connection_has_ended)
 	serve(ECHO, WORKERS);
 	connect_many(clients, CLIENTS);
 	assert_all_echo(clients, CLIENTS);
-	tcp_drain(tcp, host.mailbox, &idle_mail);
+	tcp_drain(tcp, host.task_queue, &idle_mail);
 	for (int i = 0; i < CLIENTS; i++) {
 		host_take_mail(&host, 5);
 		ck_assert_uint_eq(idle, 0);
@@ -1729,7 +1730,7 @@ START_TEST(end_all_ends_every_connection_in_order)
 	serve(ECHO, WORKERS);
 	connect_many(clients, CLIENTS);
 	assert_all_echo(clients, CLIENTS);
-	tcp_drain(tcp, host.mailbox, &idle_mail);
+	tcp_drain(tcp, host.task_queue, &idle_mail);
 	tcp_end_all(tcp);
 	assert_all_end(clients, CLIENTS);
 	host_await(&host, &idle, 1);
@@ -1878,7 +1879,7 @@ START_TEST(a_generation_is_over_when_the_last_who_serves_by_it_has_ended)
 	int clients[8];
 	over = 0;
 	prepare(ECHO, WORKERS, UNLIMITED);
-	struct runtime_store *store = runtime_store_new(host.metrics, &host.gate, WORKERS, host.mailbox, on_over);
+	struct instance_store *store = instance_store_new(host.metrics, &host.gate, WORKERS, host.task_queue, on_over);
 	struct generation *old = generation_new(host.config, store, UNLIMITED, &problems);
 	ck_assert_ptr_nonnull(old);
 	each_listener(free_one);
@@ -1903,7 +1904,7 @@ START_TEST(a_generation_is_over_when_the_last_who_serves_by_it_has_ended)
 		close(clients[i]);
 	}
 	host_await(&host, &over, 1);
-	runtime_store_free(store);
+	instance_store_free(store);
 	finish();
 }
 END_TEST
@@ -1960,7 +1961,7 @@ START_TEST(connections_of_a_removed_service_end_when_their_time_is_over)
 	connect_many(clients, 4);
 	assert_all_echo(clients, 4);
 	net_send(other, "x", 1);
-	atomic_store(&host_runtime(&host, 0)->standing->ends_at_ms, START_MS + MINUTE_MS);
+	atomic_store(&host_runtime(&host, 0)->state->ends_at_ms, START_MS + MINUTE_MS);
 	tcp_end_removed(tcp);
 	host_settle(&host);
 	assert_all_echo(clients, 4);

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "check_run.h"
-#include "text_file.h"
+#include "core/text_file.h"
 
 static char folder[64];
 

@@ -1,5 +1,5 @@
 /* check_tls.c: contexts from good and bad files, and sessions over socket pairs, with a client that is OpenSSL itself. */
-#include "tls.h"
+#include "tls/tls.h"
 
 #include <errno.h>
 #include <fcntl.h>

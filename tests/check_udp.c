@@ -10,7 +10,8 @@
 #include "check_event.h"
 #include "check_net.h"
 #include "check_run.h"
-#include "udp.h"
+#include "core/transport.h"
+#include "net/udp.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -35,7 +36,7 @@ struct endpoint {
 	struct socket_address address;
 	int fds[WORKERS];
 	struct udp_socket *sockets[WORKERS];
-	struct mail stopped[WORKERS];
+	struct task stopped[WORKERS];
 };
 
 static struct host host;
@@ -59,8 +60,8 @@ static void open_endpoint(const struct config_endpoint *wanted)
 	endpoint->address = request.address;
 	for (unsigned i = 0; i < host.worker_count; i++) {
 		endpoint->sockets[i] = udp_socket_new(udp, i, endpoint->fds[i], &endpoint->address,
-						      generation_runtime(host.generation, wanted->service));
-		endpoint->stopped[i] = (struct mail){.run = host_count, .argument = &stopped};
+						      generation_instance(host.generation, wanted->service));
+		endpoint->stopped[i] = (struct task){.run = host_count, .argument = &stopped};
 	}
 	endpoint_count++;
 }
@@ -79,7 +80,7 @@ static void start_one(struct endpoint *endpoint, unsigned worker)
 
 static void stop_one(struct endpoint *endpoint, unsigned worker)
 {
-	udp_socket_stop(endpoint->sockets[worker], host.mailbox, &endpoint->stopped[worker]);
+	udp_socket_stop(endpoint->sockets[worker], host.task_queue, &endpoint->stopped[worker]);
 }
 
 static void free_one(struct endpoint *endpoint, unsigned worker)

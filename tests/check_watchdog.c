@@ -10,15 +10,15 @@
 
 #include "check_run.h"
 #include "check_stderr.h"
-#include "log.h"
-#include "notify.h"
-#include "watchdog.h"
-#include "worker.h"
+#include "control/notify.h"
+#include "control/watchdog.h"
+#include "core/log.h"
+#include "thread/worker.h"
 
 enum { WORKERS = 3, INTERVAL_US = 100000, PATIENCE_S = 30, ROUND_US = 20000, ROUNDS = 20 };
 
 static struct event_base *base;
-static struct mailbox *mailbox;
+static struct task_queue *task_queue;
 static struct worker *workers[WORKERS];
 static struct watchdog *watchdog;
 static int manager; /* its end of NOTIFY_SOCKET */
@@ -34,8 +34,8 @@ static void setup(void)
 	setenv("NOTIFY_SOCKET", name.sun_path, 1);
 
 	base = event_base_new();
-	mailbox = mailbox_new(base);
-	ck_assert_ptr_nonnull(mailbox);
+	task_queue = task_queue_new(base);
+	ck_assert_ptr_nonnull(task_queue);
 	for (unsigned i = 0; i < WORKERS; i++) {
 		workers[i] = worker_new(i);
 		ck_assert_ptr_nonnull(workers[i]);
@@ -52,7 +52,7 @@ static void teardown(void)
 	watchdog_free(watchdog);
 	for (unsigned i = 0; i < WORKERS; i++)
 		worker_free(workers[i]);
-	mailbox_free(mailbox);
+	task_queue_free(task_queue);
 	event_base_free(base);
 	log_close();
 	stderr_end();
@@ -63,7 +63,7 @@ static void teardown(void)
 
 static void start(void)
 {
-	watchdog = watchdog_new(base, mailbox, workers, WORKERS, INTERVAL_US);
+	watchdog = watchdog_new(base, task_queue, workers, WORKERS, INTERVAL_US);
 	ck_assert_ptr_nonnull(watchdog);
 }
 
@@ -130,12 +130,12 @@ END_TEST
 
 START_TEST(a_worker_that_hangs_ends_that_until_it_answers_again)
 {
-	struct mail mail = {.run = hang};
+	struct task task = {.run = hang};
 	sem_init(&holds, 0, 0);
 	sem_init(&lets_go, 0, 0);
 	start();
 	run_until_told(2);
-	worker_post(workers[1], &mail);
+	worker_post(workers[1], &task);
 	while (sem_wait(&holds) < 0)
 		;
 	size_t since = strlen(stderr_so_far());

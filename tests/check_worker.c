@@ -1,4 +1,4 @@
-/* check_worker.c: mail is run once, in order, by the thread it was posted to, and none is lost. */
+/* check_worker.c: task is run once, in order, by the thread it was posted to, and none is lost. */
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
@@ -24,16 +24,16 @@
 #include "check_run.h"
 #include "check_stderr.h"
 #include "check_threads.h"
-#include "handover.h"
-#include "log.h"
-#include "processors.h"
-#include "worker.h"
+#include "core/cpu_count.h"
+#include "core/log.h"
+#include "thread/fd_transfer.h"
+#include "thread/worker.h"
 
 enum { POSTERS = 4, MAILS = 2000, ROUNDS = 20000, PATIENCE_S = 20 };
 
 /* Mail that counts its runs. */
 struct counted {
-	struct mail mail;
+	struct task task;
 	unsigned runs, number;
 	pthread_t thread;
 	sem_t ran;
@@ -52,7 +52,7 @@ static void count_run(void *argument)
 
 static void counted_init(struct counted *counted)
 {
-	*counted = (struct counted){.mail = {.run = count_run, .argument = counted}};
+	*counted = (struct counted){.task = {.run = count_run, .argument = counted}};
 	sem_init(&counted->ran, 0, 0);
 }
 
@@ -93,7 +93,7 @@ START_TEST(a_posted_mail_runs_once_on_the_workers_thread)
 	struct counted counted;
 	counted_init(&counted);
 	ck_assert_int_eq(worker_start(worker), 0);
-	worker_post(worker, &counted.mail);
+	worker_post(worker, &counted.task);
 	await(&counted.ran);
 	worker_stop(worker);
 	ck_assert_uint_eq(counted.runs, 1);
@@ -105,7 +105,7 @@ START_TEST(mail_posted_before_the_start_is_run_after_it)
 {
 	struct counted counted;
 	counted_init(&counted);
-	worker_post(worker, &counted.mail);
+	worker_post(worker, &counted.task);
 	ck_assert_uint_eq(counted.runs, 0);
 	ck_assert_int_eq(worker_start(worker), 0);
 	await(&counted.ran);
@@ -119,10 +119,10 @@ START_TEST(mail_that_is_still_queued_is_not_queued_twice_and_can_be_posted_again
 	struct counted counted;
 	counted_init(&counted);
 	for (int i = 0; i < 5; i++)
-		worker_post(worker, &counted.mail);
+		worker_post(worker, &counted.task);
 	ck_assert_int_eq(worker_start(worker), 0);
 	await(&counted.ran);
-	worker_post(worker, &counted.mail);
+	worker_post(worker, &counted.task);
 	await(&counted.ran);
 	worker_stop(worker);
 	ck_assert_uint_eq(counted.runs, 2);
@@ -135,7 +135,7 @@ START_TEST(mail_runs_in_the_order_it_was_posted_in)
 	ck_assert_int_eq(worker_start(worker), 0);
 	for (int i = 0; i < MAILS; i++) {
 		counted_init(&list[i]);
-		worker_post(worker, &list[i].mail);
+		worker_post(worker, &list[i].task);
 	}
 	worker_stop(worker);
 	for (unsigned i = 0; i < MAILS; i++) {
@@ -150,8 +150,8 @@ START_TEST(a_stop_comes_after_the_mail_that_is_queued)
 	struct counted first, second;
 	counted_init(&first);
 	counted_init(&second);
-	worker_post(worker, &first.mail);
-	worker_post(worker, &second.mail);
+	worker_post(worker, &first.task);
+	worker_post(worker, &second.task);
 	ck_assert_int_eq(worker_start(worker), 0);
 	worker_stop(worker);
 	ck_assert_uint_eq(first.runs, 1);
@@ -235,8 +235,8 @@ static int give(struct handed *handed, int patience_ms)
 
 static void run(void (*function)(void *), struct handed *handed)
 {
-	struct mail mail = {.run = function, .argument = handed};
-	worker_post(worker, &mail);
+	struct task task = {.run = function, .argument = handed};
+	worker_post(worker, &task);
 	await(&handed->ran);
 }
 
@@ -348,11 +348,11 @@ END_TEST
 /* A taker that is slow at first. */
 static void *serve_slowly(void *argument)
 {
-	struct handover *handover = argument;
-	struct pollfd ready = {.fd = handover->taker, .events = POLLIN};
+	struct fd_transfer *fd_transfer = argument;
+	struct pollfd ready = {.fd = fd_transfer->taker, .events = POLLIN};
 	poll(NULL, 0, IMPATIENCE_MS);
 	while (poll(&ready, 1, -1) == 1 && (ready.revents & POLLHUP) == 0)
-		handover_serve(handover, handover->taker);
+		fd_transfer_serve(fd_transfer, fd_transfer->taker);
 	return NULL;
 }
 
@@ -360,27 +360,27 @@ START_TEST(more_than_fits_between_the_two_is_given_and_given_back)
 {
 	enum { MANY = 1000, LEAST = 1 }; /* the kernel makes room for two messages of that */
 	static int fds[MANY], taken[MANY];
-	struct handover handover;
+	struct fd_transfer fd_transfer;
 	struct rlimit before;
 	pthread_t thread;
 	int pair[2], room = LEAST;
 
 	limit_descriptors(MANY + 100, &before);
-	ck_assert_int_eq(handover_open(&handover), 0);
-	ck_assert_int_eq(setsockopt(handover.giver, SOL_SOCKET, SO_SNDBUF, &room, sizeof room), 0);
-	ck_assert_int_eq(pthread_create(&thread, NULL, serve_slowly, &handover), 0);
+	ck_assert_int_eq(fd_transfer_open(&fd_transfer), 0);
+	ck_assert_int_eq(setsockopt(fd_transfer.giver, SOL_SOCKET, SO_SNDBUF, &room, sizeof room), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, serve_slowly, &fd_transfer), 0);
 	ck_assert_int_eq(pipe(pair), 0);
 	for (unsigned i = 0; i < MANY; i++)
 		fds[i] = pair[1]; /* each time it gets another number */
-	ck_assert_int_eq(handover_give(&handover, fds, taken, MANY, PATIENCE_MS), 0);
+	ck_assert_int_eq(fd_transfer_give(&fd_transfer, fds, taken, MANY, PATIENCE_MS), 0);
 	close(pair[1]);
 	ck_assert(!has_ended(pair[0], 0));
-	ck_assert_int_eq(handover_take_back(&handover, taken, MANY, PATIENCE_MS), 0);
+	ck_assert_int_eq(fd_transfer_take_back(&fd_transfer, taken, MANY, PATIENCE_MS), 0);
 	ck_assert(has_ended(pair[0], 0));
 	close(pair[0]);
-	handover_close_giver(&handover);
+	fd_transfer_close_giver(&fd_transfer);
 	pthread_join(thread, NULL);
-	handover_close_taker(&handover);
+	fd_transfer_close_taker(&fd_transfer);
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 END_TEST
@@ -523,9 +523,9 @@ START_TEST(the_last_mail_runs_on_the_thread_when_its_loop_has_ended)
 	struct counted first, last;
 	counted_init(&first);
 	counted_init(&last);
-	worker_at_end(worker, &last.mail);
+	worker_at_end(worker, &last.task);
 	ck_assert_int_eq(worker_start(worker), 0);
-	worker_post(worker, &first.mail);
+	worker_post(worker, &first.task);
 	await(&first.ran);
 	ck_assert_uint_eq(last.runs, 0);
 	worker_stop(worker);
@@ -547,7 +547,7 @@ START_TEST(a_stopped_worker_can_be_started_again)
 	counted_init(&counted);
 	for (unsigned i = 1; i <= 3; i++) {
 		ck_assert_int_eq(worker_start(worker), 0);
-		worker_post(worker, &counted.mail);
+		worker_post(worker, &counted.task);
 		await(&counted.ran);
 		worker_stop(worker);
 		ck_assert_uint_eq(counted.runs, i);
@@ -565,7 +565,7 @@ static void *post_own(void *argument)
 {
 	struct poster *poster = argument;
 	for (int i = 0; i < MAILS; i++)
-		worker_post(worker, &poster->list[i].mail);
+		worker_post(worker, &poster->list[i].task);
 	return NULL;
 }
 
@@ -593,9 +593,9 @@ START_TEST(mail_of_many_threads_runs_once_and_in_each_ones_order)
 }
 END_TEST
 
-/* News that one mail, posted by all, is to carry: as tcp.c does when a place is free. */
+/* News that one task, posted by all, is to carry: as tcp.c does when a place is free. */
 struct news {
-	struct mail mail;
+	struct task task;
 	_Atomic uint64_t written;
 	uint64_t read;
 };
@@ -611,14 +611,14 @@ static void *write_news(void *argument)
 	struct news *news = *(struct news **)argument;
 	for (int i = 0; i < ROUNDS; i++) {
 		atomic_fetch_add(&news->written, 1);
-		worker_post(worker, &news->mail);
+		worker_post(worker, &news->task);
 	}
 	return NULL;
 }
 
 START_TEST(what_mail_was_posted_for_is_seen_by_the_run_to_come)
 {
-	struct news news = {.mail = {.run = read_news, .argument = &news}};
+	struct news news = {.task = {.run = read_news, .argument = &news}};
 	struct news *pointers[POSTERS];
 	struct threads threads;
 
@@ -633,7 +633,7 @@ START_TEST(what_mail_was_posted_for_is_seen_by_the_run_to_come)
 END_TEST
 
 struct echoing {
-	struct mail mail;
+	struct task task;
 	unsigned left;
 	sem_t done;
 };
@@ -642,25 +642,25 @@ static void post_again(void *argument)
 {
 	struct echoing *echoing = argument;
 	if (echoing->left-- > 0)
-		worker_post(worker, &echoing->mail);
+		worker_post(worker, &echoing->task);
 	else
 		sem_post(&echoing->done);
 }
 
 START_TEST(mail_can_be_posted_again_by_its_own_run)
 {
-	struct echoing echoing = {.mail = {.run = post_again, .argument = &echoing}, .left = 1000};
+	struct echoing echoing = {.task = {.run = post_again, .argument = &echoing}, .left = 1000};
 	sem_init(&echoing.done, 0, 0);
 	ck_assert_int_eq(worker_start(worker), 0);
-	worker_post(worker, &echoing.mail);
+	worker_post(worker, &echoing.task);
 	await(&echoing.done);
 }
 END_TEST
 
-/* Two mailboxes that answer each other, as a worker and the main thread do. */
+/* Two task queues that answer each other, as a worker and the main thread do. */
 struct ball {
-	struct mail there, back;
-	struct mailbox *main;
+	struct task there, back;
+	struct task_queue *main;
 	struct event_base *base;
 	unsigned returned;
 };
@@ -668,7 +668,7 @@ struct ball {
 static void hit_back(void *argument)
 {
 	struct ball *ball = argument;
-	mailbox_post(ball->main, &ball->back);
+	task_queue_post(ball->main, &ball->back);
 }
 
 static void serve_again(void *argument)
@@ -684,9 +684,9 @@ START_TEST(two_loops_answer_each_other_without_a_loss)
 {
 	const struct timeval patience = {.tv_sec = PATIENCE_S};
 	struct ball ball = {.base = event_base_new()};
-	ball.there = (struct mail){.run = hit_back, .argument = &ball};
-	ball.back = (struct mail){.run = serve_again, .argument = &ball};
-	ball.main = mailbox_new(ball.base);
+	ball.there = (struct task){.run = hit_back, .argument = &ball};
+	ball.back = (struct task){.run = serve_again, .argument = &ball};
+	ball.main = task_queue_new(ball.base);
 
 	ck_assert_int_eq(worker_start(worker), 0);
 	worker_post(worker, &ball.there);
@@ -694,7 +694,7 @@ START_TEST(two_loops_answer_each_other_without_a_loss)
 	event_base_dispatch(ball.base);
 	ck_assert_uint_eq(ball.returned, ROUNDS / 10);
 	worker_stop(worker);
-	mailbox_free(ball.main);
+	task_queue_free(ball.main);
 	event_base_free(ball.base);
 }
 END_TEST
@@ -702,7 +702,7 @@ END_TEST
 /* --- the thread --- */
 
 struct portrait {
-	struct mail mail;
+	struct task task;
 	sigset_t blocked;
 	char name[16];
 	sem_t done;
@@ -719,14 +719,14 @@ static void draw(void *argument)
 START_TEST(a_worker_leaves_signals_to_the_main_thread)
 {
 	static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE};
-	struct portrait portrait = {.mail = {.run = draw, .argument = &portrait}};
+	struct portrait portrait = {.task = {.run = draw, .argument = &portrait}};
 	sigset_t own_before, own_after;
 
 	sem_init(&portrait.done, 0, 0);
 	pthread_sigmask(SIG_BLOCK, NULL, &own_before);
 	ck_assert_int_eq(worker_start(worker), 0);
 	pthread_sigmask(SIG_BLOCK, NULL, &own_after);
-	worker_post(worker, &portrait.mail);
+	worker_post(worker, &portrait.task);
 	await(&portrait.done);
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
 		ck_assert_int_eq(sigismember(&portrait.blocked, numbers[i]), 1);
@@ -737,11 +737,11 @@ END_TEST
 
 START_TEST(a_worker_is_known_by_its_number)
 {
-	struct portrait portrait = {.mail = {.run = draw, .argument = &portrait}};
+	struct portrait portrait = {.task = {.run = draw, .argument = &portrait}};
 	sem_init(&portrait.done, 0, 0);
 	ck_assert_uint_eq(worker_index(worker), 3);
 	ck_assert_int_eq(worker_start(worker), 0);
-	worker_post(worker, &portrait.mail);
+	worker_post(worker, &portrait.task);
 	await(&portrait.done);
 	ck_assert_str_eq(portrait.name, "worker-3");
 }
@@ -760,7 +760,7 @@ START_TEST(as_many_processors_as_this_process_may_use)
 {
 	cpu_set_t all, one;
 	ck_assert_int_eq(sched_getaffinity(0, sizeof all, &all), 0);
-	unsigned count = processors_usable();
+	unsigned count = cpu_count();
 	ck_assert_uint_ge(count, 1);
 	ck_assert_uint_le(count, (unsigned)CPU_COUNT(&all));
 
@@ -770,7 +770,7 @@ START_TEST(as_many_processors_as_this_process_may_use)
 	CPU_ZERO(&one);
 	CPU_SET(first, &one);
 	ck_assert_int_eq(sched_setaffinity(0, sizeof one, &one), 0);
-	ck_assert_uint_eq(processors_usable(), 1);
+	ck_assert_uint_eq(cpu_count(), 1);
 	sched_setaffinity(0, sizeof all, &all);
 }
 END_TEST
@@ -804,19 +804,19 @@ END_TEST
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("worker");
-	TCase *mail = tcase_create("mail");
-	tcase_add_checked_fixture(mail, setup, teardown);
-	tcase_set_timeout(mail, 60);
-	tcase_add_test(mail, a_posted_mail_runs_once_on_the_workers_thread);
-	tcase_add_test(mail, mail_posted_before_the_start_is_run_after_it);
-	tcase_add_test(mail, mail_that_is_still_queued_is_not_queued_twice_and_can_be_posted_again_later);
-	tcase_add_test(mail, mail_runs_in_the_order_it_was_posted_in);
-	tcase_add_test(mail, a_stop_comes_after_the_mail_that_is_queued);
-	tcase_add_test(mail, mail_of_many_threads_runs_once_and_in_each_ones_order);
-	tcase_add_test(mail, what_mail_was_posted_for_is_seen_by_the_run_to_come);
-	tcase_add_test(mail, mail_can_be_posted_again_by_its_own_run);
-	tcase_add_test(mail, two_loops_answer_each_other_without_a_loss);
-	suite_add_tcase(suite, mail);
+	TCase *task = tcase_create("mail");
+	tcase_add_checked_fixture(task, setup, teardown);
+	tcase_set_timeout(task, 60);
+	tcase_add_test(task, a_posted_mail_runs_once_on_the_workers_thread);
+	tcase_add_test(task, mail_posted_before_the_start_is_run_after_it);
+	tcase_add_test(task, mail_that_is_still_queued_is_not_queued_twice_and_can_be_posted_again_later);
+	tcase_add_test(task, mail_runs_in_the_order_it_was_posted_in);
+	tcase_add_test(task, a_stop_comes_after_the_mail_that_is_queued);
+	tcase_add_test(task, mail_of_many_threads_runs_once_and_in_each_ones_order);
+	tcase_add_test(task, what_mail_was_posted_for_is_seen_by_the_run_to_come);
+	tcase_add_test(task, mail_can_be_posted_again_by_its_own_run);
+	tcase_add_test(task, two_loops_answer_each_other_without_a_loss);
+	suite_add_tcase(suite, task);
 
 	TCase *descriptors = tcase_create("descriptors");
 	tcase_add_checked_fixture(descriptors, setup, teardown);

@@ -9,8 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "option.h"
-#include "services/zone.h"
+#include "option/option.h"
+#include "service/zone.h"
 
 #define DATABASE "/usr/share/zoneinfo"
 

@@ -1,6 +1,6 @@
 /* chargen.h: whether bytes are what a character generator sends (RFC 864). */
-#ifndef SMALLPROBE_CHARGEN_H
-#define SMALLPROBE_CHARGEN_H
+#ifndef SMALLSERVD_PROBE_CHARGEN_H
+#define SMALLSERVD_PROBE_CHARGEN_H
 
 #include <stddef.h>
 

@@ -1,6 +1,6 @@
 /* clock.h: what a daytime or time server's answer says of its clock. */
-#ifndef SMALLPROBE_CLOCK_H
-#define SMALLPROBE_CLOCK_H
+#ifndef SMALLSERVD_PROBE_CLOCK_H
+#define SMALLSERVD_PROBE_CLOCK_H
 
 #include <stdbool.h>
 #include <stddef.h>

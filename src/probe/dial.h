@@ -1,6 +1,6 @@
 /* dial.h: sockets towards the target, bound and tuned as the options say. */
-#ifndef SMALLPROBE_DIAL_H
-#define SMALLPROBE_DIAL_H
+#ifndef SMALLSERVD_PROBE_DIAL_H
+#define SMALLSERVD_PROBE_DIAL_H
 
 #include <stdbool.h>
 

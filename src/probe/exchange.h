@@ -1,6 +1,6 @@
 /* exchange.h: services that are asked once a connection, or once a datagram. */
-#ifndef SMALLPROBE_EXCHANGE_H
-#define SMALLPROBE_EXCHANGE_H
+#ifndef SMALLSERVD_PROBE_EXCHANGE_H
+#define SMALLSERVD_PROBE_EXCHANGE_H
 
 #include "probe/run.h"
 

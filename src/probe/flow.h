@@ -1,6 +1,6 @@
 /* flow.h: datagrams to the target and back, with what the network says of them. */
-#ifndef SMALLPROBE_FLOW_H
-#define SMALLPROBE_FLOW_H
+#ifndef SMALLSERVD_PROBE_FLOW_H
+#define SMALLSERVD_PROBE_FLOW_H
 
 #include <event2/event.h>
 #include <stdbool.h>

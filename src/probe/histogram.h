@@ -1,6 +1,6 @@
 /* histogram.h: durations counted in buckets, from which percentiles are read. */
-#ifndef SMALLPROBE_HISTOGRAM_H
-#define SMALLPROBE_HISTOGRAM_H
+#ifndef SMALLSERVD_PROBE_HISTOGRAM_H
+#define SMALLSERVD_PROBE_HISTOGRAM_H
 
 #include <stdint.h>
 #include <stdio.h>

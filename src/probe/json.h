@@ -1,6 +1,6 @@
 /* json.h: writes one JSON text (RFC 8259), without a chance to write a wrong one. */
-#ifndef SMALLPROBE_JSON_H
-#define SMALLPROBE_JSON_H
+#ifndef SMALLSERVD_PROBE_JSON_H
+#define SMALLSERVD_PROBE_JSON_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 /* lookup.h: the addresses of a name, for as long as one has time. */
-#ifndef SMALLPROBE_LOOKUP_H
-#define SMALLPROBE_LOOKUP_H
+#ifndef SMALLSERVD_PROBE_LOOKUP_H
+#define SMALLSERVD_PROBE_LOOKUP_H
 
 #include <netdb.h>
 #include <stdint.h>

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "probe/exchange.h"
-#include "probe/load.h"
+#include "probe/load/load.h"
 #include "probe/mtu.h"
 #include "probe/options.h"
 #include "probe/ping.h"

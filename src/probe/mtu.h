@@ -1,6 +1,6 @@
 /* mtu.h: the largest datagram that an echo server gets and returns unfragmented. */
-#ifndef SMALLPROBE_MTU_H
-#define SMALLPROBE_MTU_H
+#ifndef SMALLSERVD_PROBE_MTU_H
+#define SMALLSERVD_PROBE_MTU_H
 
 #include "probe/run.h"
 

@@ -1,6 +1,6 @@
 /* options.h: the command line of smallprobe as a value. */
-#ifndef SMALLPROBE_OPTIONS_H
-#define SMALLPROBE_OPTIONS_H
+#ifndef SMALLSERVD_PROBE_OPTIONS_H
+#define SMALLSERVD_PROBE_OPTIONS_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 /* payload.h: bytes that tell what became of them: of datagrams, and of a stream. */
-#ifndef SMALLPROBE_PAYLOAD_H
-#define SMALLPROBE_PAYLOAD_H
+#ifndef SMALLSERVD_PROBE_PAYLOAD_H
+#define SMALLSERVD_PROBE_PAYLOAD_H
 
 #include <stddef.h>
 #include <stdint.h>

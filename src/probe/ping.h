@@ -1,6 +1,6 @@
 /* ping.h: echo in the manner of ping: a request each interval, a line each reply. */
-#ifndef SMALLPROBE_PING_H
-#define SMALLPROBE_PING_H
+#ifndef SMALLSERVD_PROBE_PING_H
+#define SMALLSERVD_PROBE_PING_H
 
 #include "probe/run.h"
 

@@ -1,6 +1,6 @@
 /* preface.h: the PROXY protocol header of our own addresses, which a connection can begin with. */
-#ifndef SMALLPROBE_PREFACE_H
-#define SMALLPROBE_PREFACE_H
+#ifndef SMALLSERVD_PROBE_PREFACE_H
+#define SMALLSERVD_PROBE_PREFACE_H
 
 #include <stddef.h>
 #include <sys/socket.h>

@@ -1,6 +1,6 @@
 /* report.h: lines for people: with time, in colour, or not at all, as the options say. */
-#ifndef SMALLPROBE_REPORT_H
-#define SMALLPROBE_REPORT_H
+#ifndef SMALLSERVD_PROBE_REPORT_H
+#define SMALLSERVD_PROBE_REPORT_H
 
 #include <stddef.h>
 

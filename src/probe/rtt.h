@@ -1,6 +1,6 @@
 /* rtt.h: what round trips took: extremes, mean, deviation, jitter, percentiles. */
-#ifndef SMALLPROBE_RTT_H
-#define SMALLPROBE_RTT_H
+#ifndef SMALLSERVD_PROBE_RTT_H
+#define SMALLSERVD_PROBE_RTT_H
 
 #include <stdint.h>
 

@@ -1,6 +1,6 @@
 /* run.h: one run of the probe: its loop, what it counts, its end and its summary. */
-#ifndef SMALLPROBE_RUN_H
-#define SMALLPROBE_RUN_H
+#ifndef SMALLSERVD_PROBE_RUN_H
+#define SMALLSERVD_PROBE_RUN_H
 
 #include <event2/event.h>
 #include <openssl/ssl.h>

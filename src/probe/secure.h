@@ -1,6 +1,6 @@
 /* secure.h: TLS as a client, as the options say: the only room of the probe that makes contexts and sessions. */
-#ifndef SMALLPROBE_SECURE_H
-#define SMALLPROBE_SECURE_H
+#ifndef SMALLSERVD_PROBE_SECURE_H
+#define SMALLSERVD_PROBE_SECURE_H
 
 #include <openssl/ssl.h>
 

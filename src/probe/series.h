@@ -1,6 +1,6 @@
 /* series.h: what came of each of a sequence of requests. */
-#ifndef SMALLPROBE_SERIES_H
-#define SMALLPROBE_SERIES_H
+#ifndef SMALLSERVD_PROBE_SERIES_H
+#define SMALLSERVD_PROBE_SERIES_H
 
 #include <stdbool.h>
 #include <stdint.h>

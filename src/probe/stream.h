@@ -1,6 +1,6 @@
 /* stream.h: one connection over TCP or TLS, from dialing to its end. */
-#ifndef SMALLPROBE_STREAM_H
-#define SMALLPROBE_STREAM_H
+#ifndef SMALLSERVD_PROBE_STREAM_H
+#define SMALLSERVD_PROBE_STREAM_H
 
 #include <event2/event.h>
 #include <openssl/ssl.h>

@@ -1,6 +1,6 @@
 /* target.h: who is probed: a host and a port, and the addresses they stand for. */
-#ifndef SMALLPROBE_TARGET_H
-#define SMALLPROBE_TARGET_H
+#ifndef SMALLSERVD_PROBE_TARGET_H
+#define SMALLSERVD_PROBE_TARGET_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,0 +1,37 @@
+/* text_file.c: a file of text that nobody has to be waited for. */
+#include "core/text_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+static bool is_null_device(const struct stat *status)
+{
+	return S_ISCHR(status->st_mode) && status->st_rdev == makedev(1, 3);
+}
+
+FILE *text_file_open(const char *path, const char **reason)
+{
+	struct stat status;
+	FILE *file = NULL;
+	/* a FIFO would wait for whoever writes, a device for its line; a terminal is not to become ours */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
+	if (fd < 0 || fstat(fd, &status) < 0)
+		*reason = strerror(errno);
+	else if (S_ISDIR(status.st_mode))
+		*reason = strerror(EISDIR);
+	else if (!S_ISREG(status.st_mode) && !is_null_device(&status))
+		*reason = "not a regular file";
+	else if (status.st_size > TEXT_FILE_MAX_BYTES)
+		*reason = "over 64 MiB";
+	else if ((file = fdopen(fd, "r")) == NULL)
+		*reason = strerror(errno);
+	if (file == NULL && fd >= 0)
+		close(fd);
+	return file;
+}

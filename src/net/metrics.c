@@ -1,0 +1,164 @@
+/* metrics.c: the counters: their list, their blocks, their sum, their print. */
+#include "net/metrics.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TCP = 1, UDP = 2 };
+
+const struct metrics_row metrics_rows[METRIC_COUNT] = {
+	[METRIC_RECEIVED_BYTES] = {"received_bytes", NULL, TCP | UDP},
+	[METRIC_SENT_BYTES] = {"sent_bytes", NULL, TCP | UDP},
+	[METRIC_ACCEPTED] = {"accepted", NULL, TCP},
+	[METRIC_REFUSED_DENIED] = {"refused", "denied", TCP},
+	[METRIC_REFUSED_SOURCE_LIMIT] = {"refused", "max_connections_per_source", TCP},
+	[METRIC_REFUSED_RATE] = {"refused", "connection_rate", TCP},
+	[METRIC_REFUSED_NO_MEMORY] = {"refused", "no_memory", TCP},
+	[METRIC_REFUSED_PROXY_REFUSED] = {"refused", "proxy_refused", TCP},
+	[METRIC_REFUSED_PROXY_HEADER] = {"refused", "proxy_header", TCP},
+	[METRIC_REFUSED_HANDSHAKE_TIMEOUT] = {"refused", "handshake_timeout", TCP},
+	[METRIC_REFUSED_STOP] = {"refused", "stop", TCP},
+	[METRIC_CLOSED_DONE] = {"closed", "done", TCP},
+	[METRIC_CLOSED_CLIENT] = {"closed", "client", TCP},
+	[METRIC_CLOSED_IDLE_TIMEOUT] = {"closed", "idle_timeout", TCP},
+	[METRIC_CLOSED_LIFETIME] = {"closed", "lifetime", TCP},
+	[METRIC_CLOSED_RESET] = {"closed", "reset", TCP},
+	[METRIC_CLOSED_ERROR] = {"closed", "error", TCP},
+	[METRIC_CLOSED_NO_MEMORY] = {"closed", "no_memory", TCP},
+	[METRIC_CLOSED_STOP] = {"closed", "stop", TCP},
+	[METRIC_CLOSED_HANDSHAKE_TIMEOUT] = {"closed", "handshake_timeout", TCP},
+	[METRIC_CLOSED_TLS_HANDSHAKE] = {"closed", "tls_handshake", TCP},
+	[METRIC_CLOSED_TLS_CERTIFICATE_MISSING] = {"closed", "tls_certificate_missing", TCP},
+	[METRIC_CLOSED_TLS_CERTIFICATE_EXPIRED] = {"closed", "tls_certificate_expired", TCP},
+	[METRIC_CLOSED_TLS_CERTIFICATE_NOT_YET_VALID] = {"closed", "tls_certificate_not_yet_valid", TCP},
+	[METRIC_CLOSED_TLS_CERTIFICATE_REVOKED] = {"closed", "tls_certificate_revoked", TCP},
+	[METRIC_CLOSED_TLS_CERTIFICATE_UNKNOWN_AUTHORITY] = {"closed", "tls_certificate_unknown_authority", TCP},
+	[METRIC_CLOSED_TLS_CERTIFICATE_SELF_SIGNED] = {"closed", "tls_certificate_self_signed", TCP},
+	[METRIC_CLOSED_TLS_CERTIFICATE_WRONG_PURPOSE] = {"closed", "tls_certificate_wrong_purpose", TCP},
+	[METRIC_CLOSED_TLS_CERTIFICATE_NO_CRL] = {"closed", "tls_certificate_no_crl", TCP},
+	[METRIC_CLOSED_TLS_CERTIFICATE_INVALID] = {"closed", "tls_certificate_invalid", TCP},
+	[METRIC_CLOSED_TLS_PROTOCOL] = {"closed", "tls_protocol", TCP},
+	[METRIC_CLOSED_TLS_TRUNCATED] = {"closed", "tls_truncated", TCP},
+	[METRIC_DATAGRAMS_RECEIVED] = {"datagrams_received", NULL, UDP},
+	[METRIC_DATAGRAMS_SENT] = {"datagrams_sent", NULL, UDP},
+	[METRIC_DROPPED_TOO_LONG] = {"dropped", "too_long", UDP},
+	[METRIC_DROPPED_PORT_ZERO] = {"dropped", "port_zero", UDP},
+	[METRIC_DROPPED_OWN_ENDPOINT] = {"dropped", "own_endpoint", UDP},
+	[METRIC_DROPPED_REFUSED_PORT] = {"dropped", "refused_port", UDP},
+	[METRIC_DROPPED_SOURCE_MULTICAST] = {"dropped", "source_multicast", UDP},
+	[METRIC_DROPPED_SOURCE_BROADCAST] = {"dropped", "source_broadcast", UDP},
+	[METRIC_DROPPED_SOURCE_UNSPECIFIED] = {"dropped", "source_unspecified", UDP},
+	[METRIC_DROPPED_DENIED] = {"dropped", "denied", UDP},
+	[METRIC_DROPPED_TO_BROADCAST] = {"dropped", "to_broadcast", UDP},
+	[METRIC_DROPPED_TO_MULTICAST] = {"dropped", "to_multicast", UDP},
+	[METRIC_DROPPED_RATE] = {"dropped", "datagram_rate", UDP},
+	[METRIC_DROPPED_SEND_FAILED] = {"dropped", "send_failed", UDP},
+	[METRIC_DROPPED_NO_MEMORY] = {"dropped", "no_memory", UDP},
+};
+
+struct series {
+	struct series *next;
+	char *name;
+	unsigned transport;
+	struct metrics_block *blocks;
+};
+
+struct metrics {
+	unsigned workers;
+	struct series *first;
+};
+
+struct metrics *metrics_new(unsigned workers)
+{
+	struct metrics *metrics = calloc(1, sizeof *metrics);
+	if (metrics != NULL)
+		metrics->workers = workers;
+	return metrics;
+}
+
+static void series_free(struct series *series)
+{
+	if (series == NULL)
+		return;
+	free(series->name);
+	free(series->blocks);
+	free(series);
+}
+
+void metrics_free(struct metrics *metrics)
+{
+	if (metrics == NULL)
+		return;
+	while (metrics->first != NULL) {
+		struct series *series = metrics->first;
+		metrics->first = series->next;
+		series_free(series);
+	}
+	free(metrics);
+}
+
+static struct series *series_new(const char *name, unsigned transport, unsigned workers)
+{
+	struct series *series = calloc(1, sizeof *series);
+	if (series == NULL)
+		return NULL;
+	series->name = strdup(name);
+	series->transport = transport;
+	series->blocks = aligned_alloc(_Alignof(struct metrics_block), workers * sizeof *series->blocks);
+	if (series->name == NULL || series->blocks == NULL) {
+		series_free(series);
+		return NULL;
+	}
+	memset(series->blocks, 0, workers * sizeof *series->blocks);
+	return series;
+}
+
+struct metrics_block *metrics_blocks(struct metrics *metrics, const char *name, unsigned transport)
+{
+	for (struct series *series = metrics->first; series != NULL; series = series->next)
+		if (series->transport == transport && strcmp(series->name, name) == 0)
+			return series->blocks;
+
+	struct series *series = series_new(name, transport, metrics->workers);
+	if (series == NULL)
+		return NULL;
+	series->next = metrics->first;
+	metrics->first = series;
+	return series->blocks;
+}
+
+void metrics_sum(const struct metrics *metrics, const struct metrics_block *blocks, struct metrics_sums *sums)
+{
+	*sums = (struct metrics_sums){0};
+	for (unsigned worker = 0; worker < metrics->workers; worker++)
+		for (int i = 0; i < METRIC_COUNT; i++)
+			sums->values[i] += atomic_load_explicit(&blocks[worker].values[i], memory_order_relaxed);
+}
+
+uint64_t metrics_range(const struct metrics_sums *sums, enum metric first, enum metric last)
+{
+	uint64_t sum = 0;
+	for (enum metric i = first; i <= last; i++)
+		sum += sums->values[i];
+	return sum;
+}
+
+void metrics_print(const struct metrics_sums *sums, unsigned transport, char *text, size_t size)
+{
+	size_t used = 0;
+	if (size > 0)
+		text[0] = '\0';
+	for (int i = 0; i < METRIC_COUNT && used < size; i++) {
+		const struct metrics_row *row = &metrics_rows[i];
+		unsigned long long value = sums->values[i];
+		const char *space = used > 0 ? " " : "";
+		if (!(row->transports & transport) || (row->reason != NULL && value == 0))
+			continue;
+		int length = row->reason == NULL
+				     ? snprintf(text + used, size - used, "%s%s=%llu", space, row->family, value)
+				     : snprintf(text + used, size - used, "%s%s{%s}=%llu", space, row->family,
+						row->reason, value);
+		used += (size_t)length;
+	}
+}

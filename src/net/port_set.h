@@ -1,0 +1,23 @@
+/* port_set.h: which ports are meant, a bit each. */
+#ifndef SMALLSERVD_NET_PORT_SET_H
+#define SMALLSERVD_NET_PORT_SET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Zeroed it is empty. */
+struct port_set {
+	uint64_t bits[65536 / 64];
+};
+
+void port_set_add(struct port_set *set, uint16_t port);
+
+/* Adds all of OTHER. */
+void port_set_unite(struct port_set *set, const struct port_set *other);
+
+static inline bool port_set_has(const struct port_set *set, uint16_t port)
+{
+	return (set->bits[port / 64] >> (port % 64)) & 1;
+}
+
+#endif

@@ -1,0 +1,179 @@
+/* proxy_accept.c: sockets of proxies, until their PROXY header has told who the client is. */
+#include "net/proxy_accept.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "core/timer_wheel.h"
+
+struct proxy_accept {
+	struct event_base *base;
+	struct timer_wheel *wheel;
+	proxy_accept_callback *tell;
+	void *context;
+	bool (*stop)(const struct proxy_socket *socket); /* while proxy_accept_stop runs; NULL: all */
+	char bytes[PROXY_HEADER_MAX];                    /* used by one callback at a time */
+};
+
+struct waiting {
+	struct event event; /* the socket is readable */
+	struct timer_wheel_entry entry;
+	uint64_t deadline_ms;
+	struct proxy_accept *proxy_accept;
+	struct proxy_socket socket;
+	char *bytes; /* of the header that have come so far; NULL: none */
+	size_t length;
+};
+
+static void waiting_free(struct waiting *waiting)
+{
+	event_del(&waiting->event);
+	timer_wheel_remove(&waiting->entry);
+	free(waiting->bytes);
+	free(waiting);
+}
+
+static void finish(struct waiting *waiting, enum proxy_accept_result result, const struct proxy_header *header)
+{
+	struct proxy_accept *proxy_accept = waiting->proxy_accept;
+	struct proxy_socket socket = waiting->socket;
+	int error = errno;
+
+	waiting_free(waiting);
+	errno = error;
+	proxy_accept->tell(proxy_accept->context, &socket, result, header);
+}
+
+/* Takes from the socket what was peeked at: COUNT bytes that are there. */
+static bool consume(const struct waiting *waiting, char *bytes, size_t count)
+{
+	ssize_t taken = recv(waiting->socket.fd, bytes, count, 0);
+	if (taken >= 0 && (size_t)taken != count)
+		errno = EIO;
+	return taken >= 0 && (size_t)taken == count;
+}
+
+/* Keeps LENGTH BYTES, all of the header that has come. */
+static bool keep(struct waiting *waiting, const char *bytes, size_t length)
+{
+	char *kept = realloc(waiting->bytes, length);
+	if (kept == NULL)
+		return false;
+	memcpy(kept + waiting->length, bytes + waiting->length, length - waiting->length);
+	waiting->bytes = kept;
+	waiting->length = length;
+	return true;
+}
+
+/* Looks at what has come, and takes only what belongs to the header: the rest is for TLS or for the service. */
+static void look(struct waiting *waiting)
+{
+	char *bytes = waiting->proxy_accept->bytes;
+	struct proxy_header header = {.length = 0};
+
+	if (waiting->length > 0)
+		memcpy(bytes, waiting->bytes, waiting->length);
+	ssize_t seen = recv(waiting->socket.fd, bytes + waiting->length, PROXY_HEADER_MAX - waiting->length, MSG_PEEK);
+	if (seen < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (seen <= 0) {
+		finish(waiting, seen == 0 ? PROXY_ACCEPT_ENDED : PROXY_ACCEPT_FAILED, &header);
+		return;
+	}
+	size_t length = waiting->length + (size_t)seen;
+	enum proxy_result result = proxy_parse(bytes, length, &header);
+	if (result == PROXY_BAD) {
+		finish(waiting, PROXY_ACCEPT_BAD, &header);
+		return;
+	}
+	size_t own = result == PROXY_DONE ? header.length : length;
+	if (!consume(waiting, bytes + waiting->length, own - waiting->length))
+		finish(waiting, PROXY_ACCEPT_FAILED, &header);
+	else if (result == PROXY_DONE)
+		finish(waiting, PROXY_ACCEPT_DONE, &header);
+	else if (!keep(waiting, bytes, length))
+		finish(waiting, PROXY_ACCEPT_FAILED, &header);
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *argument)
+{
+	(void)fd, (void)what;
+	look(argument);
+}
+
+static struct waiting *waiting_of(struct timer_wheel_entry *entry)
+{
+	return (struct waiting *)(void *)((char *)entry - offsetof(struct waiting, entry));
+}
+
+static uint64_t on_due(struct timer_wheel_entry *entry, uint64_t now_ms)
+{
+	const struct proxy_header none = {.length = 0};
+	struct waiting *waiting = waiting_of(entry);
+	if (now_ms < waiting->deadline_ms)
+		return waiting->deadline_ms;
+	finish(waiting, PROXY_ACCEPT_LATE, &none);
+	return 0;
+}
+
+static void stop(struct timer_wheel_entry *entry)
+{
+	const struct proxy_header none = {.length = 0};
+	struct waiting *waiting = waiting_of(entry);
+	bool (*stops)(const struct proxy_socket *) = waiting->proxy_accept->stop;
+	if (stops == NULL || stops(&waiting->socket))
+		finish(waiting, PROXY_ACCEPT_STOPPED, &none);
+}
+
+struct proxy_accept *proxy_accept_new(struct event_base *base, proxy_accept_callback *tell, void *context)
+{
+	struct proxy_accept *proxy_accept = calloc(1, sizeof *proxy_accept);
+	if (proxy_accept == NULL)
+		return NULL;
+	proxy_accept->base = base;
+	proxy_accept->tell = tell;
+	proxy_accept->context = context;
+	proxy_accept->wheel = timer_wheel_new(base, on_due);
+	if (proxy_accept->wheel == NULL) {
+		free(proxy_accept);
+		return NULL;
+	}
+	return proxy_accept;
+}
+
+void proxy_accept_stop(struct proxy_accept *proxy_accept, bool (*stops)(const struct proxy_socket *socket))
+{
+	proxy_accept->stop = stops;
+	timer_wheel_each(proxy_accept->wheel, stop);
+}
+
+void proxy_accept_free(struct proxy_accept *proxy_accept)
+{
+	if (proxy_accept == NULL)
+		return;
+	timer_wheel_free(proxy_accept->wheel);
+	free(proxy_accept);
+}
+
+bool proxy_accept_wait(struct proxy_accept *proxy_accept, const struct proxy_socket *socket, uint64_t deadline_ms)
+{
+	struct waiting *waiting = calloc(1, sizeof *waiting);
+	if (waiting == NULL)
+		return false;
+	waiting->proxy_accept = proxy_accept;
+	waiting->socket = *socket;
+	waiting->deadline_ms = deadline_ms;
+	event_assign(&waiting->event, proxy_accept->base, socket->fd, EV_READ | EV_PERSIST, on_readable, waiting);
+	if (event_add(&waiting->event, NULL) < 0) {
+		free(waiting);
+		return false;
+	}
+	timer_wheel_set(proxy_accept->wheel, &waiting->entry, deadline_ms);
+	look(waiting); /* proxies send it at once: it is often there by now */
+	return true;
+}

@@ -1,0 +1,479 @@
+/* socket.c: addresses, creating, binding and tuning sockets. */
+#include "net/socket.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/filter.h>
+#include <net/if.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { DSCP_SHIFT = 2, KEEPALIVE_PROBES = 5 };
+
+bool socket_find_interface(const char *zone, unsigned *index)
+{
+	char *end, name[IF_NAMESIZE];
+	unsigned long number = zone[0] >= '1' && zone[0] <= '9' ? strtoul(zone, &end, 10) : 0;
+
+	*index = if_nametoindex(zone);
+	if (*index != 0 || zone[0] == '\0')
+		return true;
+	if (number == 0 || number > INT32_MAX || *end != '\0' || if_indextoname((unsigned)number, name) == NULL)
+		return false;
+	*index = (unsigned)number;
+	return true;
+}
+
+bool socket_address_set(struct socket_address *address, int family, const void *ip, const char *zone, uint16_t port)
+{
+	*address = (struct socket_address){0};
+	if (family == AF_INET) {
+		address->v4.sin_family = AF_INET;
+		address->v4.sin_port = htons(port);
+		memcpy(&address->v4.sin_addr, ip, sizeof address->v4.sin_addr);
+		address->length = sizeof address->v4;
+		return true;
+	}
+	address->v6.sin6_family = AF_INET6;
+	address->v6.sin6_port = htons(port);
+	memcpy(&address->v6.sin6_addr, ip, sizeof address->v6.sin6_addr);
+	address->length = sizeof address->v6;
+	return socket_find_interface(zone, &address->v6.sin6_scope_id);
+}
+
+uint16_t socket_address_port(const struct socket_address *address)
+{
+	return ntohs(address->any.sa_family == AF_INET ? address->v4.sin_port : address->v6.sin6_port);
+}
+
+bool socket_address_is_wildcard(const struct socket_address *address)
+{
+	if (address->any.sa_family == AF_INET)
+		return address->v4.sin_addr.s_addr == htonl(INADDR_ANY);
+	return IN6_IS_ADDR_UNSPECIFIED(&address->v6.sin6_addr);
+}
+
+struct in6_addr socket_address_ip(const struct socket_address *address)
+{
+	struct in6_addr ip = {.s6_addr = {[10] = 0xff, [11] = 0xff}};
+	if (address->any.sa_family == AF_INET6)
+		return address->v6.sin6_addr;
+	memcpy(&ip.s6_addr[12], &address->v4.sin_addr, sizeof address->v4.sin_addr);
+	return ip;
+}
+
+void socket_address_unmap(struct socket_address *address)
+{
+	if (address->any.sa_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&address->v6.sin6_addr))
+		return;
+	struct sockaddr_in6 mapped = address->v6;
+	address->v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = mapped.sin6_port};
+	memcpy(&address->v4.sin_addr, &mapped.sin6_addr.s6_addr[12], sizeof address->v4.sin_addr);
+	address->length = sizeof address->v4;
+}
+
+bool socket_address_same_ip(const struct socket_address *a, const struct socket_address *b)
+{
+	if (a->any.sa_family != b->any.sa_family)
+		return false;
+	if (a->any.sa_family == AF_INET)
+		return a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
+	return IN6_ARE_ADDR_EQUAL(&a->v6.sin6_addr, &b->v6.sin6_addr);
+}
+
+void socket_address_print(const struct socket_address *address, char text[SOCKET_TEXT_SIZE])
+{
+	char ip[INET6_ADDRSTRLEN], zone[IF_NAMESIZE];
+	unsigned port = socket_address_port(address);
+
+	if (address->any.sa_family == AF_INET) {
+		inet_ntop(AF_INET, &address->v4.sin_addr, ip, sizeof ip);
+		snprintf(text, SOCKET_TEXT_SIZE, "%s:%u", ip, port);
+		return;
+	}
+	inet_ntop(AF_INET6, &address->v6.sin6_addr, ip, sizeof ip);
+	if (address->v6.sin6_scope_id == 0)
+		snprintf(text, SOCKET_TEXT_SIZE, "[%s]:%u", ip, port);
+	else if (if_indextoname(address->v6.sin6_scope_id, zone) != NULL)
+		snprintf(text, SOCKET_TEXT_SIZE, "[%s%%%s]:%u", ip, zone, port);
+	else
+		snprintf(text, SOCKET_TEXT_SIZE, "[%s%%%u]:%u", ip, address->v6.sin6_scope_id, port);
+}
+
+static bool set_option(int fd, int level, int option, int value)
+{
+	return setsockopt(fd, level, option, &value, sizeof value) == 0;
+}
+
+/* Past the sysctl where we may, else as far as it allows. */
+static bool set_buffer(int fd, int force, int option, int bytes)
+{
+	return bytes == 0 || set_option(fd, SOL_SOCKET, force, bytes) || set_option(fd, SOL_SOCKET, option, bytes);
+}
+
+int socket_set_dscp(int fd, int family, int dscp)
+{
+	bool set = family == AF_INET ? set_option(fd, IPPROTO_IP, IP_TOS, dscp << DSCP_SHIFT)
+				     : set_option(fd, IPPROTO_IPV6, IPV6_TCLASS, dscp << DSCP_SHIFT);
+	return set ? 0 : errno;
+}
+
+/* Sets the option that IPv4 calls V4 and IPv6 calls V6, or both. */
+static bool set_of_family(int fd, const struct socket_request *request, int v4, int v6, int value)
+{
+	bool is_v4 = request->address.any.sa_family == AF_INET;
+	if ((is_v4 || request->both_families) && !set_option(fd, IPPROTO_IP, v4, value))
+		return false;
+	return is_v4 || set_option(fd, IPPROTO_IPV6, v6, value);
+}
+
+/* The size that the kernel gives to a new socket, in the caller's count. */
+static int default_buffer(const struct socket_request *request, int option)
+{
+	int fd = socket(request->address.any.sa_family, request->type | SOCK_CLOEXEC, 0);
+	int size = fd >= 0 ? socket_buffer_size(fd, option) : -1;
+	if (fd >= 0)
+		close(fd);
+	return size;
+}
+
+static bool change_buffer(int fd, const struct socket_request *request, int force, int option, int was, int now)
+{
+	enum { LOCK_SEND = 1, LOCK_RECEIVE = 2 };
+	int locks, lock = option == SO_RCVBUF ? LOCK_RECEIVE : LOCK_SEND;
+	socklen_t length = sizeof locks;
+
+	if (was == now)
+		return true;
+	if (now > 0)
+		return set_buffer(fd, force, option, now);
+	int size = default_buffer(request, option);
+	if (size < 0 || !set_buffer(fd, force, option, size))
+		return false;
+	/* before 5.14 a size that was set once is never again adapted by the kernel */
+	return getsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &locks, &length) < 0 ||
+	       set_option(fd, SOL_SOCKET, SO_BUF_LOCK, locks & ~lock);
+}
+
+static bool change_keepalive(int fd, int seconds)
+{
+	if (seconds == 0)
+		return set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+	return set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1) && set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds) &&
+	       set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds) &&
+	       set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
+}
+
+static bool retune_stream(int fd, const struct socket_request *was, const struct socket_request *now)
+{
+	bool tuned = true;
+	if (was->wants_dscp != now->wants_dscp)
+		tuned &= set_option(fd, IPPROTO_TCP, TCP_SAVE_SYN, now->wants_dscp);
+	if (was->keepalive_s != now->keepalive_s)
+		tuned &= change_keepalive(fd, now->keepalive_s);
+	if (was->backlog > 0 && was->backlog != now->backlog)
+		tuned &= listen(fd, now->backlog) == 0;
+	return tuned;
+}
+
+static bool retune_datagram(int fd, const struct socket_request *was, const struct socket_request *now)
+{
+	bool tuned = true;
+	if (was->shared != now->shared)
+		tuned &= set_option(fd, SOL_SOCKET, SO_REUSEADDR, now->shared);
+	if (was->wants_dscp != now->wants_dscp)
+		tuned &= set_of_family(fd, now, IP_RECVTOS, IPV6_RECVTCLASS, now->wants_dscp);
+	return tuned;
+}
+
+int socket_retune(int fd, const struct socket_request *was, const struct socket_request *now)
+{
+	bool tuned = true;
+	errno = 0;
+	if (was->dscp != now->dscp)
+		tuned &= set_of_family(fd, now, IP_TOS, IPV6_TCLASS, now->dscp >= 0 ? now->dscp << DSCP_SHIFT : 0);
+	tuned &= change_buffer(fd, now, SO_RCVBUFFORCE, SO_RCVBUF, was->receive_buffer, now->receive_buffer);
+	tuned &= change_buffer(fd, now, SO_SNDBUFFORCE, SO_SNDBUF, was->send_buffer, now->send_buffer);
+	tuned &= now->type == SOCK_STREAM ? retune_stream(fd, was, now) : retune_datagram(fd, was, now);
+	return tuned ? 0 : errno;
+}
+
+/* What a socket of ours always has, whoever opened it; accepted connections inherit it from their listener, so that
+ * accepting costs no further call. A reply must leave from the address that was asked, and only members hear multicast. */
+static bool make_ours(int fd, const struct socket_request *request)
+{
+	if (request->type == SOCK_STREAM)
+		return set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	/* before 4.20 there is no IPV6_MULTICAST_ALL; unlisted groups are dropped by their address in any case */
+	set_of_family(fd, request, IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, 0);
+	return !socket_address_is_wildcard(&request->address) ||
+	       set_of_family(fd, request, IP_PKTINFO, IPV6_RECVPKTINFO, 1);
+}
+
+static const struct socket_request untuned = {.dscp = -1};
+
+static bool tune(int fd, const struct socket_request *request)
+{
+	if (request->address.any.sa_family == AF_INET6 && !set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1))
+		return false;
+	if (request->interface != NULL && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, request->interface,
+						     (socklen_t)strlen(request->interface) + 1) < 0)
+		return false;
+	if (request->free_bind && !set_option(fd, IPPROTO_IP, IP_FREEBIND, 1))
+		return false;
+	if (request->type == SOCK_STREAM && !set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1))
+		return false;
+	return make_ours(fd, request) && (errno = socket_retune(fd, &untuned, request)) == 0;
+}
+
+int socket_adopt(int fd, const struct socket_request *request)
+{
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return errno;
+	return make_ours(fd, request) ? socket_retune(fd, &untuned, request) : errno;
+}
+
+static bool get_option(int fd, int level, int option, int *value)
+{
+	socklen_t length = sizeof *value;
+	return getsockopt(fd, level, option, value, &length) == 0;
+}
+
+const char *socket_examine(int fd, struct socket_kind *kind)
+{
+	int listens = 0, only_v6 = 1, protocol;
+	socklen_t length = sizeof kind->interface;
+
+	*kind = (struct socket_kind){.address.length = sizeof kind->address.v6};
+	if (!get_option(fd, SOL_SOCKET, SO_TYPE, &kind->type))
+		return errno == EBADF ? "is not open" : "is not a socket";
+	if (getsockname(fd, &kind->address.any, &kind->address.length) < 0)
+		return "has no address";
+	sa_family_t family = kind->address.any.sa_family;
+	if (family != AF_INET && family != AF_INET6)
+		return "is neither an IPv4 nor an IPv6 socket";
+	if (!get_option(fd, SOL_SOCKET, SO_PROTOCOL, &protocol) || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
+		return "is neither a TCP nor a UDP socket";
+	if (protocol == IPPROTO_TCP && (!get_option(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens) || !listens))
+		return "is a TCP socket that does not listen";
+	if (socket_address_port(&kind->address) == 0)
+		return "is not bound to a port";
+	if (getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, kind->interface, &length) < 0)
+		kind->interface[0] = '\0';
+	if (family == AF_INET6 && socket_address_is_wildcard(&kind->address))
+		kind->both_families = get_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6) && !only_v6;
+	return NULL;
+}
+
+/* Binds FD and has it listen. A TCP port is one's own only from listen(2) on: two that are bound may still share it. */
+static bool take_port(int fd, struct socket_request *request)
+{
+	if (bind(fd, &request->address.any, request->address.length) < 0)
+		return false;
+	if (request->type == SOCK_STREAM && !request->listens_later && listen(fd, request->backlog) < 0)
+		return false;
+	return getsockname(fd, &request->address.any, &request->address.length) == 0;
+}
+
+/* A socket that is the request's owner's. Root makes it as that user, as files are made: to give it away afterwards would take CAP_CHOWN,
+ * which containers like to withhold. Ports are bound as root all the same. */
+static int create(const struct socket_request *request)
+{
+	bool other = request->owner != (uid_t)-1 && request->owner != geteuid();
+	int before = other ? setfsuid(request->owner) : 0;
+	int fd = socket(request->address.any.sa_family, request->type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int error = errno;
+	if (other)
+		setfsuid((uid_t)before);
+	errno = error;
+	return fd;
+}
+
+/* One open socket; JOINS: it shares the port with those of ours that have SO_REUSEPORT. Returns -1 with errno. */
+static int open_one(struct socket_request *request, bool joins)
+{
+	int fd = create(request);
+	if (fd < 0)
+		return -1;
+	if (!tune(fd, request) || (joins && !set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1)))
+		goto fail;
+	if (!take_port(fd, request))
+		goto fail;
+	if (!joins && !set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1)) /* from here on the others can join */
+		goto fail;
+	return fd;
+fail:;
+	int error = errno;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+int socket_open_group(struct socket_request *request, int *fds, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		fds[i] = open_one(request, i > 0 || request->overlaps);
+		if (fds[i] >= 0)
+			continue;
+		int error = errno;
+		while (i-- > 0)
+			close(fds[i]);
+		return error;
+	}
+	return 0;
+}
+
+int socket_listen(const int *fds, unsigned count, int backlog)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (listen(fds[i], backlog) < 0)
+			return errno;
+	return 0;
+}
+
+bool socket_address_is_local(const struct socket_address *address)
+{
+	struct socket_address any_port = *address;
+	int fd = socket(address->any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (address->any.sa_family == AF_INET)
+		any_port.v4.sin_port = 0;
+	else
+		any_port.v6.sin6_port = 0;
+	bool local = fd >= 0 && bind(fd, &any_port.any, any_port.length) == 0;
+	if (fd >= 0)
+		close(fd);
+	return local;
+}
+
+/* The number of the network that FD is of; 0 where the kernel does not tell. */
+static uint64_t network_of(int fd)
+{
+	uint64_t network = 0;
+	socklen_t size = sizeof network;
+	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &network, &size) == 0 ? network : 0;
+}
+
+bool socket_is_of_our_network(int fd)
+{
+	int own = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* any network has this family, and any sandbox */
+	bool same = own >= 0 && network_of(own) != 0 && network_of(own) == network_of(fd);
+	if (own >= 0)
+		close(own);
+	return same;
+}
+
+static int change_membership(int fd, const struct socket_group *group, int option)
+{
+	struct group_req request = {.gr_interface = group->interface};
+	int level = group->address.any.sa_family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
+	memcpy(&request.gr_group, &group->address.any, group->address.length);
+	return setsockopt(fd, level, option, &request, sizeof request) == 0 ? 0 : errno;
+}
+
+int socket_join(int fd, const struct socket_group *group)
+{
+	return change_membership(fd, group, MCAST_JOIN_GROUP);
+}
+
+int socket_try_to_join(const struct socket_group *group)
+{
+	int fd = socket(group->address.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return errno;
+	int error = socket_join(fd, group);
+	close(fd);
+	return error;
+}
+
+int socket_leave(int fd, const struct socket_group *group)
+{
+	return change_membership(fd, group, MCAST_LEAVE_GROUP);
+}
+
+bool socket_group_equals(const struct socket_group *a, const struct socket_group *b)
+{
+	return a->interface == b->interface && socket_address_same_ip(&a->address, &b->address);
+}
+
+int socket_buffer_size(int fd, int option)
+{
+	int size;
+	socklen_t length = sizeof size;
+	return getsockopt(fd, SOL_SOCKET, option, &size, &length) == 0 ? size / 2 : -1;
+}
+
+/* On an interface that is nowhere a new SYN finds nobody, or another socket of the port, while handshakes under way already
+ * know their listener. A socket that has an interface may only be moved by root. */
+static bool move_nowhere(int fd)
+{
+	return set_option(fd, SOL_SOCKET, SO_BINDTOIFINDEX, INT_MAX);
+}
+
+static bool drop_syns(int fd)
+{
+	/* a filter on a TCP socket sees the packet from its TCP header on; it returns how much to keep of it */
+	enum { FLAGS_OFFSET = 13, FLAG_SYN = 0x02, FLAG_ACK = 0x10, KEEP = 0x7fffffff };
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS_OFFSET),
+		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, FLAG_SYN | FLAG_ACK),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, FLAG_SYN, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+		BPF_STMT(BPF_RET | BPF_K, KEEP),
+	};
+	struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
+}
+
+enum { HOPS_OF_A_NEIGHBOUR = 255 };
+
+/* Everybody but a neighbour that says so has passed a hop, or starts from fewer; the packets of a handshake under way are not
+ * judged by it. */
+static bool demand_hops(int fd, int hops)
+{
+	int family;
+	if (!get_option(fd, SOL_SOCKET, SO_DOMAIN, &family))
+		return false;
+	if (family == AF_INET)
+		return set_option(fd, IPPROTO_IP, IP_MINTTL, hops);
+	set_option(fd, IPPROTO_IP, IP_MINTTL, hops); /* of IPv4 clients of both families' socket */
+	return set_option(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, hops);
+}
+
+int socket_refuse_new(int fd)
+{
+	return move_nowhere(fd) || drop_syns(fd) || demand_hops(fd, HOPS_OF_A_NEIGHBOUR) ? 0 : errno;
+}
+
+void socket_release_accepted(int fd)
+{
+	demand_hops(fd, 0);
+}
+
+/* Between its last empty receive and close(2) a socket would still be found before a wildcard of the same port, and what comes
+ * in then be lost. One that is connected hears its peer alone, and nobody else is itself. */
+int socket_refuse_datagrams(int fd)
+{
+	struct socket_address address = {.length = sizeof address.v6};
+	if (getsockname(fd, &address.any, &address.length) < 0)
+		return errno;
+	return connect(fd, &address.any, address.length) == 0 ? 0 : errno;
+}
+
+int socket_saved_dscp(int fd)
+{
+	unsigned char header[128];
+	socklen_t length = sizeof header;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_SAVED_SYN, header, &length) < 0 || length < 2)
+		return -1;
+	if (header[0] >> 4 == 4)
+		return header[1] >> DSCP_SHIFT;
+	return ((header[0] & 0x0f) << 4 | header[1] >> 4) >> DSCP_SHIFT;
+}

@@ -1,0 +1,220 @@
+/* report.c: what a load came to, for people and for machines, and how it goes on. */
+#include "probe/load/report.h"
+
+#include <inttypes.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "probe/json.h"
+
+enum { BAR_WIDTH = 20 };
+
+/* The counts by name, in the order in which they are told. */
+static const struct {
+	const char *name, *text;
+	size_t offset;
+	bool always; /* told to people also when it is 0 */
+} rows[] = {
+	{"sent", "sent", offsetof(struct load_books, counts.sent), true},
+	{"received", "received", offsetof(struct load_books, counts.received), true},
+	{"lost", "lost", offsetof(struct load_books, counts.lost), true},
+	{"in_flight", "in flight", offsetof(struct load_books, counts.in_flight), false},
+	{"late", "late", offsetof(struct load_books, counts.late), false},
+	{"reordered", "reordered", offsetof(struct load_books, counts.reordered), false},
+	{"duplicated", "duplicated", offsetof(struct load_books, counts.duplicated), false},
+	{"corrupted", "corrupted", offsetof(struct load_books, counts.corrupted), false},
+	{"wrong_source", "from a wrong source", offsetof(struct load_books, counts.wrong_source), false},
+	{"unexpected", "unexpected", offsetof(struct load_books, counts.unexpected), false},
+	{"behind", "due but not sent", offsetof(struct load_books, behind), false},
+	{"refused", "refused by the network", offsetof(struct load_books, refused), false},
+	{"stalls", "connections stalled", offsetof(struct load_books, stalls), false},
+	{"broken", "connections broken", offsetof(struct load_books, broken), false},
+};
+enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
+
+static uint64_t value_of(const struct load_books *books, size_t row)
+{
+	uint64_t value;
+
+	memcpy(&value, (const char *)books + rows[row].offset, sizeof(value));
+	return value;
+}
+
+static double seconds(uint64_t ns)
+{
+	return (double)ns / 1e9;
+}
+
+static double per_second(uint64_t count, uint64_t elapsed_ns)
+{
+	return elapsed_ns == 0 ? 0 : (double)count / seconds(elapsed_ns);
+}
+
+static const char *transport_of(const struct load *load)
+{
+	return load->options->udp ? "udp" : load->options->tls ? "tls" : "tcp";
+}
+
+/* --- for machines --- */
+
+static void json_plan(struct json *json, const struct options *options)
+{
+	json_begin_object(json, "load");
+	json_uint(json, "connections", options->connections);
+	json_uint(json, "depth", options->depth);
+	json_uint(json, "threads", options->threads);
+	json_uint(json, "batch", options->batch);
+	json_uint(json, "size", options->size);
+	json_number(json, "duration_s", (double)options->duration_ms / 1e3, 3);
+	if (options->rate > 0)
+		json_number(json, "rate", options->rate, 3);
+	else
+		json_null(json, "rate");
+	json_end(json);
+}
+
+static void json_rtt(struct json *json, const struct rtt *rtt)
+{
+	const struct rtt_summary all = rtt_summary(rtt);
+	const struct {
+		const char *name;
+		double ns;
+	} values[] = {{"min", all.min},   {"avg", all.avg},       {"max", all.max},
+		      {"mdev", all.mdev}, {"median", all.median}, {"p90", all.p90},
+		      {"p99", all.p99},   {"p999", all.p999},     {"jitter", all.jitter}};
+
+	if (all.count == 0) {
+		json_null(json, "rtt_ms");
+		return;
+	}
+	json_begin_object(json, "rtt_ms");
+	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++)
+		json_number(json, values[i].name, values[i].ns / 1e6, 6);
+	json_end(json);
+}
+
+static void json_row(void *context, uint64_t from_ns, uint64_t count)
+{
+	struct json *json = context;
+
+	json_begin_object(json, NULL);
+	json_number(json, "from_ms", (double)from_ns / 1e6, 6);
+	json_uint(json, "count", count);
+	json_end(json);
+}
+
+static void json_histogram(struct json *json, const struct histogram *histogram)
+{
+	json_begin_array(json, "histogram");
+	histogram_each(histogram, json_row, json);
+	json_end(json);
+}
+
+static bool print_json(const struct load *load, const struct load_outcome *outcome)
+{
+	const struct load_books *books = outcome->books;
+	struct json json = {.file = stdout};
+
+	json_begin_object(&json, NULL);
+	json_string(&json, "type", options_types[load->options->type].name);
+	json_string(&json, "transport", transport_of(load));
+	json_string(&json, "host", load->target->host);
+	json_uint(&json, "port", load->target->port);
+	json_string(&json, "peer", outcome->status == EXIT_NO_CONNECTION ? NULL : load->peer);
+	json_plan(&json, load->options);
+	for (size_t i = 0; i < ROWS; i++)
+		json_uint(&json, rows[i].name, value_of(books, i));
+	json_number(&json, "loss_percent", series_loss(&books->counts), 4);
+	json_uint(&json, "sent_bytes", books->sent_bytes);
+	json_uint(&json, "received_bytes", books->received_bytes);
+	json_number(&json, "elapsed_s", seconds(books->elapsed_ns), 6);
+	json_number(&json, "requests_per_second", per_second(books->counts.received, books->elapsed_ns), 1);
+	json_rtt(&json, &books->rtt);
+	json_histogram(&json, &books->rtt.histogram);
+	json_bool(&json, "interrupted", outcome->interrupted);
+	json_string(&json, "error", outcome->error);
+	json_int(&json, "exit_status", outcome->status);
+	json_end(&json);
+	return json_finish(&json);
+}
+
+/* --- for people --- */
+
+static void print_counts(const struct load_books *books)
+{
+	for (size_t i = 0; i < ROWS; i++) {
+		uint64_t value = value_of(books, i);
+		if (value == 0 && !rows[i].always)
+			continue;
+		printf("%s%" PRIu64 " %s", i > 0 ? ", " : "", value, rows[i].text);
+		if (rows[i].offset == offsetof(struct load_books, counts.lost))
+			printf(" (%.3g%%)", series_loss(&books->counts));
+	}
+	putchar('\n');
+}
+
+static void print_latency(const struct rtt *rtt)
+{
+	const struct rtt_summary all = rtt_summary(rtt);
+
+	if (all.count == 0)
+		return;
+	printf("rtt min/avg/max/mdev = %.3f/%.3f/%.3f/%.3f ms\n", all.min / 1e6, all.avg / 1e6, all.max / 1e6,
+	       all.mdev / 1e6);
+	printf("median %.3f ms, p90 %.3f ms, p99 %.3f ms, p99.9 %.3f ms\n", all.median / 1e6, all.p90 / 1e6,
+	       all.p99 / 1e6, all.p999 / 1e6);
+	histogram_print(&rtt->histogram, stdout);
+}
+
+static bool print_text(const struct load *load, const struct load_outcome *outcome)
+{
+	const struct load_books *books = outcome->books;
+	const struct options *options = load->options;
+
+	printf("--- %s %s load over %s: %u %s, %u in flight on each, %u bytes, %u thread%s ---\n", load->peer,
+	       options_types[options->type].name, transport_of(load), options->connections,
+	       options->udp ? "flows" : "connections", options->depth, options->size, options->threads,
+	       options->threads > 1 ? "s" : "");
+	print_counts(books);
+	printf("%.3f s%s, %.1f requests/s, %.2f MB/s sent, %.2f MB/s received\n", seconds(books->elapsed_ns),
+	       outcome->interrupted ? " (interrupted)" : "", per_second(books->counts.received, books->elapsed_ns),
+	       per_second(books->sent_bytes, books->elapsed_ns) / 1e6,
+	       per_second(books->received_bytes, books->elapsed_ns) / 1e6);
+	print_latency(&books->rtt);
+	return fflush(stdout) == 0 && ferror(stdout) == 0;
+}
+
+bool load_report_print(const struct load *load, const struct load_outcome *outcome)
+{
+	return load->options->json ? print_json(load, outcome) : print_text(load, outcome);
+}
+
+/* --- on the way --- */
+
+/* The 99th percentile of what NOW has counted since BEFORE; where that is nothing, there is none. */
+static const char *recent_p99(const struct rtt *now, const struct rtt *before, char *text)
+{
+	static struct histogram since;
+
+	histogram_since(&now->histogram, &before->histogram, &since);
+	return since.count == 0 ? "-" : histogram_time_text((double)histogram_percentile(&since, 0.99), text);
+}
+
+void load_report_progress(const struct load *load, const struct load_books *now, const struct load_books *before,
+			  uint64_t elapsed_ns, uint64_t at_ns)
+{
+	char p99[HISTOGRAM_TIME_SIZE];
+	uint64_t done = at_ns < load->duration_ns ? at_ns * BAR_WIDTH / load->duration_ns : BAR_WIDTH;
+
+	fprintf(stderr, "\r\033[K[%.*s%*s] %.1f s  %.0f requests/s  lost %.3g%%  p99 %s", (int)done,
+		"####################", (int)(BAR_WIDTH - done), "", seconds(at_ns),
+		per_second(now->counts.received - before->counts.received, elapsed_ns), series_loss(&now->counts),
+		recent_p99(&now->rtt, &before->rtt, p99));
+	fflush(stderr);
+}
+
+void load_report_clear(const struct load *load)
+{
+	if (load->options->progress)
+		fputs("\r\033[K", stderr);
+}

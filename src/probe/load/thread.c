@@ -1,0 +1,460 @@
+/* thread.c: one thread of a load: its lines, its schedule, its loop and its books. */
+#include "probe/load/thread.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	EVENTS_AT_ONCE = 256,
+	OPENING_MAX = 64, /* at once, so that no queue of connections overflows */
+	SWEEPS_A_TIMEOUT = 4,
+	NOTICES_MAX = 10,
+};
+
+/* In ns. The finest the schedule goes; each tick sends all that has become due, and latencies count from then. */
+#define TICK_MIN  UINT64_C(50000)
+#define SWEEP_MIN UINT64_C(1000000)
+#define SWEEP_MAX UINT64_C(100000000)
+
+uint64_t load_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+void load_notice(struct load *load, const char *format, ...)
+{
+	va_list arguments;
+
+	if (load->options->quiet)
+		return;
+	pthread_mutex_lock(&load->lock);
+	load->notices++;
+	if (load->notices <= NOTICES_MAX) {
+		/* over the progress line, which is drawn again */
+		fputs(load->options->progress ? "\r\033[Ksmallprobe: " : "smallprobe: ", stderr);
+		va_start(arguments, format);
+		vfprintf(stderr, format, arguments);
+		va_end(arguments);
+		fputc('\n', stderr);
+	}
+	if (load->notices == NOTICES_MAX)
+		fputs("smallprobe: what else there is of this kind is counted only\n", stderr);
+	pthread_mutex_unlock(&load->lock);
+}
+
+void load_books_add(struct load_books *books, const struct load_books *other)
+{
+	series_counts_add(&books->counts, &other->counts);
+	rtt_merge(&books->rtt, &other->rtt);
+	books->sent_bytes += other->sent_bytes;
+	books->received_bytes += other->received_bytes;
+	books->behind += other->behind;
+	books->stalls += other->stalls;
+	books->broken += other->broken;
+	books->refused += other->refused;
+	books->elapsed_ns = other->elapsed_ns > books->elapsed_ns ? other->elapsed_ns : books->elapsed_ns;
+}
+
+static struct load_line *line_at(const struct load_thread *thread, unsigned index)
+{
+	return (struct load_line *)(void *)(thread->lines + index * thread->load->transport->line_size);
+}
+
+static bool fail(struct load_thread *thread, const char *what)
+{
+	snprintf(thread->error, sizeof(thread->error), "%s: %s", what, strerror(errno));
+	return false;
+}
+
+/* --- lines --- */
+
+void load_line_busy(struct load_line *line, int64_t count)
+{
+	struct load_thread *thread = line->owner;
+
+	if (line->in_flight == 0)
+		line->heard_ns = thread->now_ns;
+	line->in_flight = (unsigned)(line->in_flight + count);
+	thread->in_flight += (uint64_t)count;
+}
+
+void load_thread_replied(struct load_thread *thread, uint64_t due_ns)
+{
+	rtt_add(&thread->books.rtt, thread->now_ns > due_ns ? thread->now_ns - due_ns : 0);
+	thread->replied_ns = thread->now_ns;
+}
+
+bool load_line_watch(struct load_line *line, bool output)
+{
+	struct epoll_event event = {.events = EPOLLIN | (output ? EPOLLOUT : 0), .data.ptr = line};
+
+	if (line->watches_output == output)
+		return true;
+	line->watches_output = output;
+	return epoll_ctl(line->owner->poller, EPOLL_CTL_MOD, line->fd, &event) == 0 ||
+	       fail(line->owner, "cannot watch a socket");
+}
+
+void load_line_opened(struct load_line *line)
+{
+	line->state = LINE_OPEN;
+	line->owner->opening--;
+	line->owner->open++;
+}
+
+static void line_close(struct load_line *line)
+{
+	struct load_thread *thread = line->owner;
+
+	if (line->state == LINE_CLOSED)
+		return;
+	thread->opening -= line->state == LINE_OPENING;
+	thread->open -= line->state == LINE_OPEN;
+	line->state = LINE_CLOSED;
+	thread->load->transport->close(line);
+	close(line->fd); /* which takes it out of the poller, too */
+}
+
+static void line_give_up(struct load_line *line)
+{
+	line->owner->books.counts.lost += line->in_flight;
+	line->owner->books.counts.in_flight -= line->in_flight;
+	load_line_busy(line, -(int64_t)line->in_flight);
+}
+
+void load_line_break(struct load_line *line, const char *reason)
+{
+	struct load_thread *thread = line->owner;
+
+	if (thread->begin_ns == 0) {
+		if (thread->error[0] == '\0')
+			snprintf(thread->error, sizeof(thread->error), "connect to %s: %.400s", thread->load->peer,
+				 reason);
+		line_close(line);
+		return;
+	}
+	load_notice(thread->load, "connection %u to %s: %s, %u requests in flight", line->number, thread->load->peer,
+		    reason, line->in_flight);
+	thread->books.broken++;
+	line_give_up(line);
+	line_close(line);
+}
+
+static bool line_open(struct load_thread *thread, unsigned index)
+{
+	struct load_line *line = line_at(thread, index);
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = line};
+
+	line->owner = thread;
+	line->number = thread->first_number + index;
+	line->heard_ns = thread->now_ns;
+	line->state = LINE_OPENING;
+	thread->opening++;
+	if (!thread->load->transport->open(line)) {
+		line->state = LINE_CLOSED;
+		thread->opening--;
+		return false;
+	}
+	line->watches_output = line->state == LINE_OPENING;
+	event.events |= line->watches_output ? EPOLLOUT : 0;
+	return epoll_ctl(thread->poller, EPOLL_CTL_ADD, line->fd, &event) == 0 || fail(thread, "cannot watch a socket");
+}
+
+/* --- the schedule --- */
+
+static uint64_t due_until(const struct load_thread *thread, uint64_t ns)
+{
+	double due = (double)(ns - thread->begin_ns) / thread->interval_ns + 1;
+	return due < (double)thread->count ? (uint64_t)due : thread->count;
+}
+
+bool load_thread_next(struct load_thread *thread, uint64_t *due_ns)
+{
+	if (!thread->issuing || thread->issued == thread->count)
+		return false;
+	*due_ns = thread->now_ns;
+	if (thread->interval_ns > 0) {
+		*due_ns = thread->begin_ns + (uint64_t)((double)thread->issued * thread->interval_ns);
+		if (*due_ns > thread->now_ns)
+			return false;
+	}
+	thread->issued++;
+	thread->books.counts.sent++;
+	thread->books.counts.in_flight++;
+	return true;
+}
+
+/* Deals what is due to the lines in turns, each getting its share at once. */
+static void issue_due(struct load_thread *thread)
+{
+	const struct load *load = thread->load;
+	uint64_t due = due_until(thread, thread->now_ns) - thread->issued;
+
+	if (due == 0 || thread->open == 0)
+		return;
+	uint64_t share = (due + thread->open - 1) / thread->open;
+	uint64_t room = (uint64_t)thread->open * load->options->depth - thread->in_flight;
+	for (unsigned turn = 0; turn < thread->line_count && due > 0 && room > 0; turn++) {
+		struct load_line *line = line_at(thread, thread->next_line);
+		uint64_t issued = thread->issued;
+
+		thread->next_line = (thread->next_line + 1) % thread->line_count;
+		if (line->state != LINE_OPEN || line->in_flight >= load->options->depth)
+			continue;
+		load->transport->issue(line, (unsigned)(share < due ? share : due));
+		due -= thread->issued - issued;
+		room -= thread->issued - issued;
+	}
+}
+
+static void issue_to_all(struct load_thread *thread)
+{
+	for (unsigned i = 0; i < thread->line_count; i++) {
+		struct load_line *line = line_at(thread, i);
+		if (line->state == LINE_OPEN)
+			thread->load->transport->issue(line, thread->load->options->depth);
+	}
+}
+
+static bool timer_start(struct load_thread *thread)
+{
+	double interval_ns = thread->interval_ns;
+	uint64_t tick = interval_ns < (double)TICK_MIN ? TICK_MIN : interval_ns > 1e18 ? 0 : (uint64_t)interval_ns;
+	struct timespec step = {.tv_sec = (time_t)(tick / 1000000000), .tv_nsec = (long)(tick % 1000000000)};
+	struct itimerspec times = {.it_interval = step, .it_value = step};
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+
+	thread->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	return (thread->timer >= 0 && epoll_ctl(thread->poller, EPOLL_CTL_ADD, thread->timer, &event) == 0 &&
+		timerfd_settime(thread->timer, 0, &times, NULL) == 0) ||
+	       fail(thread, "timer");
+}
+
+/* --- the loop --- */
+
+/* A timer goes on when it is read. What is due is told by the clock. */
+static void on_tick(struct load_thread *thread)
+{
+	uint64_t ticks;
+
+	if (read(thread->timer, &ticks, sizeof(ticks)) < 0 && errno != EAGAIN && errno != EINTR)
+		fail(thread, "timer");
+}
+
+/* Hands out what comes within WAIT_MS. */
+static bool turn(struct load_thread *thread, int wait_ms)
+{
+	struct epoll_event events[EVENTS_AT_ONCE];
+	int count = epoll_wait(thread->poller, events, EVENTS_AT_ONCE, wait_ms);
+
+	if (count < 0 && errno != EINTR)
+		return fail(thread, "epoll_wait");
+	thread->now_ns = load_now_ns();
+	for (int i = 0; i < count; i++) {
+		struct load_line *line = events[i].data.ptr;
+		if (line == NULL)
+			on_tick(thread);
+		else if (line->state != LINE_CLOSED)
+			thread->load->transport->on_event(line, events[i].events);
+	}
+	return thread->error[0] == '\0';
+}
+
+static void publish(struct load_thread *thread)
+{
+	pthread_mutex_lock(&thread->load->lock);
+	thread->copy = thread->books;
+	pthread_mutex_unlock(&thread->load->lock);
+}
+
+static void sweep(struct load_thread *thread)
+{
+	for (unsigned i = 0; i < thread->line_count; i++) {
+		struct load_line *line = line_at(thread, i);
+		if (line->state == LINE_OPEN)
+			thread->load->transport->sweep(line);
+	}
+	publish(thread);
+}
+
+static bool open_lines(struct load_thread *thread)
+{
+	const struct load *load = thread->load;
+
+	for (unsigned next = 0; thread->open < thread->line_count;) {
+		while (next < thread->line_count && thread->opening < OPENING_MAX)
+			if (!line_open(thread, next++))
+				return false;
+		if (!turn(thread, (int)(SWEEP_MAX / 1000000)) || atomic_load(&load->failed))
+			return false;
+		if (atomic_load(&load->stop) != LOAD_GOES_ON && thread->open < thread->line_count) {
+			snprintf(thread->error, sizeof(thread->error), "connect to %s: not done at the end",
+				 load->peer);
+			return false;
+		}
+		for (unsigned i = 0; i < next && thread->opening > 0; i++) {
+			struct load_line *line = line_at(thread, i);
+			if (line->state == LINE_OPENING && thread->now_ns - line->heard_ns > load->timeout_ns)
+				load_line_break(line, strerror(ETIMEDOUT));
+		}
+		if (thread->error[0] != '\0')
+			return false;
+	}
+	return true;
+}
+
+/* Whether requests still go out, and when not, whether there is anything left to wait for. */
+static bool goes_on(struct load_thread *thread)
+{
+	struct load *load = thread->load;
+	int stop = atomic_load_explicit(&load->stop, memory_order_relaxed);
+
+	if (thread->open == 0 || stop == LOAD_BREAKS_OFF) {
+		thread->issuing = false;
+		return false;
+	}
+	if (thread->issuing &&
+	    (thread->now_ns >= thread->end_ns || stop != LOAD_GOES_ON || thread->issued == thread->count)) {
+		if (thread->now_ns < thread->end_ns)
+			thread->end_ns = thread->now_ns;
+		thread->issuing = false;
+	}
+	return thread->issuing || (thread->in_flight > 0 && thread->now_ns - thread->end_ns < load->timeout_ns);
+}
+
+/* How many that were due within the time were never sent. */
+static uint64_t behind(const struct load_thread *thread)
+{
+	if (thread->interval_ns == 0 || thread->end_ns == thread->begin_ns) /* stopped before the first */
+		return 0;
+	uint64_t due = due_until(thread, thread->end_ns - 1);
+	return due > thread->issued ? due - thread->issued : 0;
+}
+
+static void measure(struct load_thread *thread)
+{
+	const struct load *load = thread->load;
+	uint64_t sweep_ns = load->timeout_ns / SWEEPS_A_TIMEOUT, swept_ns;
+
+	sweep_ns = sweep_ns < SWEEP_MIN ? SWEEP_MIN : sweep_ns > SWEEP_MAX ? SWEEP_MAX : sweep_ns;
+	thread->now_ns = thread->begin_ns = thread->replied_ns = swept_ns = load_now_ns();
+	thread->end_ns = thread->begin_ns + load->duration_ns;
+	thread->issuing = true;
+	if (thread->interval_ns > 0 && !timer_start(thread))
+		return;
+	if (thread->interval_ns == 0)
+		issue_to_all(thread);
+	while (goes_on(thread)) {
+		if (thread->interval_ns > 0)
+			issue_due(thread);
+		if (!turn(thread, (int)(sweep_ns / 1000000)))
+			break;
+		if (thread->now_ns - swept_ns < sweep_ns)
+			continue;
+		swept_ns = thread->now_ns;
+		sweep(thread);
+	}
+	sweep(thread);
+	if (thread->now_ns < thread->end_ns)
+		thread->end_ns = thread->now_ns;
+	thread->books.behind = behind(thread);
+	uint64_t over_ns = thread->replied_ns > thread->end_ns ? thread->replied_ns : thread->end_ns;
+	thread->books.elapsed_ns = over_ns - thread->begin_ns;
+}
+
+/* The measurement begins when all lines of all threads are open. */
+static void wait_for_all(struct load *load)
+{
+	pthread_mutex_lock(&load->lock);
+	if (++load->opened >= load->expected)
+		pthread_cond_broadcast(&load->all_opened);
+	while (load->opened < load->expected)
+		pthread_cond_wait(&load->all_opened, &load->lock);
+	pthread_mutex_unlock(&load->lock);
+}
+
+void load_expect(struct load *load, unsigned count)
+{
+	pthread_mutex_lock(&load->lock);
+	load->expected = count;
+	pthread_cond_broadcast(&load->all_opened);
+	pthread_mutex_unlock(&load->lock);
+}
+
+static void close_lines(struct load_thread *thread)
+{
+	for (unsigned i = 0; i < thread->line_count; i++) {
+		struct load_line *line = line_at(thread, i);
+		if (line->state == LINE_OPEN)
+			line_give_up(line);
+		line_close(line);
+	}
+}
+
+void *load_thread_run(void *argument)
+{
+	struct load_thread *thread = argument;
+	struct load *load = thread->load;
+	const uint64_t one = 1;
+
+	thread->now_ns = load_now_ns();
+	if (!open_lines(thread))
+		atomic_store(&load->failed, true);
+	wait_for_all(load);
+	if (!atomic_load(&load->failed))
+		measure(thread);
+	close_lines(thread);
+	publish(thread);
+	while (write(load->done, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+	return NULL;
+}
+
+/* The part of WHOLE that thread INDEX of COUNT has. */
+static uint64_t share_of(uint64_t whole, unsigned index, unsigned count)
+{
+	return whole / count + (index < whole % count);
+}
+
+bool load_thread_init(struct load_thread *thread, struct load *load, unsigned index)
+{
+	const struct options *options = load->options;
+
+	*thread = (struct load_thread){.load = load, .timer = -1};
+	thread->poller = epoll_create1(EPOLL_CLOEXEC);
+	if (thread->poller < 0)
+		return fail(thread, "epoll_create1");
+	thread->line_count = (unsigned)share_of(options->connections, index, options->threads);
+	for (unsigned before = 0; before < index; before++)
+		thread->first_number += (unsigned)share_of(options->connections, before, options->threads);
+	thread->first_number++;
+	thread->count = options->count_given ? share_of(options->count, index, options->threads) : UINT64_MAX;
+	/* each thread has its share of the rate; the first requests of all are spread over an interval of one */
+	thread->interval_ns = options->rate > 0 ? 1e9 * options->threads / options->rate : 0;
+	thread->batch = options->batch < options->depth ? options->batch : options->depth;
+	thread->lines = calloc(thread->line_count, load->transport->line_size);
+	if (thread->lines == NULL)
+		return fail(thread, "lines");
+	return load->transport->prepare(thread);
+}
+
+void load_thread_destroy(struct load_thread *thread)
+{
+	if (thread->lines != NULL)
+		thread->load->transport->release(thread);
+	free(thread->lines);
+	if (thread->timer >= 0)
+		close(thread->timer);
+	if (thread->poller >= 0)
+		close(thread->poller);
+}

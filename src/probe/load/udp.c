@@ -1,0 +1,355 @@
+/* udp.c: a load over UDP: each flow is a socket of its own, each datagram shows which request it answers. */
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "probe/dial.h"
+#include "probe/load/thread.h"
+
+/* The requests that a flow remembers, for late and doubled replies. */
+enum {
+	WINDOW_MIN = 256,
+	WINDOW_MAX = 1 << 16, /* beyond what the depth needs */
+	WINDOWS_IN_ALL = 1 << 20,
+	DEPTHS_REMEMBERED = 4,
+	ALIGNMENT = 64,
+};
+
+struct flow {
+	struct load_line line;
+	struct payload payload;
+	struct series *series;
+	uint64_t *due_ns; /* of the requests that the series remembers, a ring */
+};
+
+/* The batches of a thread: its buffers stay, so the headers stay as they are. */
+struct batches {
+	struct mmsghdr *in, *out;
+	struct iovec *in_parts, *out_parts;
+	char *in_bytes, *out_bytes;
+	size_t slot;   /* bytes from one datagram to the next */
+	unsigned mask; /* of the requests that a flow remembers */
+};
+
+static struct flow *flow_of(struct load_line *line)
+{
+	return (struct flow *)line;
+}
+
+static unsigned window_of(const struct options *options)
+{
+	unsigned window = WINDOW_MIN, share = WINDOWS_IN_ALL / options->connections;
+
+	while (window < DEPTHS_REMEMBERED * options->depth)
+		window *= 2;
+	/* with one in flight nothing goes on before it has an answer or none */
+	while (options->depth > 1 && window < WINDOW_MAX && 2 * window <= share)
+		window *= 2;
+	return window;
+}
+
+static void release(struct load_thread *thread)
+{
+	struct batches *batches = thread->scratch;
+
+	if (batches == NULL)
+		return;
+	free(batches->in);
+	free(batches->out);
+	free(batches->in_parts);
+	free(batches->out_parts);
+	free(batches->in_bytes);
+	free(batches->out_bytes);
+	free(batches);
+}
+
+static bool prepare(struct load_thread *thread)
+{
+	const struct options *options = thread->load->options;
+	struct batches *batches = thread->scratch = calloc(1, sizeof(*batches));
+	const unsigned count = thread->batch;
+
+	if (batches == NULL)
+		goto fail;
+	batches->mask = window_of(options) - 1;
+	/* one byte more than was sent shows a reply that is too long */
+	batches->slot = (options->size + 1 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+	batches->in = calloc(count, sizeof(*batches->in));
+	batches->out = calloc(count, sizeof(*batches->out));
+	batches->in_parts = calloc(count, sizeof(*batches->in_parts));
+	batches->out_parts = calloc(count, sizeof(*batches->out_parts));
+	batches->in_bytes = calloc(count, batches->slot);
+	batches->out_bytes = calloc(count, batches->slot);
+	if (!batches->in || !batches->out || !batches->in_parts || !batches->out_parts || !batches->in_bytes ||
+	    !batches->out_bytes)
+		goto fail;
+	for (unsigned i = 0; i < count; i++) {
+		batches->in_parts[i] = (struct iovec){batches->in_bytes + i * batches->slot, batches->slot};
+		batches->out_parts[i] = (struct iovec){batches->out_bytes + i * batches->slot, options->size};
+		batches->in[i].msg_hdr = (struct msghdr){.msg_iov = &batches->in_parts[i], .msg_iovlen = 1};
+		batches->out[i].msg_hdr = (struct msghdr){.msg_iov = &batches->out_parts[i], .msg_iovlen = 1};
+	}
+	return true;
+
+fail:
+	snprintf(thread->error, sizeof(thread->error), "batches of %u datagrams: %s", count, strerror(ENOMEM));
+	return false;
+}
+
+/* Neither errors nor TTLs are asked for, as they would have to be fetched. */
+static bool ask_for_less(int fd, int family)
+{
+	const int no = 0;
+	const int level = family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
+
+	return setsockopt(fd, level, family == AF_INET6 ? IPV6_RECVERR : IP_RECVERR, &no, sizeof(no)) == 0 &&
+	       setsockopt(fd, level, family == AF_INET6 ? IPV6_RECVHOPLIMIT : IP_RECVTTL, &no, sizeof(no)) == 0;
+}
+
+static bool open_flow(struct load_line *line)
+{
+	struct flow *flow = flow_of(line);
+	struct load_thread *thread = line->owner;
+	const struct load *load = thread->load;
+	const struct target_address *address = load->address;
+	const unsigned window = window_of(load->options);
+
+	line->fd = dial_socket(load->options, address, thread->error);
+	if (line->fd < 0)
+		return false;
+	flow->payload = (struct payload){.seed = payload_new_seed(), .size = load->options->size};
+	flow->series = series_new(window);
+	flow->due_ns = calloc(window, sizeof(*flow->due_ns));
+	errno = ENOMEM;
+	if (flow->series != NULL && flow->due_ns != NULL && ask_for_less(line->fd, address->address.ss_family) &&
+	    connect(line->fd, (const struct sockaddr *)&address->address, address->length) == 0) {
+		load_line_opened(line);
+		return true;
+	}
+	snprintf(thread->error, sizeof(thread->error), "connect to %s: %s", load->peer, strerror(errno));
+	series_free(flow->series);
+	free(flow->due_ns);
+	close(line->fd);
+	return false;
+}
+
+static void close_flow(struct load_line *line)
+{
+	series_free(flow_of(line)->series);
+	free(flow_of(line)->due_ns);
+}
+
+/* What the network answered instead of the service, as `port unreachable`: the request times out. */
+static bool is_answer_of_network(int error)
+{
+	return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH || error == EHOSTDOWN;
+}
+
+/* --- requests --- */
+
+/* The oldest request in flight is lost, and another takes its place. */
+static void give_up_oldest(struct flow *flow)
+{
+	struct load_thread *thread = flow->line.owner;
+
+	series_time_out(flow->series);
+	thread->books.counts.lost++;
+	thread->books.counts.in_flight--;
+	load_line_busy(&flow->line, -1);
+}
+
+static unsigned make_batch(struct flow *flow, unsigned most)
+{
+	struct load_thread *thread = flow->line.owner;
+	const struct batches *batches = thread->scratch;
+	unsigned count = 0;
+	uint64_t due_ns;
+
+	while (count < most && load_thread_next(thread, &due_ns)) {
+		if (series_is_full(flow->series))
+			give_up_oldest(flow);
+		uint64_t sequence = series_send(flow->series, thread->now_ns);
+		flow->due_ns[sequence & batches->mask] = due_ns;
+		payload_fill(&flow->payload, batches->out_parts[count++].iov_base, sequence, thread->now_ns);
+	}
+	return count;
+}
+
+static int send_batch(const struct flow *flow, unsigned count)
+{
+	const struct batches *batches = flow->line.owner->scratch;
+
+	if (count > 1)
+		return sendmmsg(flow->line.fd, batches->out, count, 0);
+	ssize_t sent = send(flow->line.fd, batches->out_bytes, flow->payload.size, 0);
+	return sent < 0 ? -1 : 1;
+}
+
+static void on_unsent(struct flow *flow, int error)
+{
+	struct load_thread *thread = flow->line.owner;
+
+	if (is_answer_of_network(error))
+		thread->books.refused++;
+	else if (error == EAGAIN)
+		load_line_watch(&flow->line, true);
+	else if (error != ENOBUFS && error != EINTR &&
+		 thread->error[0] == '\0') /* those are tried again by the sweep */
+		snprintf(thread->error, sizeof(thread->error), "send to %s: %s", thread->load->peer, strerror(error));
+}
+
+static void take_back(struct flow *flow, unsigned count)
+{
+	struct load_thread *thread = flow->line.owner;
+
+	thread->issued -= count;
+	thread->books.counts.sent -= count;
+	thread->books.counts.in_flight -= count;
+	while (count-- > 0)
+		series_take_back(flow->series);
+}
+
+static void issue(struct load_line *line, unsigned most)
+{
+	struct flow *flow = flow_of(line);
+	struct load_thread *thread = line->owner;
+	const unsigned room = thread->load->options->depth - line->in_flight;
+
+	most = most < room ? most : room;
+	while (most > 0) {
+		unsigned count = make_batch(flow, most < thread->batch ? most : thread->batch);
+		if (count == 0)
+			return;
+		int sent = send_batch(flow, count);
+		int error = errno;
+		if (sent < 0 && is_answer_of_network(error)) { /* to an earlier one: that is told once */
+			thread->books.refused++;
+			sent = send_batch(flow, count);
+			error = errno;
+		}
+		unsigned done = sent < 0 ? 0 : (unsigned)sent;
+		load_line_busy(line, done);
+		thread->books.sent_bytes += (uint64_t)done * flow->payload.size;
+		take_back(flow, count - done);
+		if (sent < 0) {
+			on_unsent(flow, error);
+			return;
+		}
+		most -= done;
+	}
+}
+
+static void note_corruption(const struct flow *flow, const struct payload_match *match, size_t length)
+{
+	struct load_thread *thread = flow->line.owner;
+
+	thread->books.counts.corrupted++;
+	if (length == flow->payload.size)
+		load_notice(thread->load, "flow %u to %s: byte %zu of reply %" PRIu64 " is wrong", flow->line.number,
+			    thread->load->peer, match->differs_at + 1, match->sequence);
+	else
+		load_notice(thread->load, "flow %u to %s: reply %" PRIu64 " has %zu bytes, not %zu", flow->line.number,
+			    thread->load->peer, match->sequence, length, flow->payload.size);
+}
+
+static void on_reply(struct flow *flow, const char *bytes, size_t length)
+{
+	struct load_line *line = &flow->line;
+	struct load_thread *thread = line->owner;
+	const struct batches *batches = thread->scratch;
+	struct series_counts *counts = &thread->books.counts;
+	struct payload_match match = payload_match(&flow->payload, flow->series, bytes, length);
+
+	thread->books.received_bytes += length;
+	if (match.sequence == 0) {
+		counts->unexpected++;
+		return;
+	}
+	struct series_reply reply = series_receive(flow->series, match.sequence, thread->now_ns);
+	if (match.differs_at != PAYLOAD_SAME)
+		note_corruption(flow, &match, length);
+	counts->duplicated += reply.duplicated;
+	if (reply.duplicated)
+		return;
+	counts->received++;
+	counts->reordered += reply.reordered;
+	counts->late += reply.late;
+	counts->lost -= reply.late;
+	counts->in_flight -= !reply.late;
+	if (!reply.late)
+		load_line_busy(line, -1);
+	line->heard_ns = thread->now_ns;
+	load_thread_replied(thread, flow->due_ns[match.sequence & batches->mask]);
+}
+
+static int receive_batch(const struct flow *flow)
+{
+	const struct load_thread *thread = flow->line.owner;
+	struct batches *batches = thread->scratch;
+
+	/* where one is expected the simpler call is the cheaper one */
+	if (flow->line.in_flight > 1 && thread->batch > 1)
+		return recvmmsg(flow->line.fd, batches->in, thread->batch, MSG_DONTWAIT, NULL);
+	ssize_t length = recv(flow->line.fd, batches->in_bytes, batches->slot, 0);
+	if (length < 0)
+		return -1;
+	batches->in[0].msg_len = (unsigned)length;
+	return 1;
+}
+
+static void receive(struct flow *flow)
+{
+	struct load_thread *thread = flow->line.owner;
+	const struct batches *batches = thread->scratch;
+	int count = receive_batch(flow);
+
+	if (count < 0 && is_answer_of_network(errno))
+		thread->books.refused++;
+	else if (count < 0 && errno != EAGAIN && errno != EINTR && thread->error[0] == '\0')
+		snprintf(thread->error, sizeof(thread->error), "receive from %s: %s", thread->load->peer,
+			 strerror(errno));
+	for (int i = 0; i < count; i++)
+		on_reply(flow, batches->in_parts[i].iov_base, batches->in[i].msg_len);
+}
+
+static void on_event(struct load_line *line, uint32_t events)
+{
+	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP))
+		receive(flow_of(line));
+	if (events & EPOLLOUT)
+		load_line_watch(line, false);
+	if (line->owner->interval_ns == 0)
+		issue(line, line->owner->load->options->depth);
+}
+
+static void sweep(struct load_line *line)
+{
+	struct flow *flow = flow_of(line);
+	struct load_thread *thread = line->owner;
+	uint64_t sequence, sent_ns;
+
+	while (series_waiting(flow->series, &sequence, &sent_ns) &&
+	       thread->now_ns - sent_ns >= thread->load->timeout_ns)
+		give_up_oldest(flow);
+	/* nobody has answered but the network: there is nothing to wait for */
+	if (thread->books.refused > 0 && thread->books.counts.received == 0 && thread->error[0] == '\0')
+		snprintf(thread->error, sizeof(thread->error), "connect to %s: %s", thread->load->peer,
+			 strerror(ECONNREFUSED));
+	if (thread->interval_ns == 0 && !line->watches_output)
+		issue(line, thread->load->options->depth);
+}
+
+const struct load_transport load_udp = {
+	.line_size = sizeof(struct flow),
+	.prepare = prepare,
+	.release = release,
+	.open = open_flow,
+	.close = close_flow,
+	.on_event = on_event,
+	.issue = issue,
+	.sweep = sweep,
+};

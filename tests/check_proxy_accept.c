@@ -1,0 +1,256 @@
+/* check_proxy_accept.c: a PROXY header is taken from its socket, and not one byte more, or the socket is given up in time. */
+#include "net/proxy_accept.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "check_run.h"
+#include "core/clock.h"
+
+#define LINE "PROXY TCP4 192.0.2.1 198.51.100.2 4660 7\r\n"
+
+enum { FAR_MS = 3600 * 1000, SOON_MS = 200, ROOM = 8192 };
+
+/* --- what is told --- */
+
+static struct event_base *base;
+static struct proxy_accept *proxy_accept;
+static unsigned told;
+static enum proxy_accept_result last_result;
+static struct proxy_header last_header;
+static struct proxy_socket last_socket;
+
+static void tell(void *context, const struct proxy_socket *socket, enum proxy_accept_result result,
+		 const struct proxy_header *header)
+{
+	ck_assert_ptr_eq(context, &told);
+	told++;
+	last_socket = *socket;
+	last_result = result;
+	last_header = *header;
+}
+
+static void set_up(void)
+{
+	base = event_base_new();
+	ck_assert_ptr_nonnull(base);
+	proxy_accept = proxy_accept_new(base, tell, &told);
+	ck_assert_ptr_nonnull(proxy_accept);
+	told = 0;
+}
+
+static void tear_down(void)
+{
+	proxy_accept_free(proxy_accept);
+	event_base_free(base);
+}
+
+/* --- sockets --- */
+
+static void make_pair(int fds[2])
+{
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+}
+
+static void close_pair(const int fds[2])
+{
+	close(fds[0]);
+	close(fds[1]);
+}
+
+static void put(int fd, const char *bytes, size_t length)
+{
+	ck_assert_int_eq(send(fd, bytes, length, MSG_NOSIGNAL), (ssize_t)length);
+}
+
+static bool wait_for(int fd, void *owner, uint64_t within_ms)
+{
+	struct proxy_socket socket = {.fd = fd, .owner = owner, .accepted_ms = clock_ms()};
+	return proxy_accept_wait(proxy_accept, &socket, socket.accepted_ms + within_ms);
+}
+
+/* Lets events happen that are there, without waiting for any. */
+static void let_happen(void)
+{
+	ck_assert_int_ge(event_base_loop(base, EVLOOP_NONBLOCK), 0);
+}
+
+static void ck_told(enum proxy_accept_result result)
+{
+	ck_assert_uint_eq(told, 1);
+	ck_assert_int_eq(last_result, result);
+}
+
+/* What is left in the socket is REST. */
+static void ck_left(int fd, const char *rest)
+{
+	char bytes[100];
+	ssize_t length = recv(fd, bytes, sizeof bytes, 0);
+	ck_assert_int_eq(length, (ssize_t)strlen(rest));
+	ck_assert_mem_eq(bytes, rest, (size_t)length);
+}
+
+/* --- tests --- */
+
+START_TEST(a_header_that_is_there_is_taken_at_once)
+{
+	int fds[2], owner;
+	make_pair(fds);
+	put(fds[0], LINE "hello", strlen(LINE "hello"));
+	ck_assert(wait_for(fds[1], &owner, FAR_MS));
+	ck_told(PROXY_ACCEPT_DONE);
+	ck_assert(last_header.tells_source);
+	ck_assert_uint_eq(last_header.source_port, 4660);
+	ck_assert_int_eq(last_socket.fd, fds[1]);
+	ck_assert_ptr_eq(last_socket.owner, &owner);
+	ck_left(fds[1], "hello");
+	close_pair(fds);
+}
+END_TEST
+
+START_TEST(a_header_in_two_parts_is_taken_without_a_byte_of_what_follows)
+{
+	int fds[2];
+	for (size_t at = 0; at < strlen(LINE); at++) {
+		make_pair(fds);
+		told = 0;
+		put(fds[0], LINE, at);
+		ck_assert(wait_for(fds[1], NULL, FAR_MS));
+		let_happen();
+		ck_assert_uint_eq(told, 0);
+		/* what came is taken already: nothing makes the loop spin */
+		ck_assert_int_eq(poll(&(struct pollfd){.fd = fds[1], .events = POLLIN}, 1, 0), 0);
+		put(fds[0], &(LINE "hello")[at], strlen(LINE "hello") - at);
+		let_happen();
+		ck_told(PROXY_ACCEPT_DONE);
+		ck_left(fds[1], "hello");
+		close_pair(fds);
+	}
+}
+END_TEST
+
+START_TEST(the_longest_header_may_come_byte_by_byte)
+{
+	static char bytes[ROOM];
+	int fds[2];
+	memcpy(bytes, "\r\n\r\n\0\r\nQUIT\n\x21\x11\x0f\xf0", 16);
+	memcpy(bytes + 28, "\x04\x0f\xe1", 3);
+	memcpy(bytes + PROXY_HEADER_MAX, "x", 1);
+	make_pair(fds);
+	ck_assert(wait_for(fds[1], NULL, FAR_MS));
+	for (size_t i = 0; i < PROXY_HEADER_MAX; i++) {
+		ck_assert_uint_eq(told, 0);
+		put(fds[0], bytes + i, 1);
+		let_happen();
+	}
+	ck_told(PROXY_ACCEPT_DONE);
+	ck_assert_uint_eq(last_header.length, PROXY_HEADER_MAX);
+	close_pair(fds);
+}
+END_TEST
+
+START_TEST(a_bad_header_is_told_of_with_its_reason)
+{
+	int fds[2];
+	make_pair(fds);
+	put(fds[0], "GET / HTTP/1.0\r\n", 16);
+	ck_assert(wait_for(fds[1], NULL, FAR_MS));
+	ck_told(PROXY_ACCEPT_BAD);
+	ck_assert_str_eq(last_header.error, "no PROXY header");
+	close_pair(fds);
+}
+END_TEST
+
+START_TEST(an_end_before_the_header_is_whole_is_told_of)
+{
+	int fds[2];
+	make_pair(fds);
+	put(fds[0], LINE, 10);
+	ck_assert(wait_for(fds[1], NULL, FAR_MS));
+	shutdown(fds[0], SHUT_WR);
+	let_happen();
+	ck_told(PROXY_ACCEPT_ENDED);
+	close_pair(fds);
+}
+END_TEST
+
+START_TEST(a_socket_that_fails_is_told_of)
+{
+	/* no stream to receive from: not connected */
+	int alone = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	ck_assert_int_ge(alone, 0);
+	ck_assert(wait_for(alone, NULL, FAR_MS));
+	ck_told(PROXY_ACCEPT_FAILED);
+	close(alone);
+}
+END_TEST
+
+START_TEST(what_comes_in_between_does_not_move_the_deadline)
+{
+	int fds[2];
+	make_pair(fds);
+	uint64_t began_ms = clock_ms();
+	ck_assert(wait_for(fds[1], NULL, SOON_MS));
+	for (size_t sent = 0; told == 0;) {
+		if (sent < 30)
+			put(fds[0], &LINE[sent++], 1);
+		ck_assert_int_ge(event_base_loop(base, EVLOOP_ONCE), 0);
+	}
+	ck_told(PROXY_ACCEPT_LATE);
+	ck_assert_uint_ge(clock_ms(), began_ms + SOON_MS);
+	close_pair(fds);
+}
+END_TEST
+
+static int chosen;
+
+static bool is_chosen(const struct proxy_socket *socket)
+{
+	return socket->owner == &chosen;
+}
+
+START_TEST(a_stop_tells_of_those_who_are_to_stop)
+{
+	int one[2], other[2];
+	make_pair(one);
+	make_pair(other);
+	ck_assert(wait_for(one[1], NULL, FAR_MS));
+	ck_assert(wait_for(other[1], &chosen, FAR_MS));
+	proxy_accept_stop(proxy_accept, is_chosen);
+	ck_told(PROXY_ACCEPT_STOPPED);
+	ck_assert_int_eq(last_socket.fd, other[1]);
+	proxy_accept_stop(proxy_accept, is_chosen);
+	ck_assert_uint_eq(told, 1);
+	proxy_accept_stop(proxy_accept, NULL);
+	ck_assert_uint_eq(told, 2);
+	ck_assert_int_eq(last_socket.fd, one[1]);
+	close_pair(one);
+	close_pair(other);
+}
+END_TEST
+
+static Suite *proxy_accept_suite(void)
+{
+	Suite *suite = suite_create("proxied");
+	TCase *tests = tcase_create("proxied");
+	tcase_add_checked_fixture(tests, set_up, tear_down);
+	tcase_add_test(tests, a_header_that_is_there_is_taken_at_once);
+	tcase_add_test(tests, a_header_in_two_parts_is_taken_without_a_byte_of_what_follows);
+	tcase_add_test(tests, the_longest_header_may_come_byte_by_byte);
+	tcase_add_test(tests, a_bad_header_is_told_of_with_its_reason);
+	tcase_add_test(tests, an_end_before_the_header_is_whole_is_told_of);
+	tcase_add_test(tests, a_socket_that_fails_is_told_of);
+	tcase_add_test(tests, what_comes_in_between_does_not_move_the_deadline);
+	tcase_add_test(tests, a_stop_tells_of_those_who_are_to_stop);
+	suite_add_tcase(suite, tests);
+	return suite;
+}
+
+int main(void)
+{
+	return check_run(proxy_accept_suite());
+}
