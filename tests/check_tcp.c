@@ -1822,7 +1822,7 @@ START_TEST(log_connections_tells_of_a_connection_at_its_end)
 	await_sum(METRIC_CLOSED_CLIENT, 1);
 	host_settle(&host);
 	stderr_begin();
-	log_flush();
+	log_close();
 	const char *line = stderr_end();
 	snprintf(expected, sizeof expected, "echo: tcp 127.0.0.1:%u closed: client, ", socket_address_port(&name));
 	ck_assert_msg(strncmp(line, expected, strlen(expected)) == 0, "%s", line);

@@ -43,6 +43,7 @@ static void setup(void)
 	}
 	stderr_begin();
 	log_open(LOG_TO_STDERR, LOG_NOTICE, LOG_DAEMON);
+	ck_assert_int_eq(log_start(), 0);
 }
 
 static void teardown(void)

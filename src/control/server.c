@@ -39,7 +39,7 @@ enum {
 struct server {
 	struct event_base *base;
 	struct task_queue *task_queue;
-	struct event *log_event, *reload_event, *stop_timer, *report_timer;
+	struct event *reload_event, *stop_timer, *report_timer;
 	struct config *started; /* by which it was started: what a reload cannot change stays as it is there */
 	struct metrics *metrics;
 	struct limit_gate gate; /* open connections over all services */
@@ -158,7 +158,16 @@ static bool confine(const struct server *server)
 	return false;
 }
 
-/* --- workers --- */
+/* --- threads --- */
+
+/* Starts the log's thread. With the identity of the daemon, and confined: the thread inherits both. False: logged. */
+static bool start_log(void)
+{
+	int error = log_start();
+	if (error != 0)
+		log_error("cannot start the thread of the log: %s", strerror(-error));
+	return error == 0;
+}
 
 static bool create_workers(struct server *server)
 {
@@ -239,12 +248,6 @@ static bool create_serving(struct server *server)
 
 /* --- events of the main thread --- */
 
-static void on_log_queued(evutil_socket_t fd, short what, void *argument)
-{
-	(void)fd, (void)what, (void)argument;
-	log_flush();
-}
-
 /* Refused datagrams in sum, where the service's connections are logged too. */
 static void report_refused(const struct server *server, struct instance *instance)
 {
@@ -271,9 +274,9 @@ static void on_report(evutil_socket_t fd, short what, void *argument)
 		struct instance *instance = &generation->instances[i];
 		report_refused(server, instance);
 		/* what was not logged line by line, in sum */
-		log_tell_suppressed(&instance->refused_bound, instance->config->name);
-		log_tell_suppressed(&instance->full_bound, instance->config->name);
-		log_tell_suppressed(&instance->failed_bound, instance->config->name);
+		log_report_suppressed(&instance->refused_bound, instance->config->name);
+		log_report_suppressed(&instance->full_bound, instance->config->name);
+		log_report_suppressed(&instance->failed_bound, instance->config->name);
 	}
 }
 
@@ -289,17 +292,14 @@ static bool create_loop(struct server *server)
 	server->base = event_base_new();
 	if (server->base == NULL)
 		return false;
-	if (log_queue_fd() < 0)
-		return false;
 	server->task_queue = task_queue_new(server->base);
-	server->log_event = event_new(server->base, log_queue_fd(), EV_READ | EV_PERSIST, on_log_queued, server);
 	server->reload_event = evtimer_new(server->base, on_reload, server);
 	server->stop_timer = evtimer_new(server->base, on_stop_timeout, server);
 	server->report_timer = event_new(server->base, -1, EV_PERSIST, on_report, server);
-	if (server->task_queue == NULL || server->log_event == NULL || server->reload_event == NULL ||
-	    server->stop_timer == NULL || server->report_timer == NULL)
+	if (server->task_queue == NULL || server->reload_event == NULL || server->stop_timer == NULL ||
+	    server->report_timer == NULL)
 		return false;
-	return event_add(server->log_event, NULL) == 0;
+	return true;
 }
 
 struct server *server_new(struct config *config)
@@ -456,8 +456,9 @@ bool server_start(struct server *server)
 	struct change *change = prepare_start(server);
 	if (change == NULL)
 		return false;
-	if (!begin_pid_file(server) || !give_up_root(server) || !confine(server) || !start_workers(server, change) ||
-	    !hand_over_sockets(change) || !(server->upgrade_child != NULL || start_watchdog(server)) ||
+	if (!begin_pid_file(server) || !give_up_root(server) || !confine(server) || !start_log() ||
+	    !start_workers(server, change) || !hand_over_sockets(change) ||
+	    !(server->upgrade_child != NULL || start_watchdog(server)) ||
 	    event_add(server->report_timer, &minute) < 0) {
 		serving_cancel(change);
 		return false;
@@ -998,7 +999,6 @@ static void free_workers(struct server *server)
 		if (server->workers[i] != NULL)
 			worker_stop(server->workers[i]);
 	watchdog_free(server->watchdog);
-	log_flush(); /* what they have queued comes before what we say ourselves */
 	tcp_free(server->tcp);
 	pid_file_remove(server->pid_file); /* before a port is free for the next one */
 	serving_free(server->serving);
@@ -1010,8 +1010,7 @@ static void free_workers(struct server *server)
 
 static void free_loop(struct server *server)
 {
-	struct event *const events[] = {server->log_event, server->reload_event, server->stop_timer,
-					server->report_timer};
+	struct event *const events[] = {server->reload_event, server->stop_timer, server->report_timer};
 	for (size_t i = 0; i < sizeof events / sizeof *events; i++)
 		if (events[i] != NULL)
 			event_free(events[i]);

@@ -1,4 +1,4 @@
-/* log.c: one line an event, to stderr, syslog or the journal. */
+/* log.c: one line an event, to stderr, syslog or the journal, written by a thread of its own. */
 #include "config_build.h"
 
 #include "core/log.h"
@@ -6,16 +6,15 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef HAVE_LIBSYSTEMD
@@ -25,13 +24,16 @@
 
 enum {
 	TEXT_SIZE = 2048,
-	QUEUE_LENGTH = 1024, /* a power of two */
+	QUEUE_LENGTH = 1024, /* records */
+	CLOSE_WAIT_S = 1,    /* for the lines that are still queued when the log is closed */
 	BOUND_LINES = 5,
 	BOUND_INTERVAL_MS = 10000,
 };
 
-/* A line on its way. Strings are copied: what they named may be gone when the line is written. */
+/* A line in the queue. Strings are copies: their originals may be freed before the line is written. */
 struct record {
+	enum log_target target;
+	int facility;
 	int level;
 	char service[64];
 	char transport[8];
@@ -42,18 +44,29 @@ struct record {
 };
 
 static struct {
-	enum log_target target;
 	atomic_int level;
-	bool prefix; /* lines on stderr carry <N>, which the journal takes for their priority */
-	bool opened;
-	pthread_t writer;
-	int queue_fd;
-	pthread_mutex_t lock; /* of the queue; held for a copy, never for a write */
+	atomic_bool opened;
+	bool prefix;          /* lines on stderr carry <N>, which the journal takes for their priority */
+	pthread_mutex_t lock; /* of the fields below, but for the writer's; never held during a write */
+	pthread_cond_t changed;
+	enum log_target target;
+	int facility;
 	struct record *queue;
-	unsigned head, tail;
-	atomic_ulong lost;
-	unsigned long lost_told, unwritten; /* the writer's own */
-} logger = {.level = LOG_NOTICE, .queue_fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
+	unsigned head, tail; /* the writer owns the record at tail until it moves on */
+	uint64_t lost;       /* lines, so far */
+	bool started, stop_requested;
+	pthread_t writer;
+	/* the writer's */
+	uint64_t lost_reported;
+	int open_facility; /* as openlog(3) knows it; -1: not yet */
+} logger = {
+	.level = LOG_NOTICE,
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.changed = PTHREAD_COND_INITIALIZER,
+	.open_facility = -1,
+};
+
+/* --- targets --- */
 
 bool log_has_journal(void)
 {
@@ -74,133 +87,207 @@ bool log_stderr_is_journal(void)
 	return fstat(STDERR_FILENO, &stat) == 0 && stat.st_dev == device && stat.st_ino == inode;
 }
 
-void log_open(enum log_target target, int level, int facility)
+/* Writes LINE whole, also to a terminal or a non-blocking pipe. Returns 0 or -errno. */
+static int write_whole(const char *line, size_t length)
 {
-	if (!logger.opened) {
-		logger.opened = true;
-		logger.writer = pthread_self();
-		logger.queue = calloc(QUEUE_LENGTH, sizeof *logger.queue);
-		logger.queue_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	struct pollfd writable = {.fd = STDERR_FILENO, .events = POLLOUT};
+	while (length > 0) {
+		ssize_t written = write(STDERR_FILENO, line, length);
+		if (written > 0) {
+			line += written;
+			length -= (size_t)written;
+		} else if (errno == EAGAIN) {
+			poll(&writable, 1, -1);
+		} else if (errno != EINTR) {
+			return -errno;
+		}
 	}
-	if (target == LOG_TO_SYSLOG)
-		openlog("smallservd", LOG_PID | LOG_NDELAY, facility);
-	logger.target = target;
-	logger.prefix = log_stderr_is_journal();
-	atomic_store_explicit(&logger.level, level, memory_order_relaxed);
+	return 0;
 }
 
-/* A reader that has stopped reading must not stop the daemon: a line that would have to wait for it is lost, counted. */
-static void lose_line(void)
-{
-	logger.unwritten++;
-	atomic_fetch_add_explicit(&logger.lost, 1, memory_order_relaxed);
-}
-
-/* A pipe that is writable takes a line of PIPE_BUF bytes without waiting. */
-static bool takes_a_line(int fd)
-{
-	struct pollfd waits = {.fd = fd, .events = POLLOUT};
-	return poll(&waits, 1, 0) != 0;
-}
-
-/* The libraries send on sockets of their own, and wait there for a log daemon whose queue is full. A socket that is connected to
- * the same one can be asked before. What else is wrong with it is theirs to find out. */
-static bool log_daemon_takes_a_line(const char *path)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return true;
-	snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
-	bool takes = connect(fd, (const struct sockaddr *)&address, sizeof address) < 0 || takes_a_line(fd);
-	close(fd);
-	return takes;
-}
-
-static void write_stderr(const struct record *record)
+static int write_stderr(const struct record *record)
 {
 	char line[TEXT_SIZE + 8];
 	int length = logger.prefix ? snprintf(line, sizeof line, "<%d>%s\n", record->level, record->text)
 				   : snprintf(line, sizeof line, "%s\n", record->text);
-	ssize_t written = -1;
-	/* one write a line, so that lines of several programs do not mix */
-	if (takes_a_line(STDERR_FILENO))
-		while ((written = write(STDERR_FILENO, line, (size_t)length)) < 0 && errno == EINTR)
-			;
-	if (written < 0)
-		lose_line();
+	return write_whole(line, (size_t)length);
 }
 
-static void write_syslog(const struct record *record)
+static int write_syslog(const struct record *record)
 {
-	if (log_daemon_takes_a_line(_PATH_LOG))
-		syslog(record->level, "%s", record->text);
-	else
-		lose_line();
+	if (logger.open_facility != record->facility) {
+		openlog("smallservd", LOG_PID | LOG_NDELAY, record->facility);
+		logger.open_facility = record->facility;
+	}
+	syslog(record->level, "%s", record->text);
+	return 0;
 }
 
 #ifdef HAVE_LIBSYSTEMD
 static const char journal_path[] = "/run/systemd/journal/socket";
 
-static void write_journal(const struct record *record)
-{
-	const struct {
-		const char *name, *value;
-	} fields[] = {
-		{"MESSAGE", record->text},  {"SERVICE", record->service},         {"TRANSPORT", record->transport},
-		{"SOURCE", record->source}, {"CONFIG_FILE", record->config_file},
-	};
-	enum { COUNT = sizeof fields / sizeof *fields };
-	char text[COUNT + 2][TEXT_SIZE + 16];
-	struct iovec parts[COUNT + 3];
-	int count = 0;
+enum { FIELDS_MAX = 8 };
 
-	if (!log_daemon_takes_a_line(journal_path)) {
-		lose_line();
+/* The fields of one entry, as sd_journal_sendv(3) takes them. */
+struct fields {
+	int count;
+	struct iovec parts[FIELDS_MAX];
+	char text[FIELDS_MAX][TEXT_SIZE + 16];
+};
+
+static void add_field(struct fields *fields, const char *name, const char *value)
+{
+	char *text = fields->text[fields->count];
+	if (value[0] == '\0')
 		return;
-	}
-	for (int i = 0; i < COUNT; i++) {
-		if (fields[i].value[0] == '\0')
-			continue;
-		int length = snprintf(text[count], sizeof text[count], "%s=%s", fields[i].name, fields[i].value);
-		parts[count] = (struct iovec){.iov_base = text[count], .iov_len = (size_t)length};
-		count++;
-	}
-	int length = snprintf(text[count], sizeof text[count], "PRIORITY=%d", record->level);
-	parts[count] = (struct iovec){.iov_base = text[count], .iov_len = (size_t)length};
-	count++;
-	if (record->config_line != 0) {
-		length = snprintf(text[count], sizeof text[count], "CONFIG_LINE=%u", record->config_line);
-		parts[count] = (struct iovec){.iov_base = text[count], .iov_len = (size_t)length};
-		count++;
-	}
-	static char identifier[] = "SYSLOG_IDENTIFIER=smallservd";
-	parts[count++] = (struct iovec){.iov_base = identifier, .iov_len = sizeof identifier - 1};
-	/* where no journal runs the library says nothing of it, and drops the line */
-	if (sd_journal_sendv(parts, count) < 0 || access(journal_path, F_OK) < 0)
-		write_stderr(record);
+	int length = snprintf(text, sizeof fields->text[0], "%s=%s", name, value);
+	fields->parts[fields->count++] = (struct iovec){.iov_base = text, .iov_len = (size_t)length};
+}
+
+static int write_journal(const struct record *record)
+{
+	struct fields fields;
+	char priority[16], line[16] = "";
+
+	fields.count = 0;
+	snprintf(priority, sizeof priority, "%d", record->level);
+	if (record->config_line != 0)
+		snprintf(line, sizeof line, "%u", record->config_line);
+	add_field(&fields, "MESSAGE", record->text);
+	add_field(&fields, "SERVICE", record->service);
+	add_field(&fields, "TRANSPORT", record->transport);
+	add_field(&fields, "SOURCE", record->source);
+	add_field(&fields, "CONFIG_FILE", record->config_file);
+	add_field(&fields, "CONFIG_LINE", line);
+	add_field(&fields, "PRIORITY", priority);
+	add_field(&fields, "SYSLOG_IDENTIFIER", "smallservd");
+	/* without a journal sd_journal_sendv(3) drops the line and returns 0 */
+	bool sent = sd_journal_sendv(fields.parts, fields.count) >= 0 && access(journal_path, F_OK) == 0;
+	return sent ? 0 : write_stderr(record);
 }
 #else
 #define write_journal write_stderr
 #endif
 
-static void write_record(const struct record *record)
+/* Returns 0, or -errno for a line that is lost. */
+static int write_record(const struct record *record)
 {
-	static void (*const writers[])(const struct record *) = {
+	static int (*const writers[])(const struct record *) = {
 		[LOG_TO_STDERR] = write_stderr,
 		[LOG_TO_SYSLOG] = write_syslog,
 		[LOG_TO_JOURNAL] = write_journal,
 	};
-	writers[logger.target](record);
+	return writers[record->target](record);
 }
+
+/* --- the writer --- */
+
+/* Reports lines lost since the last report, to the target of the line that was written last. */
+static void report_lost(enum log_target target, int facility, uint64_t lost)
+{
+	struct record report = {.target = target, .facility = facility, .level = LOG_WARNING};
+	if (lost == logger.lost_reported)
+		return;
+	snprintf(report.text, sizeof report.text, "log: %llu lines lost, more than could be written",
+		 (unsigned long long)(lost - logger.lost_reported));
+	if (write_record(&report) == 0)
+		logger.lost_reported = lost;
+}
+
+/* Writes the queued lines in order until the queue is empty. With the lock held, which it releases during each write. */
+static void write_queue(void)
+{
+	while (logger.head != logger.tail) {
+		const struct record *record = &logger.queue[logger.tail % QUEUE_LENGTH];
+		uint64_t lost = logger.lost;
+		pthread_mutex_unlock(&logger.lock);
+		bool written = write_record(record) == 0;
+		if (written)
+			report_lost(record->target, record->facility, lost);
+		pthread_mutex_lock(&logger.lock);
+		logger.lost += !written;
+		logger.tail++;
+	}
+}
+
+static void *run_writer(void *unused)
+{
+	(void)unused;
+	pthread_mutex_lock(&logger.lock);
+	for (;;) {
+		write_queue();
+		if (logger.stop_requested)
+			break;
+		pthread_cond_wait(&logger.changed, &logger.lock);
+	}
+	pthread_mutex_unlock(&logger.lock);
+	return NULL;
+}
+
+void log_open(enum log_target target, int level, int facility)
+{
+	pthread_mutex_lock(&logger.lock);
+	if (logger.queue == NULL)
+		logger.queue = calloc(QUEUE_LENGTH, sizeof *logger.queue);
+	logger.target = target;
+	logger.facility = facility;
+	logger.prefix = log_stderr_is_journal();
+	pthread_mutex_unlock(&logger.lock);
+	atomic_store_explicit(&logger.level, level, memory_order_relaxed);
+	atomic_store(&logger.opened, true);
+}
+
+int log_start(void)
+{
+	sigset_t all, before;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	int error = pthread_create(&logger.writer, NULL, run_writer, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	logger.started = error == 0;
+	return -error;
+}
+
+/* Waits for the writer, for CLOSE_WAIT_S at most: a target that takes no more lines must not keep the process. */
+static bool stop_writer(void)
+{
+	struct timespec end;
+
+	pthread_mutex_lock(&logger.lock);
+	logger.stop_requested = true;
+	pthread_cond_signal(&logger.changed);
+	pthread_mutex_unlock(&logger.lock);
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += CLOSE_WAIT_S;
+	return pthread_timedjoin_np(logger.writer, NULL, &end) == 0;
+}
+
+void log_close(void)
+{
+	if (!atomic_load(&logger.opened))
+		return;
+	atomic_store(&logger.opened, false);
+	if ((logger.started || log_start() == 0) && !stop_writer())
+		return; /* the writer still uses the queue */
+	write_queue();  /* left only where no writer could be started */
+	if (logger.open_facility >= 0)
+		closelog();
+	free(logger.queue);
+	logger.queue = NULL;
+	logger.head = logger.tail = 0;
+	logger.lost = logger.lost_reported = 0;
+	logger.open_facility = -1;
+	logger.started = logger.stop_requested = false;
+}
+
+/* --- a line --- */
 
 static void copy(char *to, size_t size, const char *from)
 {
 	snprintf(to, size, "%s", from != NULL ? from : "");
 }
 
-/* A line is one line, and a terminal is not steered by what a file or a client is called. */
+/* Replaces control characters: a line stays one line, and names from files and clients cannot steer a terminal. */
 static void neutralise_controls(char *text)
 {
 	for (; *text != '\0'; text++)
@@ -208,30 +295,30 @@ static void neutralise_controls(char *text)
 			*text = '?';
 }
 
-static void enqueue(const struct record *record)
+/* Copies RECORD to the queue; a full queue loses it, counted. */
+static void enqueue(struct record *record)
 {
 	pthread_mutex_lock(&logger.lock);
-	bool full = logger.queue == NULL || logger.head - logger.tail == QUEUE_LENGTH;
-	if (!full)
-		logger.queue[logger.head++ % QUEUE_LENGTH] = *record;
-	pthread_mutex_unlock(&logger.lock);
-
-	if (full)
-		atomic_fetch_add_explicit(&logger.lost, 1, memory_order_relaxed);
+	record->target = logger.target;
+	record->facility = logger.facility;
+	if (logger.queue == NULL || logger.head - logger.tail == QUEUE_LENGTH)
+		logger.lost++;
 	else
-		eventfd_write(logger.queue_fd, 1);
+		logger.queue[logger.head++ % QUEUE_LENGTH] = *record;
+	pthread_cond_signal(&logger.changed);
+	pthread_mutex_unlock(&logger.lock);
 }
 
 void log_write(int level, const struct log_context *context, const char *format, ...)
 {
-	static const struct log_context nothing;
+	static const struct log_context no_context;
 	struct record record;
 	va_list arguments;
 
 	if (level > atomic_load_explicit(&logger.level, memory_order_relaxed))
 		return;
 	if (context == NULL)
-		context = &nothing;
+		context = &no_context;
 	va_start(arguments, format);
 	vsnprintf(record.text, sizeof record.text, format, arguments);
 	va_end(arguments);
@@ -243,11 +330,13 @@ void log_write(int level, const struct log_context *context, const char *format,
 	copy(record.config_file, sizeof record.config_file, context->config_file);
 	record.config_line = context->config_line;
 
-	if (!logger.opened || pthread_equal(pthread_self(), logger.writer))
-		write_record(&record);
-	else
+	if (atomic_load(&logger.opened))
 		enqueue(&record);
+	else
+		(void)write_stderr(&record);
 }
+
+/* --- rate limits --- */
 
 bool log_allows(struct log_bound *bound, uint64_t now_ms)
 {
@@ -261,66 +350,9 @@ bool log_allows(struct log_bound *bound, uint64_t now_ms)
 	return false;
 }
 
-void log_tell_suppressed(struct log_bound *bound, const char *what)
+void log_report_suppressed(struct log_bound *bound, const char *subject)
 {
 	unsigned suppressed = atomic_exchange(&bound->suppressed, 0);
 	if (suppressed > 0)
-		log_notice("%s: %u more like this were not logged", what, suppressed);
-}
-
-int log_queue_fd(void)
-{
-	return logger.queue_fd;
-}
-
-static bool dequeue(struct record *record)
-{
-	pthread_mutex_lock(&logger.lock);
-	bool found = logger.head != logger.tail;
-	if (found)
-		*record = logger.queue[logger.tail++ % QUEUE_LENGTH];
-	pthread_mutex_unlock(&logger.lock);
-	return found;
-}
-
-/* That line can be lost as well: then the next one counts it, too. */
-static void tell_lost(void)
-{
-	unsigned long lost = atomic_load_explicit(&logger.lost, memory_order_relaxed), unwritten = logger.unwritten;
-	if (lost == logger.lost_told)
-		return;
-	log_warning("log: %lu lines lost, more than could be written", lost - logger.lost_told);
-	if (logger.unwritten == unwritten)
-		logger.lost_told = lost;
-}
-
-void log_flush(void)
-{
-	struct record record;
-	eventfd_t count;
-
-	eventfd_read(logger.queue_fd, &count);
-	for (int i = 0; i < QUEUE_LENGTH && dequeue(&record); i++)
-		write_record(&record);
-
-	tell_lost();
-}
-
-uint64_t log_lost(void)
-{
-	return atomic_load_explicit(&logger.lost, memory_order_relaxed);
-}
-
-void log_close(void)
-{
-	if (!logger.opened)
-		return;
-	log_flush();
-	if (logger.target == LOG_TO_SYSLOG)
-		closelog();
-	close(logger.queue_fd);
-	free(logger.queue);
-	logger.queue = NULL;
-	logger.queue_fd = -1;
-	logger.opened = false;
+		log_notice("%s: %u more like this were not logged", subject, suppressed);
 }

@@ -9,7 +9,7 @@
 
 enum log_target { LOG_TO_STDERR, LOG_TO_SYSLOG, LOG_TO_JOURNAL };
 
-/* What a line is about; the journal gets these as fields. Any may be NULL. */
+/* The subject of a line; the journal gets these as fields. Any may be NULL. */
 struct log_context {
 	const char *service;
 	const char *transport;
@@ -18,17 +18,25 @@ struct log_context {
 	unsigned config_line;
 };
 
-/* Starts or changes the log: LEVEL and FACILITY as in syslog(3). The thread that calls it first writes lines itself;
- * every other thread only queues them for that one. Before the first call lines go to stderr at LOG_NOTICE. */
+/* Opens the log or changes it; LEVEL and FACILITY as in syslog(3). Before the first call lines go to stderr at once, from
+ * LOG_NOTICE up; from then on they are queued. Main thread. */
 void log_open(enum log_target target, int level, int facility);
 
-/* Whether stderr is connected to the journal, as JOURNAL_STREAM of systemd.exec(5) tells. */
+/* Starts the thread that writes queued lines, with every signal blocked. To be called after the process has given up its
+ * privileges, which the thread inherits. Returns 0 or -errno. Main thread, once. */
+int log_start(void);
+
+/* Writes queued lines, for a second at most, and frees. Every other thread but the log's own must have ended. */
+void log_close(void);
+
+/* Returns whether stderr is connected to the journal, by JOURNAL_STREAM of systemd.exec(5). */
 bool log_stderr_is_journal(void);
 
-/* Whether this build can write to the journal. */
+/* Returns whether this build can write to the journal. */
 bool log_has_journal(void);
 
-/* One line at a LEVEL of syslog(3). From a thread that queues it never blocks: a full queue loses the line, counted. */
+/* Logs one line at a LEVEL of syslog(3). Never waits for the target: when 1,024 lines wait to be written, further ones are
+ * lost, counted, and reported with the next line that is written. Any thread. */
 void log_write(int level, const struct log_context *context, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
@@ -38,28 +46,16 @@ void log_write(int level, const struct log_context *context, const char *format,
 #define log_info(...)    log_write(LOG_INFO, NULL, __VA_ARGS__)
 #define log_debug(...)   log_write(LOG_DEBUG, NULL, __VA_ARGS__)
 
-/* Bounds what a client can cause: a few lines an interval, then one that counts the rest. Zeroed at the start. */
+/* Limits the lines that clients can cause: a few an interval. Zero-initialised. */
 struct log_bound {
 	_Atomic uint64_t interval_began_ms;
 	atomic_uint written, suppressed;
 };
 
-/* Whether one more line may be written at NOW_MS (a monotonic clock). Any thread. */
+/* Returns whether one more line may be logged at NOW_MS (of a monotonic clock). Any thread. */
 bool log_allows(struct log_bound *bound, uint64_t now_ms);
 
-/* Tells how many lines about WHAT were not written since the last time, if any were. Any thread. */
-void log_tell_suppressed(struct log_bound *bound, const char *what);
-
-/* An eventfd that is readable when lines are queued; -1 before log_open. For the thread that called log_open. */
-int log_queue_fd(void);
-
-/* Writes what is queued, at most a queue's worth. For the thread that called log_open. */
-void log_flush(void);
-
-/* How many lines a full queue has lost so far. Any thread. */
-uint64_t log_lost(void);
-
-/* Flushes and frees. Every other thread must have ended. */
-void log_close(void);
+/* Logs how many lines of SUBJECT were suppressed since the last call, if any were. Any thread. */
+void log_report_suppressed(struct log_bound *bound, const char *subject);
 
 #endif

@@ -292,9 +292,9 @@ static void instance_clear(struct instance *instance)
 {
 	if (instance->state == NULL)
 		return;
-	log_tell_suppressed(&instance->refused_bound, instance->config->name);
-	log_tell_suppressed(&instance->full_bound, instance->config->name);
-	log_tell_suppressed(&instance->failed_bound, instance->config->name);
+	log_report_suppressed(&instance->refused_bound, instance->config->name);
+	log_report_suppressed(&instance->full_bound, instance->config->name);
+	log_report_suppressed(&instance->failed_bound, instance->config->name);
 	acl_free(instance->prefixes);
 	acl_free(instance->proxies);
 	leave_buckets(instance->state, instance->connection_buckets);

@@ -7,7 +7,7 @@ import socket
 
 import client
 
-CONNECTIONS = 200  # lines, many times over what a short queue holds and less than what fills a send buffer
+CONNECTIONS = 1500  # lines: more than the queue of the log holds (1024)
 
 
 def flood(host, port, count):
