@@ -1,4 +1,4 @@
-/* check_timer_wheel.c: every deadline is told of, none too early, and at no hour a storm. */
+/* check_timer_wheel.c: every entry fires, none too early, and many at once do not delay the loop. */
 #include <event2/event.h>
 #include <stdbool.h>
 #include <string.h>
@@ -12,27 +12,27 @@
 enum {
 	ENTRIES = 300,
 	STEPS = 20000,
-	HORIZON_MS = 100 * 1000, /* a bit less than the wheel's own */
+	HORIZON_MS = 100 * 1000, /* slightly below the horizon of the wheel */
 	CROWD = 5000,
 	START_MS = 1000 * 1000,
 };
 
-/* What one entry is known to do, beside the wheel. */
+/* An entry and the test's expectation of it. */
 struct item {
 	struct timer_wheel_entry entry;
 	bool set;
 	uint64_t deadline_ms, set_at_ms;
-	uint64_t behind_ms; /* the wheel may have been so far behind when it was set */
-	uint64_t told_ms;   /* when its deadline was told of, 0: not yet */
-	uint64_t next_ms;   /* what it answers then */
-	unsigned early;     /* times it was told of before */
+	uint64_t lag_ms;   /* lag of the wheel when the entry was set */
+	uint64_t fired_ms; /* when it fired; 0: not yet */
+	uint64_t next_ms;  /* the deadline that its callback returns */
+	unsigned early;    /* calls before the deadline */
 };
 
 static struct event_base *base;
 static struct timer_wheel *wheel;
 static struct item items[ENTRIES];
 static uint64_t random_state = 88172645463325252;
-static uint64_t leap_ms; /* of the clock, between two turns of the loop */
+static uint64_t leap_ms; /* jump of the clock between two turns of the loop */
 static unsigned calls;
 
 static uint64_t next_random(uint64_t below)
@@ -53,27 +53,27 @@ static uint64_t now(void)
 	return (uint64_t)atomic_load(&clock_stands_ms);
 }
 
-/* The owner's part: it knows the true deadline. */
+/* The owner's callback, which checks the true deadline. */
 static uint64_t on_due(struct timer_wheel_entry *entry, uint64_t now_ms)
 {
 	struct item *item = item_of(entry);
 	calls++;
 	ck_assert_msg(item->set, "an entry that is in no wheel was told of");
-	ck_assert_ptr_null(entry->link);
+	ck_assert_ptr_null(entry->link.le_prev);
 	ck_assert_uint_eq(now_ms, now());
 	if (now_ms < item->deadline_ms) {
-		/* beyond the horizon of the tick up to which the wheel had come when it was set */
-		ck_assert_msg(item->deadline_ms - item->set_at_ms + item->behind_ms > HORIZON_MS,
+		/* beyond the horizon, as seen from the last visited tick when it was set */
+		ck_assert_msg(item->deadline_ms - item->set_at_ms + item->lag_ms > HORIZON_MS,
 			      "deadline %llu, set at %llu, was told of at %llu", (unsigned long long)item->deadline_ms,
 			      (unsigned long long)item->set_at_ms, (unsigned long long)now_ms);
 		item->early++;
 		return item->deadline_ms;
 	}
-	item->told_ms = now_ms;
+	item->fired_ms = now_ms;
 	item->set = item->next_ms != 0;
 	item->deadline_ms = item->next_ms > now_ms ? item->next_ms : now_ms + TIMER_WHEEL_TICK_MS;
 	item->set_at_ms = now_ms;
-	item->behind_ms = leap_ms;
+	item->lag_ms = leap_ms;
 	return item->next_ms;
 }
 
@@ -99,14 +99,14 @@ static void loop_once(void)
 	event_base_loop(base, EVLOOP_NONBLOCK);
 }
 
-/* From now on ITEM expects to be told of at DEADLINE_MS, or later. */
+/* Sets ITEM, which is expected to fire at DEADLINE_MS or later. */
 static void expect(struct item *item, uint64_t deadline_ms)
 {
 	item->set = true;
 	item->deadline_ms = deadline_ms;
 	item->set_at_ms = now();
-	item->behind_ms = 0;
-	item->told_ms = 0;
+	item->lag_ms = 0;
+	item->fired_ms = 0;
 }
 
 static void set(struct item *item, uint64_t deadline_ms)
@@ -134,30 +134,30 @@ static void advance(uint64_t ms)
 	loop_once();
 }
 
-START_TEST(an_entry_is_told_of_in_the_tick_after_its_deadline)
+START_TEST(entry_fires_in_the_tick_after_its_deadline)
 {
 	for (uint64_t wait = 1; wait <= 3 * TIMER_WHEEL_TICK_MS; wait++) {
 		uint64_t deadline = now() + wait;
 		set(&items[0], deadline);
-		while (items[0].told_ms == 0)
+		while (items[0].fired_ms == 0)
 			advance(1);
-		ck_assert_uint_ge(items[0].told_ms, deadline);
-		ck_assert_uint_le(items[0].told_ms, deadline + TIMER_WHEEL_TICK_MS);
+		ck_assert_uint_ge(items[0].fired_ms, deadline);
+		ck_assert_uint_le(items[0].fired_ms, deadline + TIMER_WHEEL_TICK_MS);
 	}
 }
 END_TEST
 
-START_TEST(a_deadline_that_has_passed_is_told_of_soon)
+START_TEST(past_deadline_fires_at_the_next_tick)
 {
 	set(&items[0], now() - 5000);
 	set(&items[1], 0);
 	advance(2 * TIMER_WHEEL_TICK_MS);
-	ck_assert_uint_ne(items[0].told_ms, 0);
-	ck_assert_uint_ne(items[1].told_ms, 0);
+	ck_assert_uint_ne(items[0].fired_ms, 0);
+	ck_assert_uint_ne(items[1].fired_ms, 0);
 }
 END_TEST
 
-START_TEST(a_moved_entry_is_told_of_at_its_last_deadline_alone)
+START_TEST(moved_entry_fires_only_at_its_last_deadline)
 {
 	uint64_t deadline = now() + 5000;
 	set(&items[0], now() + 1000);
@@ -174,36 +174,35 @@ START_TEST(a_moved_entry_is_told_of_at_its_last_deadline_alone)
 }
 END_TEST
 
-START_TEST(a_removed_entry_is_not_told_of)
+START_TEST(removed_entry_does_not_fire)
 {
 	set(&items[0], now() + 100);
 	set(&items[1], now() + 100);
 	forget(&items[0]);
 	forget(&items[0]);
 	advance(1000);
-	ck_assert_uint_eq(items[0].told_ms, 0);
-	ck_assert_uint_ne(items[1].told_ms, 0);
+	ck_assert_uint_eq(items[0].fired_ms, 0);
+	ck_assert_uint_ne(items[1].fired_ms, 0);
 }
 END_TEST
 
-START_TEST(the_answer_is_the_next_deadline)
+START_TEST(returned_deadline_is_the_next_one)
 {
 	uint64_t period = 300;
 	set(&items[0], now() + period);
 	for (int i = 0; i < 100; i++) {
 		items[0].next_ms = now() + 2 * period;
-		items[0].told_ms = 0;
+		items[0].fired_ms = 0;
 		advance(period);
 		advance(TIMER_WHEEL_TICK_MS);
-		ck_assert_uint_ne(items[0].told_ms, 0);
+		ck_assert_uint_ne(items[0].fired_ms, 0);
 		period += 11;
 		set(&items[0], now() + period);
 	}
 }
 END_TEST
 
-/* An owner that answers with what has passed already must not hold up the loop. */
-START_TEST(an_answer_in_the_past_is_told_of_in_a_later_tick)
+START_TEST(returned_past_deadline_fires_in_a_later_tick)
 {
 	set(&items[0], now() + 100);
 	items[0].next_ms = 1;
@@ -215,33 +214,33 @@ START_TEST(an_answer_in_the_past_is_told_of_in_a_later_tick)
 }
 END_TEST
 
-START_TEST(an_entry_beyond_the_horizon_is_told_of_at_its_deadline)
+START_TEST(entry_beyond_the_horizon_fires_at_its_deadline)
 {
 	const uint64_t day = 24 * 60 * 60 * 1000, deadline = now() + day;
 	set(&items[0], deadline);
 	while (now() < deadline) {
 		advance(60 * 1000);
-		ck_assert(items[0].told_ms == 0 || items[0].told_ms >= deadline);
+		ck_assert(items[0].fired_ms == 0 || items[0].fired_ms >= deadline);
 	}
 	advance(TIMER_WHEEL_TICK_MS);
-	ck_assert_uint_ne(items[0].told_ms, 0);
+	ck_assert_uint_ne(items[0].fired_ms, 0);
 	ck_assert_uint_le(items[0].early, day / HORIZON_MS + 1);
 }
 END_TEST
 
-START_TEST(never_is_never_told_of_and_can_still_be_moved)
+START_TEST(entry_without_deadline_never_fires_but_can_be_rescheduled)
 {
 	set(&items[0], TIMER_WHEEL_NEVER);
 	for (int i = 0; i < 100; i++)
 		advance(60 * 1000);
-	ck_assert_uint_eq(items[0].told_ms, 0);
+	ck_assert_uint_eq(items[0].fired_ms, 0);
 	set(&items[0], now() + 100);
 	advance(200);
-	ck_assert_uint_ne(items[0].told_ms, 0);
+	ck_assert_uint_ne(items[0].fired_ms, 0);
 }
 END_TEST
 
-START_TEST(an_empty_wheel_sets_no_timer)
+START_TEST(empty_wheel_sets_no_timer)
 {
 	ck_assert_int_eq(event_base_get_num_events(base, EVENT_BASE_COUNT_ADDED), 0);
 	set(&items[0], now() + 100);
@@ -251,26 +250,26 @@ START_TEST(an_empty_wheel_sets_no_timer)
 }
 END_TEST
 
-START_TEST(soon_is_after_a_while_and_before_twice_as_long)
+START_TEST(soon_entry_fires_after_one_to_two_periods)
 {
 	for (int start_ms = 0; start_ms < TIMER_WHEEL_SOON_MS; start_ms++) {
 		set_soon(&items[0]); /* starts the ticks */
 		advance((uint64_t)start_ms);
 		set_soon(&items[1]);
 		uint64_t set_ms = now();
-		while (items[1].told_ms == 0) {
+		while (items[1].fired_ms == 0) {
 			advance(1);
 			ck_assert_uint_le(now(), set_ms + 2 * TIMER_WHEEL_SOON_MS);
 		}
 		ck_assert_uint_ge(now(), set_ms + TIMER_WHEEL_SOON_MS);
-		ck_assert_uint_ne(items[0].told_ms, 0);
+		ck_assert_uint_ne(items[0].fired_ms, 0);
 	}
 	ck_assert_uint_eq(calls, 2 * TIMER_WHEEL_SOON_MS);
 	ck_assert_int_eq(event_base_get_num_events(base, EVENT_BASE_COUNT_ADDED), 0);
 }
 END_TEST
 
-START_TEST(what_is_told_of_soon_can_go_or_get_a_deadline)
+START_TEST(soon_entry_can_be_removed_or_get_a_deadline)
 {
 	set_soon(&items[0]);
 	set_soon(&items[1]);
@@ -287,33 +286,33 @@ START_TEST(what_is_told_of_soon_can_go_or_get_a_deadline)
 	ck_assert_uint_eq(calls, 0);
 	advance(TIMER_WHEEL_SOON_MS);
 	ck_assert_uint_eq(calls, 1);
-	ck_assert_uint_eq(items[3].told_ms, now());
+	ck_assert_uint_eq(items[3].fired_ms, now());
 	items[3].next_ms = 0;
 	advance(1000 + TIMER_WHEEL_TICK_MS);
 	ck_assert_uint_eq(calls, 4);
-	ck_assert_uint_eq(items[0].told_ms + items[1].told_ms, 0);
+	ck_assert_uint_eq(items[0].fired_ms + items[1].fired_ms, 0);
 }
 END_TEST
 
-START_TEST(without_memory_for_the_timer_the_next_that_is_set_tries_again)
+START_TEST(failed_timer_is_retried_by_the_next_set)
 {
 	atomic_store(&events_without_memory, EV_TIMEOUT);
 	set(&items[0], now() + 100);
 	ck_assert(!timer_wheel_set_soon(wheel, &items[1].entry));
-	ck_assert_ptr_null(items[1].entry.link);
+	ck_assert_ptr_null(items[1].entry.link.le_prev);
 	atomic_store(&events_without_memory, 0);
 	advance(50);
 	ck_assert_int_eq(event_base_get_num_events(base, EVENT_BASE_COUNT_ADDED), 0);
 	set(&items[2], now() + 10000);
 	advance(50 + TIMER_WHEEL_TICK_MS);
-	ck_assert_uint_ne(items[0].told_ms, 0);
+	ck_assert_uint_ne(items[0].fired_ms, 0);
 	set_soon(&items[1]);
 	advance(TIMER_WHEEL_SOON_MS);
-	ck_assert_uint_ne(items[1].told_ms, 0);
+	ck_assert_uint_ne(items[1].fired_ms, 0);
 }
 END_TEST
 
-/* Another timer of the loop, due as long as anything is due. */
+/* Another timer of the loop, due in each turn. */
 static struct event *other;
 static unsigned turns;
 
@@ -326,7 +325,7 @@ static void on_turn(evutil_socket_t fd, short what, void *argument)
 		event_add(other, &at_once);
 }
 
-START_TEST(many_that_are_due_at_once_do_not_hold_up_the_loop)
+START_TEST(many_due_entries_do_not_delay_the_loop)
 {
 	static struct item crowd[CROWD];
 	other = evtimer_new(base, on_turn, NULL);
@@ -353,7 +352,7 @@ static void visit_and_remove(struct timer_wheel_entry *entry)
 	forget(item_of(entry));
 }
 
-START_TEST(each_hands_over_every_entry_once_which_may_go)
+START_TEST(each_visits_every_entry_once_and_allows_removal)
 {
 	for (int i = 0; i < ENTRIES; i++)
 		set(&items[i], i % 3 == 0 ? TIMER_WHEEL_NEVER : now() + next_random(2 * HORIZON_MS));
@@ -374,7 +373,7 @@ START_TEST(each_hands_over_every_entry_once_which_may_go)
 }
 END_TEST
 
-/* --- against a naive model: a list that is searched from end to end --- */
+/* --- against a naive model: a list that is searched linearly --- */
 
 static uint64_t random_wait(void)
 {
@@ -404,12 +403,12 @@ static uint64_t random_step(void)
 	return next_random(10) == 0 ? next_random(5000) : next_random(120);
 }
 
-/* Told of in the tick after its deadline, or after it was set where that had passed; neither before nor later. */
+/* Checks that ITEM fired in the tick after its deadline, or after it was set where the deadline had passed. */
 static bool is_right(const struct item *before, const struct item *after)
 {
 	uint64_t last_ms = before->deadline_ms > before->set_at_ms ? before->deadline_ms : before->set_at_ms;
 	bool due = before->set && last_ms / TIMER_WHEEL_TICK_MS < now() / TIMER_WHEEL_TICK_MS;
-	bool told = after->told_ms == now() && after->told_ms != before->told_ms;
+	bool told = after->fired_ms == now() && after->fired_ms != before->fired_ms;
 	return due == told;
 }
 
@@ -425,10 +424,10 @@ static void advance_and_compare(void)
 		return;
 	ck_abort_msg("entry %d, deadline %llu, set at %llu: %s at %llu", right,
 		     (unsigned long long)before[right].deadline_ms, (unsigned long long)before[right].set_at_ms,
-		     items[right].told_ms == now() ? "told of" : "not told of", (unsigned long long)now());
+		     items[right].fired_ms == now() ? "told of" : "not told of", (unsigned long long)now());
 }
 
-START_TEST(timer_wheel_calls_no_entry_before_its_deadline_and_none_a_tick_late)
+START_TEST(entries_fire_as_in_a_naive_model)
 {
 	for (int step = 0; step < STEPS; step++) {
 		struct item *item = &items[next_random(ENTRIES)];
@@ -447,7 +446,7 @@ START_TEST(timer_wheel_calls_no_entry_before_its_deadline_and_none_a_tick_late)
 }
 END_TEST
 
-START_TEST(milliseconds_are_seconds_and_microseconds)
+START_TEST(clock_timeval_converts_milliseconds)
 {
 	static const struct {
 		int64_t ms;
@@ -474,22 +473,22 @@ static Suite *suite(void)
 	TCase *deadlines = tcase_create("deadlines");
 	tcase_add_checked_fixture(deadlines, setup, teardown);
 	tcase_set_timeout(deadlines, 60);
-	tcase_add_test(deadlines, an_entry_is_told_of_in_the_tick_after_its_deadline);
-	tcase_add_test(deadlines, a_deadline_that_has_passed_is_told_of_soon);
-	tcase_add_test(deadlines, a_moved_entry_is_told_of_at_its_last_deadline_alone);
-	tcase_add_test(deadlines, a_removed_entry_is_not_told_of);
-	tcase_add_test(deadlines, the_answer_is_the_next_deadline);
-	tcase_add_test(deadlines, an_answer_in_the_past_is_told_of_in_a_later_tick);
-	tcase_add_test(deadlines, an_entry_beyond_the_horizon_is_told_of_at_its_deadline);
-	tcase_add_test(deadlines, never_is_never_told_of_and_can_still_be_moved);
-	tcase_add_test(deadlines, an_empty_wheel_sets_no_timer);
-	tcase_add_test(deadlines, soon_is_after_a_while_and_before_twice_as_long);
-	tcase_add_test(deadlines, without_memory_for_the_timer_the_next_that_is_set_tries_again);
-	tcase_add_test(deadlines, what_is_told_of_soon_can_go_or_get_a_deadline);
-	tcase_add_test(deadlines, many_that_are_due_at_once_do_not_hold_up_the_loop);
-	tcase_add_test(deadlines, each_hands_over_every_entry_once_which_may_go);
-	tcase_add_test(deadlines, milliseconds_are_seconds_and_microseconds);
-	tcase_add_test(deadlines, timer_wheel_calls_no_entry_before_its_deadline_and_none_a_tick_late);
+	tcase_add_test(deadlines, entry_fires_in_the_tick_after_its_deadline);
+	tcase_add_test(deadlines, past_deadline_fires_at_the_next_tick);
+	tcase_add_test(deadlines, moved_entry_fires_only_at_its_last_deadline);
+	tcase_add_test(deadlines, removed_entry_does_not_fire);
+	tcase_add_test(deadlines, returned_deadline_is_the_next_one);
+	tcase_add_test(deadlines, returned_past_deadline_fires_in_a_later_tick);
+	tcase_add_test(deadlines, entry_beyond_the_horizon_fires_at_its_deadline);
+	tcase_add_test(deadlines, entry_without_deadline_never_fires_but_can_be_rescheduled);
+	tcase_add_test(deadlines, empty_wheel_sets_no_timer);
+	tcase_add_test(deadlines, soon_entry_fires_after_one_to_two_periods);
+	tcase_add_test(deadlines, failed_timer_is_retried_by_the_next_set);
+	tcase_add_test(deadlines, soon_entry_can_be_removed_or_get_a_deadline);
+	tcase_add_test(deadlines, many_due_entries_do_not_delay_the_loop);
+	tcase_add_test(deadlines, each_visits_every_entry_once_and_allows_removal);
+	tcase_add_test(deadlines, clock_timeval_converts_milliseconds);
+	tcase_add_test(deadlines, entries_fire_as_in_a_naive_model);
 	suite_add_tcase(suite, deadlines);
 	return suite;
 }

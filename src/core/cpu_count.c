@@ -1,4 +1,4 @@
-/* cpu_count.c: how many processors this process may use. */
+/* cpu_count.c: the number of processors that this process may use. */
 #include "core/cpu_count.h"
 
 #include <sched.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A cpu.max of cgroup v2: `QUOTA PERIOD`, QUOTA may be `max`. Returns the processors it grants; 0: no limit here. */
+/* Reads a cpu.max of cgroup v2: `QUOTA PERIOD`, where QUOTA may be `max`. Returns the processors it grants, rounded up; 0: no limit. */
 static unsigned quota_read(const char *path)
 {
 	unsigned long quota, period;
@@ -21,12 +21,12 @@ static unsigned quota_read(const char *path)
 	return quota < period ? 1 : (unsigned)((quota + period - 1) / period);
 }
 
-/* The tightest quota between this process's cgroup and the root. 0: none. */
+/* Returns the smallest quota between this process's cgroup and the root, in processors; 0: no limit. */
 static unsigned quota_processors(void)
 {
-	enum { ROOM_FOR_THE_REST = 64 };
-	char line[4096], path[4096 + ROOM_FOR_THE_REST];
-	unsigned tightest = 0;
+	enum { PATH_AROUND_GROUP = 64 };
+	char line[4096], path[4096 + PATH_AROUND_GROUP];
+	unsigned smallest = 0;
 	FILE *file = fopen("/proc/self/cgroup", "re");
 	if (file == NULL)
 		return 0;
@@ -43,10 +43,10 @@ static unsigned quota_processors(void)
 		*end = '\0';
 		snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", group);
 		unsigned processors = quota_read(path);
-		if (processors > 0 && (tightest == 0 || processors < tightest))
-			tightest = processors;
+		if (processors > 0 && (smallest == 0 || processors < smallest))
+			smallest = processors;
 	}
-	return tightest;
+	return smallest;
 }
 
 unsigned cpu_count(void)
@@ -56,7 +56,7 @@ unsigned cpu_count(void)
 	if (sched_getaffinity(0, sizeof set, &set) == 0)
 		count = (unsigned)CPU_COUNT(&set);
 	else
-		count = (unsigned)sysconf(_SC_NPROCESSORS_ONLN); /* more processors than a cpu_set_t holds */
+		count = (unsigned)sysconf(_SC_NPROCESSORS_ONLN); /* more processors than cpu_set_t can hold */
 
 	unsigned quota = quota_processors();
 	if (quota > 0 && quota < count)

@@ -1,8 +1,9 @@
-/* cpu_count.h: how many processors this process may use. */
+/* cpu_count.h: the number of processors that this process may use. */
 #ifndef SMALLSERVD_CORE_CPU_COUNT_H
 #define SMALLSERVD_CORE_CPU_COUNT_H
 
-/* By its affinity and by the tightest quota of its cgroups (cpu.max of cgroup v2), rounded up; at least 1. */
+/* Returns the number of processors in the affinity mask, or the smallest quota of its cgroups (cpu.max of cgroup v2, rounded up) if
+ * that is less; at least 1. */
 unsigned cpu_count(void);
 
 #endif

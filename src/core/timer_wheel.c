@@ -1,4 +1,4 @@
-/* timer_wheel.c: deadlines of many connections behind one lazy timer. */
+/* timer_wheel.c: deadlines of many connections, driven by one timer of the event loop. */
 #include "core/timer_wheel.h"
 
 #include <event2/event.h>
@@ -7,31 +7,22 @@
 #include "core/clock.h"
 
 enum {
-	SLOTS = 2048, /* horizon of 102 s: what is due later is looked at again then */
+	SLOTS = 2048, /* a horizon of 102 s: an entry with a later deadline is visited there and set again */
 	WORDS = SLOTS / 64,
-	BUDGET = 1024, /* entries a wake-up, so that many at once do not hold up the data path */
+	BUDGET = 1024, /* entries per wake-up, so that many at once do not delay the data path */
 };
 
 struct timer_wheel {
 	struct event *timer, *soon_timer;
 	timer_wheel_callback *on_due;
-	uint64_t tick;  /* all ticks up to this one have been looked at */
-	uint64_t armed; /* the tick the timer is set for; TIMER_WHEEL_NEVER: it sleeps */
-	bool unset;     /* for want of memory it is not: whatever is set next tries again */
-	struct timer_wheel_entry *slots[SLOTS];
-	uint64_t occupied[WORDS]; /* a bit a slot: clear means empty, set may be stale */
-	/* what is told of when soon_timer is due, and what came since it was set, for which that would be too early */
-	struct timer_wheel_entry *soon, *next_soon;
+	uint64_t tick;  /* all ticks up to this one have been visited */
+	uint64_t armed; /* the tick that the timer is set for; TIMER_WHEEL_NEVER: none */
+	bool unarmed;   /* setting the timer failed for lack of memory: the next timer_wheel_set tries again */
+	struct timer_wheel_list slots[SLOTS];
+	uint64_t occupied[WORDS]; /* a bit per slot: 0 means empty, 1 may be stale */
+	/* due with soon_timer, and added since it was set, for which that would be too early */
+	struct timer_wheel_list soon, next_soon;
 };
-
-static void link_entry(struct timer_wheel_entry **list, struct timer_wheel_entry *entry)
-{
-	entry->next = *list;
-	entry->link = list;
-	if (entry->next != NULL)
-		entry->next->link = &entry->next;
-	*list = entry;
-}
 
 static void arm(struct timer_wheel *wheel, uint64_t tick)
 {
@@ -39,10 +30,10 @@ static void arm(struct timer_wheel *wheel, uint64_t tick)
 	uint64_t wait = due > now ? due - now : 0;
 	struct timeval timeout = clock_timeval((int64_t)wait);
 	wheel->armed = tick;
-	wheel->unset = evtimer_add(wheel->timer, &timeout) < 0;
+	wheel->unarmed = evtimer_add(wheel->timer, &timeout) < 0;
 }
 
-/* The first tick after the last one looked at whose slot may hold something. */
+/* Returns the first tick after the last visited one whose slot may hold entries. */
 static uint64_t next_occupied(const struct timer_wheel *wheel)
 {
 	for (uint64_t tick = wheel->tick + 1; tick <= wheel->tick + SLOTS;) {
@@ -55,32 +46,31 @@ static uint64_t next_occupied(const struct timer_wheel *wheel)
 	return TIMER_WHEEL_NEVER;
 }
 
-/* Tells of ENTRY, and sets it to the deadline that is answered. */
-static void tell(struct timer_wheel *wheel, struct timer_wheel_entry *entry, uint64_t now_ms)
+/* Calls back for ENTRY, and sets it to the deadline that the callback returns. */
+static void fire(struct timer_wheel *wheel, struct timer_wheel_entry *entry, uint64_t now_ms)
 {
 	timer_wheel_remove(entry);
 	uint64_t next = wheel->on_due(entry, now_ms);
-	if (next != 0) /* never in the slot it was in, or that would not get empty */
+	if (next != 0) /* never in the slot being visited, which would not become empty */
 		timer_wheel_set(wheel, entry, next > now_ms ? next : now_ms + TIMER_WHEEL_TICK_MS);
 }
 
-/* Tells of all in LIST. False: the budget ran out before it was empty. */
-static bool tell_all(struct timer_wheel *wheel, struct timer_wheel_entry *const *list, uint64_t now_ms,
-		     unsigned *budget)
+/* Fires the entries of LIST. Returns false if BUDGET ran out before the list was empty. */
+static bool fire_list(struct timer_wheel *wheel, const struct timer_wheel_list *list, uint64_t now_ms, unsigned *budget)
 {
-	while (*list != NULL) {
+	while (!LIST_EMPTY(list)) {
 		if ((*budget)-- == 0)
 			return false;
-		tell(wheel, *list, now_ms);
+		fire(wheel, LIST_FIRST(list), now_ms);
 	}
 	return true;
 }
 
-/* Handles TICK's slot, as tell_all. */
+/* Fires the entries of TICK's slot; returns as fire_list. */
 static bool visit_slot(struct timer_wheel *wheel, uint64_t tick, uint64_t now_ms, unsigned *budget)
 {
 	unsigned slot = tick % SLOTS;
-	if (!tell_all(wheel, &wheel->slots[slot], now_ms, budget))
+	if (!fire_list(wheel, &wheel->slots[slot], now_ms, budget))
 		return false;
 	wheel->occupied[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
 	return true;
@@ -93,7 +83,7 @@ static void on_timer(evutil_socket_t fd, short what, void *argument)
 	unsigned budget = BUDGET;
 
 	(void)fd, (void)what;
-	wheel->armed = 0; /* keeps timer_wheel_set from arming: it is done below, once */
+	wheel->armed = 0; /* timer_wheel_set must not arm: that is done below, once */
 	while ((tick = next_occupied(wheel)) <= now_tick) {
 		wheel->tick = tick - 1;
 		if (!visit_slot(wheel, tick, now_ms, &budget)) {
@@ -115,19 +105,25 @@ static bool arm_soon(struct timer_wheel *wheel)
 	return evtimer_add(wheel->soon_timer, &wait) == 0;
 }
 
+/* Moves the entries of FROM to TO, which is empty. */
+static void move_list(struct timer_wheel_list *to, struct timer_wheel_list *from)
+{
+	LIST_FIRST(to) = LIST_FIRST(from);
+	if (!LIST_EMPTY(to))
+		LIST_FIRST(to)->link.le_prev = &LIST_FIRST(to);
+	LIST_INIT(from);
+}
+
 static void on_soon(evutil_socket_t fd, short what, void *argument)
 {
 	struct timer_wheel *wheel = argument;
 	unsigned budget = BUDGET;
 
 	(void)fd, (void)what;
-	if (tell_all(wheel, &wheel->soon, clock_ms(), &budget) && wheel->next_soon != NULL) {
-		wheel->soon = wheel->next_soon;
-		wheel->soon->link = &wheel->soon;
-		wheel->next_soon = NULL;
-	}
-	if (wheel->soon != NULL)
-		(void)arm_soon(wheel); /* in the room that it had a moment ago */
+	if (fire_list(wheel, &wheel->soon, clock_ms(), &budget))
+		move_list(&wheel->soon, &wheel->next_soon);
+	if (!LIST_EMPTY(&wheel->soon))
+		(void)arm_soon(wheel); /* cannot fail: the timer had its memory a moment ago */
 }
 
 struct timer_wheel *timer_wheel_new(struct event_base *base, timer_wheel_callback *on_due)
@@ -158,7 +154,7 @@ void timer_wheel_free(struct timer_wheel *wheel)
 	free(wheel);
 }
 
-/* The tick at which DEADLINE_MS has passed, as far as the wheel reaches. */
+/* Returns the tick at which DEADLINE_MS has passed, at most the horizon. */
 static uint64_t reachable_tick(struct timer_wheel *wheel, uint64_t deadline_ms)
 {
 	uint64_t tick = deadline_ms == TIMER_WHEEL_NEVER ? TIMER_WHEEL_NEVER : deadline_ms / TIMER_WHEEL_TICK_MS + 1;
@@ -166,7 +162,7 @@ static uint64_t reachable_tick(struct timer_wheel *wheel, uint64_t deadline_ms)
 		return tick;
 
 	uint64_t now_tick = clock_ms() / TIMER_WHEEL_TICK_MS;
-	/* what lies before the tick it is armed for is empty: catch up, to reach as far as can be */
+	/* slots before the armed tick are empty: catch up, which moves the horizon forward */
 	if (wheel->armed > wheel->tick + 1 && now_tick > wheel->tick)
 		wheel->tick = now_tick < wheel->armed ? now_tick : wheel->armed - 1;
 	if (tick <= wheel->tick)
@@ -180,11 +176,11 @@ void timer_wheel_set(struct timer_wheel *wheel, struct timer_wheel_entry *entry,
 	uint64_t tick = reachable_tick(wheel, deadline_ms);
 	unsigned slot = tick % SLOTS;
 
-	link_entry(&wheel->slots[slot], entry);
+	LIST_INSERT_HEAD(&wheel->slots[slot], entry, link);
 	wheel->occupied[slot / 64] |= UINT64_C(1) << (slot % 64);
 	if (tick < wheel->armed)
 		arm(wheel, tick);
-	else if (wheel->unset)
+	else if (wheel->unarmed)
 		arm(wheel, wheel->armed);
 }
 
@@ -194,24 +190,22 @@ bool timer_wheel_set_soon(struct timer_wheel *wheel, struct timer_wheel_entry *e
 	timer_wheel_remove(entry);
 	if (!armed && !arm_soon(wheel))
 		return false;
-	link_entry(armed ? &wheel->next_soon : &wheel->soon, entry);
+	LIST_INSERT_HEAD(armed ? &wheel->next_soon : &wheel->soon, entry, link);
 	return true;
 }
 
 void timer_wheel_remove(struct timer_wheel_entry *entry)
 {
-	if (entry->link == NULL)
+	if (entry->link.le_prev == NULL)
 		return;
-	*entry->link = entry->next;
-	if (entry->next != NULL)
-		entry->next->link = entry->link;
-	entry->link = NULL;
+	LIST_REMOVE(entry, link);
+	entry->link.le_prev = NULL;
 }
 
-static void visit_list(struct timer_wheel_entry *entry, void (*visit)(struct timer_wheel_entry *entry))
+static void visit_list(const struct timer_wheel_list *list, void (*visit)(struct timer_wheel_entry *entry))
 {
-	for (struct timer_wheel_entry *next; entry != NULL; entry = next) {
-		next = entry->next;
+	for (struct timer_wheel_entry *entry = LIST_FIRST(list), *next; entry != NULL; entry = next) {
+		next = LIST_NEXT(entry, link);
 		visit(entry);
 	}
 }
@@ -219,7 +213,7 @@ static void visit_list(struct timer_wheel_entry *entry, void (*visit)(struct tim
 void timer_wheel_each(struct timer_wheel *wheel, void (*visit)(struct timer_wheel_entry *entry))
 {
 	for (int slot = 0; slot < SLOTS; slot++)
-		visit_list(wheel->slots[slot], visit);
-	visit_list(wheel->soon, visit);
-	visit_list(wheel->next_soon, visit);
+		visit_list(&wheel->slots[slot], visit);
+	visit_list(&wheel->soon, visit);
+	visit_list(&wheel->next_soon, visit);
 }
