@@ -30,8 +30,8 @@ DOC
 Round-trip times of echo, daytime, qotd, chargen and time, over TCP, UDP and TLS.
 DOC
 		description => <<'DOC',
-Each answer is checked, and one that is wrong counts as lost. Over TCP echo is
-measured on one connection, the others on a new one each time.
+Each reply is checked; a wrong one counts as lost. Over TCP, echo uses one
+connection, the other services a new connection for each request.
 DOC
 		authors => <<'DOC',
 The authors of smallservd
@@ -78,29 +78,29 @@ sub targetvars {
 			_example => 'daytime',
 		},
 		transport => {
-			_doc => 'How it is asked: tcp, udp or tls.',
+			_doc => 'The transport: tcp, udp or tls.',
 			_re => 'tcp|udp|tls',
 			_default => 'tcp',
 			_example => 'udp',
 		},
 		port => {
-			_doc => "The port, if it is not IANA's.",
+			_doc => "The port, by default the one that IANA assigned.",
 			_re => '\d+',
 			_example => 10007,
 		},
 		size => {
-			_doc => 'The bytes of a request.',
+			_doc => 'The size of a request in bytes.',
 			_re => '\d+',
 			_example => 56,
 		},
 		interval => {
-			_doc => 'The seconds between requests.',
+			_doc => 'The time between requests in seconds.',
 			_re => '(\d*\.)?\d+',
 			_default => '0.2',
 			_example => '0.5',
 		},
 		waittime => {
-			_doc => 'The seconds after which an answer is lost.',
+			_doc => 'The time in seconds after which a request counts as lost.',
 			_re => '(\d*\.)?\d+',
 			_default => '2',
 			_example => '1.5',
@@ -112,7 +112,7 @@ sub targetvars {
 	});
 }
 
-# The command that asks TARGET as often as its configuration says.
+# Returns the command for TARGET, by its configuration.
 sub command {
 	my ($self, $target) = @_;
 	my $vars = $target->{vars};
@@ -127,7 +127,7 @@ sub command {
 	return (@command, $vars->{type}, $target->{addr});
 }
 
-# The time of a line that tells of an answer and of nothing wrong with it, in seconds.
+# Returns the time of a correct reply's line in seconds, undef for any other line.
 sub time_of {
 	my $line = shift;
 	return $line =~ / seq=\d+(?: ttl=\d+)? time=([0-9.]+) ms(?: late| reordered| after we ended our side| \(not closed by the server\))*$/
@@ -150,7 +150,7 @@ sub pingone {
 		my $time = time_of($line);
 		push @times, $time if defined $time;
 	}
-	close $output; # its status tells of lost answers, which are missing in the list
+	close $output; # its status reports lost replies, which are missing in the list
 	return map { sprintf '%.10e', $_ } sort { $a <=> $b } @times;
 }
 
