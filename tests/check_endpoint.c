@@ -6,7 +6,7 @@
 #include "check_stderr.h"
 #include "core/transport.h"
 #include "handoff/listen_fds.h"
-#include "net/endpoint.h"
+#include "net/endpoint_pool.h"
 
 static struct config *config;
 static struct endpoint_pool *pool;
@@ -34,32 +34,50 @@ static const struct config_endpoint *want(const char *ini)
 	return config->endpoints;
 }
 
-/* An endpoint without a socket. */
+static struct socket_kind kind_of(unsigned transport, const char *ip, uint16_t port)
+{
+	return (struct socket_kind){.type = transport == TRANSPORT_TCP ? SOCK_STREAM : SOCK_DGRAM,
+				    .address = net_address(ip, port)};
+}
+
+/* Makes an endpoint without a socket that an earlier process opened. */
+static struct endpoint *make_as(unsigned transport, const char *ip, uint16_t port, struct endpoint_record record)
+{
+	struct socket_kind kind = kind_of(transport, ip, port);
+	record.interface = record.interface != NULL ? record.interface : "";
+	struct endpoint *endpoint = endpoint_from_parent(&(int){-1}, 1, &kind, &record);
+	ck_assert_ptr_nonnull(endpoint);
+	return endpoint;
+}
+
 static struct endpoint *make(unsigned transport, const char *ip, uint16_t port)
 {
-	struct endpoint *endpoint = endpoint_new(1);
+	return make_as(transport, ip, port, (struct endpoint_record){0});
+}
+
+static struct endpoint *add_to_pool(struct endpoint *endpoint)
+{
 	ck_assert_ptr_nonnull(endpoint);
-	endpoint->transport = transport;
-	endpoint->wanted = endpoint->address = net_address(ip, port);
+	ck_assert(endpoint_pool_add(pool, endpoint));
 	return endpoint;
 }
 
 static struct endpoint *add(unsigned transport, const char *ip, uint16_t port)
 {
-	struct endpoint *endpoint = make(transport, ip, port);
-	ck_assert(endpoint_pool_add(pool, endpoint));
-	return endpoint;
+	return add_to_pool(make(transport, ip, port));
 }
 
-static struct endpoint *add_handed(const char *ip, uint16_t port, const char *name)
+/* Adds an endpoint, without a socket, as from LISTEN_FDS. */
+static struct endpoint *add_listen_fd(const char *ip, uint16_t port, const char *interface, bool dual_stack,
+				      const char *name)
 {
-	struct endpoint *endpoint = add(TRANSPORT_TCP, ip, port);
-	endpoint->handed = endpoint->shared = true;
-	endpoint->handed_name = name != NULL ? strdup(name) : NULL;
-	return endpoint;
+	struct socket_kind kind = kind_of(TRANSPORT_TCP, ip, port);
+	snprintf(kind.interface, sizeof kind.interface, "%s", interface);
+	kind.both_families = dual_stack;
+	return add_to_pool(endpoint_from_listen_fds(-1, &kind, name));
 }
 
-/* What the pool gives for the first endpoint of INI; it is freed. */
+/* Takes the first endpoint of INI from the pool and frees it. */
 static void assert_takes(const char *ini, const struct endpoint *expected)
 {
 	struct endpoint *taken = endpoint_pool_take(pool, want(ini));
@@ -110,7 +128,8 @@ START_TEST(an_interface_is_part_of_what_an_endpoint_is)
 {
 	struct endpoint *endpoint = add(TRANSPORT_TCP, "127.0.0.1", 4007);
 	assert_takes(ECHO("interface = lo\n"), NULL);
-	memcpy(endpoint->interface, "lo", 3);
+	assert_takes(ECHO(""), endpoint);
+	endpoint = add_to_pool(make_as(TRANSPORT_TCP, "127.0.0.1", 4007, (struct endpoint_record){.interface = "lo"}));
 	assert_takes(ECHO(""), NULL);
 	assert_takes(ECHO("interface = lo\n"), endpoint);
 }
@@ -118,9 +137,8 @@ END_TEST
 
 START_TEST(a_port_that_the_kernel_picked_is_its_services)
 {
-	struct endpoint *endpoint = add(TRANSPORT_TCP, "127.0.0.1", 0);
-	endpoint->address = net_address("127.0.0.1", 4007);
-	endpoint->service = strdup("one");
+	struct endpoint *endpoint = add_to_pool(make_as(TRANSPORT_TCP, "127.0.0.1", 4007,
+							(struct endpoint_record){.any_port = true, .service = "one"}));
 	assert_takes("[two]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n", NULL);
 	assert_takes(ECHO(""), NULL);
 	assert_takes("[one]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n", endpoint);
@@ -129,11 +147,11 @@ END_TEST
 
 START_TEST(a_name_filters_what_was_handed_over)
 {
-	struct endpoint *endpoint = add_handed("127.0.0.1", 4007, "theirs");
+	struct endpoint *endpoint = add_listen_fd("127.0.0.1", 4007, "", false, "theirs");
 	assert_takes(ECHO("socket_name = ours\n"), NULL);
 	assert_takes(ECHO("socket_name = theirs\n"), endpoint);
 	assert_takes(ECHO("socket_name = ours\n"), NULL);
-	add_handed("127.0.0.1", 4007, NULL);
+	add_listen_fd("127.0.0.1", 4007, "", false, NULL);
 	assert_takes(ECHO("socket_name = ours\n"), NULL);
 	endpoint = add(TRANSPORT_TCP, "127.0.0.1", 4007); /* that we opened has none */
 	assert_takes(ECHO("socket_name = ours\n"), endpoint);
@@ -142,8 +160,7 @@ END_TEST
 
 START_TEST(an_interface_that_a_service_does_not_name_may_be_the_managers)
 {
-	struct endpoint *endpoint = add_handed("127.0.0.1", 4007, NULL);
-	memcpy(endpoint->interface, "lo", 3);
+	struct endpoint *endpoint = add_listen_fd("127.0.0.1", 4007, "lo", false, NULL);
 	assert_takes(ECHO("interface = eth7\n"), NULL);
 	assert_takes(ECHO(""), endpoint);
 }
@@ -151,29 +168,28 @@ END_TEST
 
 START_TEST(a_socket_of_both_families_covers_the_ipv4_half_of_a_star)
 {
-	struct endpoint *endpoint = add_handed("::", 4007, NULL);
-	endpoint->both_families = true;
+	struct endpoint *endpoint = add_listen_fd("::", 4007, "", true, NULL);
 	const struct config_endpoint *wanted = want("[echo]\nprotocol = tcp\nport = 4007\n");
 	ck_assert_uint_eq(config->endpoint_count, 2);
-	ck_assert(endpoint_pool_covers(pool, &wanted[0]));
-	ck_assert(!endpoint_pool_covers(pool, &wanted[1]));
+	ck_assert(endpoint_pool_is_covered(pool, &wanted[0]));
+	ck_assert(!endpoint_pool_is_covered(pool, &wanted[1]));
 	ck_assert_ptr_null(endpoint_pool_take(pool, &wanted[0]));
 	wanted = want("[echo]\nprotocol = tcp\naddress = ::, 0.0.0.0\nport = 4007\n");
 	for (int i = 0; i < 2; i++) {
-		ck_assert(!endpoint_pool_covers(pool, &wanted[i]));
+		ck_assert(!endpoint_pool_is_covered(pool, &wanted[i]));
 		ck_assert_ptr_null(endpoint_pool_take(pool, &wanted[i]));
 	}
 	wanted = want("[echo]\nprotocol = tcp\nport = 4007\n");
 	ck_assert_ptr_eq(endpoint_pool_take(pool, &wanted[1]), endpoint);
-	ck_assert(!endpoint_pool_covers(pool, &wanted[0]));
+	ck_assert(!endpoint_pool_is_covered(pool, &wanted[0]));
 	endpoint_free(endpoint);
 }
 END_TEST
 
 START_TEST(a_socket_of_ipv6_alone_covers_nothing)
 {
-	add_handed("::", 4007, NULL);
-	ck_assert(!endpoint_pool_covers(pool, want("[echo]\nprotocol = tcp\nport = 4007\n")));
+	add_listen_fd("::", 4007, "", false, NULL);
+	ck_assert(!endpoint_pool_is_covered(pool, want("[echo]\nprotocol = tcp\nport = 4007\n")));
 }
 END_TEST
 
@@ -258,6 +274,24 @@ START_TEST(of_a_start_every_problem_is_logged_without_its_place)
 }
 END_TEST
 
+/* Returns ENDPOINT as the child of an upgrade has it from its parent, ENDPOINT itself freed. */
+static struct endpoint *as_child(struct endpoint *endpoint)
+{
+	struct socket_kind kind = {.type = endpoint->transport == TRANSPORT_TCP ? SOCK_STREAM : SOCK_DGRAM,
+				   .address = endpoint->address};
+	const struct endpoint_record record = {.any_port = true,
+					       .interface = "",
+					       .service = endpoint->service,
+					       .groups = endpoint->groups,
+					       .group_count = endpoint->groups_in_force};
+	struct endpoint *child = endpoint_from_parent(endpoint->fds, endpoint->count, &kind, &record);
+	ck_assert_ptr_nonnull(child);
+	for (unsigned i = 0; i < endpoint->count; i++)
+		endpoint->fds[i] = -1;
+	endpoint_free(endpoint);
+	return child;
+}
+
 #define ANYWHERE(more) "[echo]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n" more
 
 #define GROUPS(groups) "[echo]\nprotocol = udp\naddress = 0.0.0.0\nport = 0\nmulticast_groups = " groups "\n"
@@ -267,7 +301,7 @@ START_TEST(groups_are_joined_and_those_of_a_reload_that_failed_are_left)
 	struct endpoint *endpoint = open_one(GROUPS("239.255.1.1%lo"));
 	ck_assert_ptr_nonnull(endpoint);
 	ck_assert(endpoint_join(endpoint, config->endpoints, &problems));
-	endpoint_give(endpoint, config->endpoints);
+	endpoint_apply(endpoint, config->endpoints);
 	ck_assert_uint_eq(endpoint->groups_in_force, 1);
 
 	ck_assert(!endpoint_join(endpoint, want(GROUPS("239.255.1.2%lo, 239.255.1.3%nowhere0")), &problems));
@@ -277,7 +311,7 @@ START_TEST(groups_are_joined_and_those_of_a_reload_that_failed_are_left)
 	ck_assert_uint_eq(endpoint->group_count, 1);
 
 	ck_assert(endpoint_join(endpoint, want(GROUPS("239.255.1.2%lo")), &problems));
-	endpoint_give(endpoint, config->endpoints);
+	endpoint_apply(endpoint, config->endpoints);
 	ck_assert_uint_eq(endpoint->group_count, 1);
 	struct socket_group first = {.address = net_address("239.255.1.1", 0), .interface = if_nametoindex("lo")};
 	ck_assert_int_eq(socket_join(endpoint->fds[0], &first), 0); /* it was left */
@@ -301,15 +335,14 @@ START_TEST(groups_of_an_upgrade_are_tried_first_and_joined_once_the_socket_is_it
 {
 	struct endpoint *endpoint = open_one(GROUPS("239.255.1.1%lo"));
 	ck_assert_ptr_nonnull(endpoint);
-	endpoint->inherited = true;
+	endpoint = as_child(endpoint);
 	ck_assert(!endpoint_join(endpoint, want(GROUPS("239.255.1.3%nowhere0")), &problems));
 	ck_assert_ptr_nonnull(strstr(problems.first, "cannot join 239.255.1.3%nowhere0: No such device"));
 	ck_assert(endpoint_join(endpoint, want(GROUPS("239.255.1.1%lo, 239.255.1.2%lo")), &problems));
-	endpoint_give(endpoint, config->endpoints);
+	endpoint_apply(endpoint, config->endpoints);
 	ck_assert(!is_member(endpoint, "239.255.1.1"));
 
-	endpoint->inherited = false;
-	endpoint_give(endpoint, config->endpoints);
+	endpoint_parent_released(endpoint, config->endpoints);
 	ck_assert(is_member(endpoint, "239.255.1.1"));
 	ck_assert(is_member(endpoint, "239.255.1.2"));
 	ck_assert_uint_eq(endpoint->groups_in_force, 2);
@@ -324,8 +357,8 @@ START_TEST(what_an_endpoint_grows_by_takes_no_clients_before_it_is_to_listen)
 	struct endpoint *endpoint = open_one(ANYWHERE(""));
 	ck_assert_ptr_nonnull(endpoint);
 	unsigned before = endpoint->count;
-	endpoint->shared = endpoint->inherited = true;
-	endpoint = endpoint_widen(endpoint, want(ANYWHERE("")), before + 2, (uid_t)-1, &problems);
+	endpoint = as_child(endpoint);
+	endpoint = endpoint_add_sockets(endpoint, want(ANYWHERE("")), before + 2, (uid_t)-1, &problems);
 	ck_assert_ptr_nonnull(endpoint);
 	ck_assert_uint_eq(endpoint->count, before + 2);
 	for (unsigned i = 0; i < endpoint->count; i++)
@@ -341,14 +374,14 @@ START_TEST(a_new_owner_gets_its_options_set)
 {
 	struct endpoint *endpoint = open_one(ANYWHERE("backlog = 10\n"));
 	ck_assert_ptr_nonnull(endpoint);
-	endpoint_give(endpoint, want("[other]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n"
-				     "dscp = ef\nkeepalive = 60s\n"));
+	endpoint_apply(endpoint, want("[other]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n"
+				      "dscp = ef\nkeepalive = 60s\n"));
 	ck_assert_str_eq(endpoint->service, "other");
 	for (unsigned i = 0; i < endpoint->count; i++) {
 		ck_assert_int_eq(net_get(endpoint->fds[i], IPPROTO_IP, IP_TOS), 46 << 2);
 		ck_assert_int_eq(net_get(endpoint->fds[i], SOL_SOCKET, SO_KEEPALIVE), 1);
 	}
-	endpoint_give(endpoint, want(ANYWHERE("")));
+	endpoint_apply(endpoint, want(ANYWHERE("")));
 	ck_assert_int_eq(net_get(endpoint->fds[1], IPPROTO_IP, IP_TOS), 0);
 	endpoint_free(endpoint);
 }
@@ -358,11 +391,10 @@ START_TEST(nothing_is_set_on_what_is_inherited_until_its_owner_has_let_go)
 {
 	struct endpoint *endpoint = open_one(ANYWHERE(""));
 	ck_assert_ptr_nonnull(endpoint);
-	endpoint->shared = endpoint->inherited = true;
-	endpoint_give(endpoint, want(ANYWHERE("dscp = ef\n")));
+	endpoint = as_child(endpoint);
+	endpoint_apply(endpoint, want(ANYWHERE("dscp = ef\n")));
 	ck_assert_int_eq(net_get(endpoint->fds[0], IPPROTO_IP, IP_TOS), 0);
-	endpoint->shared = endpoint->inherited = false;
-	endpoint_give(endpoint, config->endpoints);
+	endpoint_parent_released(endpoint, config->endpoints);
 	ck_assert_int_eq(net_get(endpoint->fds[0], IPPROTO_IP, IP_TOS), 46 << 2);
 	endpoint_free(endpoint);
 }
@@ -374,8 +406,8 @@ START_TEST(what_the_process_before_had_set_does_not_outlast_it)
 	ck_assert_ptr_nonnull(endpoint);
 	ck_assert_int_eq(net_get(endpoint->fds[0], IPPROTO_IP, IP_TOS), 46 << 2);
 	ck_assert_int_eq(net_get(endpoint->fds[0], SOL_SOCKET, SO_KEEPALIVE), 1);
-	endpoint->is_tuned = false; /* as one that is inherited */
-	endpoint_give(endpoint, want(ANYWHERE("")));
+	endpoint = as_child(endpoint);
+	endpoint_parent_released(endpoint, want(ANYWHERE("")));
 	ck_assert_int_eq(net_get(endpoint->fds[0], IPPROTO_IP, IP_TOS), 0);
 	ck_assert_int_eq(net_get(endpoint->fds[0], SOL_SOCKET, SO_KEEPALIVE), 0);
 	endpoint_free(endpoint);

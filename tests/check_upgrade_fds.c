@@ -73,33 +73,26 @@ static int make_writing(const char *text)
 
 static struct endpoint *make_tcp(void)
 {
-	struct endpoint *endpoint = endpoint_new(1);
-	endpoint->transport = TRANSPORT_TCP;
-	set_loopback(&endpoint->wanted, 0);
-	set_loopback(&endpoint->address, tcp_port);
-	endpoint->service = strdup("lab-echo");
-	endpoint->fds[0] = tcp_fd;
-	return endpoint;
+	struct socket_kind kind;
+	const struct endpoint_record record = {.any_port = true, .interface = "", .service = "lab-echo"};
+	ck_assert_ptr_null(socket_examine(tcp_fd, &kind));
+	return endpoint_from_parent(&tcp_fd, 1, &kind, &record);
 }
 
 static struct endpoint *make_udp(void)
 {
-	struct endpoint *endpoint = endpoint_new(3);
-	endpoint->transport = TRANSPORT_UDP;
-	set_loopback(&endpoint->wanted, udp_port);
-	set_loopback(&endpoint->address, udp_port);
-	snprintf(endpoint->interface, sizeof endpoint->interface, "a b%%");
-	endpoint->handed = endpoint->both_families = true;
-	endpoint->handed_name = strdup("my socket = 100%, mine");
-	endpoint->fds[0] = udp_fds[0];
-	endpoint->fds[2] = udp_fds[1]; /* one between was closed */
-	endpoint->groups = calloc(2, sizeof *endpoint->groups);
-	const struct in6_addr group = {.s6_addr = {0xff, 0x15, [15] = 7}};
-	socket_address_set(&endpoint->groups[0].address, AF_INET6, &group, "", 0);
-	endpoint->groups[0].interface = 5;
-	endpoint->group_count = 2;
-	endpoint->groups_in_force = 1;
-	return endpoint;
+	const int fds[] = {udp_fds[0], -1, udp_fds[1]}; /* the second was closed */
+	const struct in6_addr ip = {.s6_addr = {0xff, 0x15, [15] = 7}};
+	struct socket_group group = {.interface = 5};
+	socket_address_set(&group.address, AF_INET6, &ip, "", 0);
+	struct socket_kind kind;
+	const struct endpoint_record record = {.from_listen_fds = true,
+					       .interface = "a b%",
+					       .socket_name = "my socket = 100%, mine",
+					       .groups = &group,
+					       .group_count = 1};
+	ck_assert_ptr_null(socket_examine(udp_fds[0], &kind));
+	return endpoint_from_parent(fds, 3, &kind, &record);
 }
 
 /* The sockets are the fixture's. */
@@ -139,9 +132,9 @@ START_TEST(endpoint_is_read_as_it_was_written)
 	ck_assert_uint_eq(socket_address_port(&read->address), tcp_port);
 	ck_assert_str_eq(read->interface, "");
 	ck_assert_str_eq(read->service, "lab-echo");
-	ck_assert_ptr_null(read->handed_name);
-	ck_assert(!read->handed && !read->both_families);
-	ck_assert(read->shared && read->inherited);
+	ck_assert_ptr_null(read->socket_name);
+	ck_assert(!read->from_listen_fds && !read->dual_stack);
+	ck_assert(read->shared && read->from_parent);
 	ck_assert_uint_eq(read->count, 1);
 	ck_assert_int_eq(read->fds[0], tcp_fd);
 	ck_assert_int_eq(fcntl(tcp_fd, F_GETFD), FD_CLOEXEC);
@@ -157,8 +150,8 @@ START_TEST(all_that_an_endpoint_can_have_is_read_again)
 	ck_assert_uint_eq(socket_address_port(&read->wanted), udp_port);
 	ck_assert_str_eq(read->interface, "a b%");
 	ck_assert_ptr_null(read->service);
-	ck_assert_str_eq(read->handed_name, "my socket = 100%, mine");
-	ck_assert(read->handed && read->both_families);
+	ck_assert_str_eq(read->socket_name, "my socket = 100%, mine");
+	ck_assert(read->from_listen_fds);
 	ck_assert_uint_eq(read->count, 2);
 	ck_assert_int_eq(read->fds[0], udp_fds[0]);
 	ck_assert_int_eq(read->fds[1], udp_fds[1]);

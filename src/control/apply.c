@@ -84,7 +84,7 @@ static void log_endpoint(const struct endpoint *endpoint, const char *service, c
 			 const char *what)
 {
 	char text[SOCKET_TEXT_SIZE];
-	if (endpoint->both_families) {
+	if (endpoint->dual_stack) {
 		struct socket_address v4 = {.v4 = {.sin_family = AF_INET}, .length = sizeof v4.v4};
 		v4.v4.sin_port = endpoint->address.v6.sin6_port;
 		socket_address_print(&v4, text);
@@ -137,10 +137,8 @@ static void on_seat_stopped(void *argument)
 {
 	struct seat *seat = argument;
 	struct place *place = seat->place;
-	int *fd = &place->endpoint->fds[seat - place->seats];
 
-	close(*fd); /* from here on clients are refused, and do not wait for an answer in vain */
-	*fd = -1;
+	endpoint_close(place->endpoint, (unsigned)(seat - place->seats)); /* the kernel refuses clients from here on */
 	tcp_listener_free(seat->tcp);
 	udp_socket_free(seat->udp);
 	seat->tcp = NULL;
@@ -179,18 +177,18 @@ static bool seat_init(struct seat *seat, struct place *place, unsigned index, st
 	seat->stopped = (struct task){.run = on_seat_stopped, .argument = seat};
 	if (endpoint->transport == TRANSPORT_TCP) {
 		seat->tcp = tcp_listener_new(rooms->tcp, worker, fd, instance);
-		if (seat->tcp != NULL && endpoint->handed)
+		if (seat->tcp != NULL && endpoint->from_listen_fds)
 			tcp_listener_deal(seat->tcp);
 		return seat->tcp != NULL;
 	}
 	seat->udp = udp_socket_new(rooms->udp, worker, fd, &endpoint->address, instance);
-	if (seat->udp != NULL && endpoint->handed)
+	if (seat->udp != NULL && endpoint->from_listen_fds)
 		udp_socket_leave_open(seat->udp);
-	if (seat->udp != NULL && endpoint->handed && !socket_is_of_our_network(fd))
+	if (seat->udp != NULL && endpoint->from_listen_fds && !socket_is_of_our_network(fd))
 		udp_socket_hear_elsewhere(seat->udp);
-	if (seat->udp != NULL && endpoint->inherited)
+	if (seat->udp != NULL && endpoint->from_parent)
 		udp_socket_set_shared(seat->udp, true);
-	if (seat->udp != NULL && endpoint->both_families)
+	if (seat->udp != NULL && endpoint->dual_stack)
 		udp_socket_serve_both_families(seat->udp);
 	return seat->udp != NULL;
 }
@@ -217,7 +215,7 @@ static bool place_fill(struct place *place, struct instance *instance)
 
 static void place_start(struct place *place)
 {
-	place->endpoint->place = place;
+	endpoint_set_owner(place->endpoint, place);
 	place->running = place->endpoint->count;
 	for (unsigned i = 0; i < place->endpoint->count; i++)
 		if (place->seats[i].tcp != NULL)
@@ -391,7 +389,7 @@ static bool add_place(struct change *change, struct entry *entry, struct endpoin
 /* One that a process with fewer workers has opened grows. */
 static bool may_grow(const struct endpoint *endpoint)
 {
-	return endpoint->inherited && !endpoint->handed;
+	return endpoint->from_parent && !endpoint->from_listen_fds;
 }
 
 /* Gives what is open already to whoever wants it. Returns how many sockets there will be. */
@@ -401,7 +399,7 @@ static size_t take_open(struct change *change, const struct config *config, stru
 	for (size_t i = 0; i < config->endpoint_count; i++) {
 		struct entry *entry = &change->entries[i];
 		entry->wanted = &config->endpoints[i];
-		entry->covered = endpoint_pool_covers(pool, entry->wanted);
+		entry->covered = endpoint_pool_is_covered(pool, entry->wanted);
 		entry->taken = entry->covered ? NULL : endpoint_pool_take(pool, entry->wanted);
 		if (entry->taken != NULL && (entry->taken->count > workers || !may_grow(entry->taken)))
 			sockets += entry->taken->count;
@@ -428,9 +426,10 @@ static bool place_taken(struct change *change, bool those_that_grow, struct prob
 		if (endpoint == NULL || grows_at_once(endpoint, rooms->worker_count) != those_that_grow)
 			continue;
 		entry->taken = NULL;
-		entry->place = endpoint->place;
+		entry->place = endpoint->owner;
 		if (may_grow(endpoint))
-			endpoint = endpoint_widen(endpoint, entry->wanted, rooms->worker_count, rooms->owner, problems);
+			endpoint = endpoint_add_sockets(endpoint, entry->wanted, rooms->worker_count, rooms->owner,
+							problems);
 		if (endpoint != NULL && entry->place == NULL)
 			add_place(change, entry, endpoint, problems);
 	}
@@ -461,11 +460,12 @@ static void open_some(struct change *change, unsigned transports, const struct e
 		      struct endpoint_ports *ports, struct problems *problems)
 {
 	const struct serving_rooms *rooms = &change->serving->rooms;
-	for (unsigned turn = 0; turn < ENDPOINT_TURNS; turn++)
+	for (unsigned phase = 0; phase < ENDPOINT_BIND_PHASES; phase++)
 		for (size_t i = 0; i < change->entry_count; i++) {
 			struct entry *entry = &change->entries[i];
 			if (entry->place != NULL || entry->taken != NULL || entry->covered ||
-			    endpoint_turn(entry->wanted) != turn || (entry->wanted->transport & transports) == 0 ||
+			    endpoint_bind_order(entry->wanted) != phase ||
+			    (entry->wanted->transport & transports) == 0 ||
 			    endpoint_ports_overlap(before, entry->wanted) != overlap)
 				continue;
 			struct endpoint *endpoint = endpoint_open(entry->wanted, rooms->worker_count, rooms->owner,
@@ -698,7 +698,7 @@ bool serving_deals(const struct change *change)
 {
 	for (size_t i = 0; i < change->entry_count; i++) {
 		const struct place *place = change->entries[i].place;
-		if (place != NULL && place->endpoint->handed && place->endpoint->transport == TRANSPORT_TCP)
+		if (place != NULL && place->endpoint->from_listen_fds && place->endpoint->transport == TRANSPORT_TCP)
 			return true;
 	}
 	return false;
@@ -731,7 +731,7 @@ static void remove_unwanted(const struct change *change)
 		return;
 	for (size_t i = 0; (endpoint = endpoint_pool_next(change->in_service, &i)) != NULL;) {
 		log_departure(endpoint, endpoint->service);
-		place_leave(endpoint->place);
+		place_leave(endpoint->owner);
 	}
 }
 
@@ -745,7 +745,7 @@ static void put_in_force(const struct change *change, const struct entry *entry)
 	if (moves && !entry->fresh)
 		log_departure(place->endpoint, before);
 	place->wanted = entry->wanted;
-	endpoint_give(place->endpoint, entry->wanted);
+	endpoint_apply(place->endpoint, entry->wanted);
 	if (entry->fresh)
 		place_start(place);
 	else
@@ -840,9 +840,7 @@ struct endpoint *serving_next_endpoint(const struct serving *serving, size_t *in
 static void own(struct place *place)
 {
 	struct endpoint *endpoint = place->endpoint;
-	endpoint->inherited = false;
-	endpoint->shared = endpoint->handed;
-	endpoint_give(endpoint, place->wanted);
+	endpoint_parent_released(endpoint, place->wanted);
 	for (unsigned i = 0; i < endpoint->count; i++)
 		if (place->seats[i].udp != NULL)
 			udp_socket_set_shared(place->seats[i].udp, false);
@@ -851,7 +849,7 @@ static void own(struct place *place)
 void serving_own_endpoints(struct serving *serving)
 {
 	for (size_t i = 0; i < serving->place_count; i++)
-		if (serving->places[i]->endpoint->inherited)
+		if (serving->places[i]->endpoint->from_parent)
 			own(serving->places[i]);
 }
 

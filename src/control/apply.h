@@ -6,7 +6,7 @@
 
 #include "config/config.h"
 #include "core/problems.h"
-#include "net/endpoint.h"
+#include "net/endpoint_pool.h"
 #include "net/instance.h"
 #include "net/limit.h"
 #include "net/metrics.h"

@@ -707,7 +707,7 @@ static void mark_taken(struct server *server)
 	bool known = left != NULL && upgrade_fds_list_left(heritage->writing, left, heritage->count);
 	for (size_t i = 0; i < heritage->count; i++)
 		if (!known || !left[i])
-			heritage->list[i]->shared = true;
+			endpoint_mark_shared(heritage->list[i]);
 	free(left);
 }
 

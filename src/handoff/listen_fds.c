@@ -33,41 +33,23 @@ static char *copy_name(const char *names, unsigned index)
 	return length > 0 ? strndup(names, length) : NULL;
 }
 
-/* NULL when out of memory. */
-static struct endpoint *make_endpoint(int fd, const struct socket_kind *kind, const char *names)
-{
-	struct endpoint *endpoint = endpoint_new(1);
-	if (endpoint == NULL)
-		return NULL;
-	endpoint->fds[0] = fd;
-	endpoint->transport = kind->type == SOCK_STREAM ? TRANSPORT_TCP : TRANSPORT_UDP;
-	endpoint->wanted = endpoint->address = kind->address;
-	memcpy(endpoint->interface, kind->interface, sizeof endpoint->interface);
-	endpoint->both_families = kind->both_families;
-	endpoint->handed = endpoint->shared = true;
-	endpoint->handed_name = copy_name(names, (unsigned)(fd - FIRST_FD));
-	return endpoint;
-}
-
 static void add_descriptor(struct endpoint_pool *pool, int fd, const char *names, struct problems *problems)
 {
 	struct socket_kind kind;
 	const char *wrong = socket_examine(fd, &kind);
 
+	char *name = copy_name(names, (unsigned)(fd - FIRST_FD));
 	if (wrong == NULL && fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
 		wrong = strerror(errno);
+	struct endpoint *endpoint = wrong == NULL ? endpoint_from_listen_fds(fd, &kind, name) : NULL;
 	if (wrong != NULL) {
-		char *name = copy_name(names, (unsigned)(fd - FIRST_FD));
 		problems_add(problems, NULL, "descriptor %d%s%s%s, which the service manager handed over, %s", fd,
 			     name != NULL ? " (" : "", name != NULL ? name : "", name != NULL ? ")" : "", wrong);
-		free(name);
-		return;
+	} else if (endpoint == NULL || !endpoint_pool_add(pool, endpoint)) {
+		endpoint_free(endpoint);
+		problems_add(problems, NULL, "descriptor %d: out of memory", fd);
 	}
-	struct endpoint *endpoint = make_endpoint(fd, &kind, names);
-	if (endpoint != NULL && endpoint_pool_add(pool, endpoint))
-		return;
-	endpoint_free(endpoint);
-	problems_add(problems, NULL, "descriptor %d: out of memory", fd);
+	free(name);
 }
 
 /* How many were handed over to us, and not to a process that we come from. */
@@ -102,13 +84,13 @@ bool listen_fds_check_left(struct endpoint_pool *pool, struct problems *problems
 	char text[SOCKET_TEXT_SIZE];
 
 	for (size_t i = 0; (endpoint = endpoint_pool_next(pool, &i)) != NULL; all_taken = false) {
-		const char *name = endpoint->handed_name;
+		const char *name = endpoint->socket_name;
 		socket_address_print(&endpoint->address, text);
 		problems_add(problems, NULL,
 			     "descriptor %d%s%s%s, which the service manager handed over, matches no endpoint: %s %s%s",
 			     endpoint->fds[0], name != NULL ? " (" : "", name != NULL ? name : "",
 			     name != NULL ? ")" : "", transport_name(endpoint->transport), text,
-			     endpoint->both_families ? " of both families" : "");
+			     endpoint->dual_stack ? " of both families" : "");
 	}
 	return all_taken;
 }

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 
 #include "core/problems.h"
-#include "net/endpoint.h"
+#include "net/endpoint_pool.h"
 
 /* Adds to POOL an endpoint for each descriptor that the service manager has handed over (sd_listen_fds(3)), and forgets the
  * variables that told of them, so that no other program takes them for its own. All of them are closed by an exec from here on.

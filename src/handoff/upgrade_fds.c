@@ -89,9 +89,9 @@ static void write_endpoint(FILE *file, const struct endpoint *endpoint)
 	write_address(file, &endpoint->address);
 	write_text(file, endpoint->interface[0] != '\0' ? endpoint->interface : NULL);
 	write_text(file, endpoint->service);
-	write_text(file, endpoint->handed_name);
-	fprintf(file, " %s%s%s", endpoint->handed ? "h" : "", endpoint->both_families ? "b" : "",
-		endpoint->handed || endpoint->both_families ? "" : "-");
+	write_text(file, endpoint->socket_name);
+	fprintf(file, " %s%s%s", endpoint->from_listen_fds ? "h" : "", endpoint->dual_stack ? "b" : "",
+		endpoint->from_listen_fds || endpoint->dual_stack ? "" : "-");
 	write_descriptors(file, endpoint);
 	write_groups(file, endpoint);
 	fputc('\n', file);
@@ -220,9 +220,9 @@ static bool read_interface(const char *text, char interface[IF_NAMESIZE])
 
 static bool read_kind(const char *text, struct endpoint *endpoint)
 {
-	endpoint->handed = skip(&text, 'h');
-	endpoint->both_families = skip(&text, 'b');
-	if (!endpoint->handed && !endpoint->both_families && !skip(&text, '-'))
+	endpoint->from_listen_fds = skip(&text, 'h');
+	endpoint->dual_stack = skip(&text, 'b');
+	if (!endpoint->from_listen_fds && !endpoint->dual_stack && !skip(&text, '-'))
 		return false;
 	return *text == '\0';
 }
@@ -307,7 +307,7 @@ static bool read_fields(char *const fields[FIELD_COUNT], struct endpoint *endpoi
 	       read_whole_address(fields[WANTED], &endpoint->wanted) &&
 	       read_whole_address(fields[ADDRESS], &endpoint->address) &&
 	       read_interface(fields[INTERFACE], endpoint->interface) &&
-	       read_text(fields[SERVICE], &endpoint->service) && read_text(fields[NAME], &endpoint->handed_name) &&
+	       read_text(fields[SERVICE], &endpoint->service) && read_text(fields[NAME], &endpoint->socket_name) &&
 	       read_kind(fields[KIND], endpoint) && read_groups(fields[GROUPS], endpoint);
 }
 
@@ -331,6 +331,17 @@ static bool read_descriptors(const char *text, struct endpoint *endpoint, unsign
 	return true;
 }
 
+/* Returns an endpoint whose COUNT sockets are still to be set. */
+static struct endpoint *new_closed(unsigned count)
+{
+	const struct endpoint_record record = {.interface = ""};
+	const struct socket_kind kind = {.type = 0};
+	int fds[DESCRIPTORS_MAX];
+
+	memset(fds, -1, sizeof fds);
+	return endpoint_from_parent(fds, count, &kind, &record);
+}
+
 static struct endpoint *read_endpoint(char *text, unsigned line, struct problems *problems)
 {
 	char *fields[FIELD_COUNT];
@@ -338,14 +349,13 @@ static struct endpoint *read_endpoint(char *text, unsigned line, struct problems
 	size_t count = split(text, fields) ? count_parts(fields[DESCRIPTORS]) : 0;
 
 	if (count > 0 && count <= DESCRIPTORS_MAX)
-		endpoint = endpoint_new((unsigned)count);
+		endpoint = new_closed((unsigned)count);
 	if (endpoint == NULL || !read_fields(fields, endpoint)) {
 		problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": line %u: not an endpoint", line);
 		goto fail;
 	}
 	if (!read_descriptors(fields[DESCRIPTORS], endpoint, line, problems))
 		goto fail;
-	endpoint->shared = endpoint->inherited = true;
 	return endpoint;
 fail:
 	endpoint_free(endpoint);

@@ -6,7 +6,7 @@
 #include <stddef.h>
 
 #include "core/problems.h"
-#include "net/endpoint.h"
+#include "net/endpoint_pool.h"
 
 /* Names the descriptor of the writing in the new process's environment. (The writing itself would not always find room there.) */
 #define UPGRADE_FDS_VARIABLE "SMALLSERVD_INHERITANCE"

@@ -1,4 +1,4 @@
-/* endpoint.h: the sockets of one transport, address and port. */
+/* endpoint.h: the sockets of one transport, address and port. Main thread only. */
 #ifndef SMALLSERVD_NET_ENDPOINT_H
 #define SMALLSERVD_NET_ENDPOINT_H
 
@@ -11,101 +11,116 @@
 #include "core/problems.h"
 #include "net/socket.h"
 
-/* Open sockets, and by what a configuration knows them again: they stay open from one to the next, also through a reload that
- * gives them to another service, and through an upgrade. All of this is for the main thread. */
+/* Open sockets and the key by which a reload or an upgrade finds them again. Other files read the fields and change them by the
+ * functions below. */
 struct endpoint {
-	/* what makes it the same: a configuration that wants all of this wants this endpoint */
+	/* the key: a configured endpoint that is equal in all of this uses these sockets */
 	unsigned transport;           /* TRANSPORT_TCP or TRANSPORT_UDP */
-	struct socket_address wanted; /* as it was asked for: with port 0 where the kernel picked */
+	struct socket_address wanted; /* as configured: with port 0 where the kernel picked the port */
 	char interface[IF_NAMESIZE];  /* empty: any */
-	char *service;                /* whose it is: of importance where the port is 0; NULL: nobody's so far */
-	char *handed_name; /* of a handed one: its FileDescriptorName, NULL for none; `socket_name` asks for it */
+	char *service;                /* name of the service; part of the key where the port is 0; NULL: none yet */
+	char *socket_name;            /* FileDescriptorName of a socket from LISTEN_FDS, for `socket_name`; or NULL */
 
-	struct socket_address address; /* as it is bound, with the port that the kernel picked */
-	bool handed; /* by the service manager: one descriptor, which others have too, for all workers */
-	bool shared; /* with another process, which may go on with it: it is never told to refuse clients */
-	bool inherited; /* from a process of ours that has not let go of it yet: nothing is set on it meanwhile; shared, too */
-	bool both_families; /* a handed [::] that IPv4 clients reach too: it is both endpoints of `*` */
+	struct socket_address address; /* as bound, with the port that the kernel picked */
+	bool from_listen_fds;          /* one socket for all workers, which the service manager has open too */
+	bool from_parent;              /* the parent of an upgrade still serves it: no option is set meanwhile */
+	bool shared;     /* another process has the sockets open and may go on: they are never made to refuse clients */
+	bool dual_stack; /* an IPv6 wildcard that accepts IPv4, from LISTEN_FDS: both endpoints of `*` */
 
-	struct socket_request options; /* what has been set on its sockets; what was not asked for is zero or -1 */
-	bool is_tuned;                 /* OPTIONS hold: else nobody knows what is set on a handed one */
-	struct socket_group *groups;   /* that its first socket has joined: one member hears, or all would answer */
-	size_t group_count, groups_in_force; /* those behind were joined for a configuration that is not in force yet */
+	struct socket_request options; /* options set on the sockets */
+	bool options_known;            /* false: another process has set them */
+	struct socket_group *groups;   /* multicast groups of the first socket; otherwise every worker would reply */
+	size_t group_count,
+		groups_in_force; /* groups from groups_in_force on belong to a reload that is not committed */
 
-	struct place *place; /* of serving.c: where it is in service; NULL: nowhere yet */
-	unsigned count;      /* sockets: 1 where handed, else one a worker of the process that opened it */
-	unsigned to_listen;  /* the last so many are streams that are only bound so far */
-	int fds[];           /* owned; -1: closed before */
+	void *owner;    /* see endpoint_set_owner; NULL at first */
+	unsigned count; /* sockets: 1 from LISTEN_FDS, else at least one a worker of the process that opened them */
+	unsigned pending_listen; /* the last so many sockets wait for endpoint_listen */
+	int fds[];               /* owned; -1: closed */
 };
 
-/* Room for COUNT sockets, all -1 and the rest zero. NULL when out of memory. */
-struct endpoint *endpoint_new(unsigned count);
+/* --- constructors; the fourth, endpoint_open, is below --- */
 
-/* Closes what is open and frees. NULL is fine. */
+/* Makes an endpoint of socket FD, which the service manager calls NAME (NULL: no name). KIND is the result of socket_examine. Owns
+ * FD on success. Returns NULL when out of memory. */
+struct endpoint *endpoint_from_listen_fds(int fd, const struct socket_kind *kind, const char *name);
+
+/* Properties of an endpoint that its sockets do not tell. The texts and groups are the caller's. */
+struct endpoint_record {
+	bool any_port; /* configured with port 0 */
+	bool from_listen_fds;
+	const char *interface;   /* as configured; empty: any */
+	const char *service;     /* or NULL */
+	const char *socket_name; /* or NULL */
+	const struct socket_group *groups;
+	size_t group_count;
+};
+
+/* Makes an endpoint of COUNT sockets FDS, all of KIND, that the parent of an upgrade serves, too. Owns FDS on success. Returns NULL when
+ * out of memory. */
+struct endpoint *endpoint_from_parent(const int *fds, unsigned count, const struct socket_kind *kind,
+				      const struct endpoint_record *record);
+
+/* Closes the sockets and frees ENDPOINT, which may be NULL. */
 void endpoint_free(struct endpoint *endpoint);
 
-/* What a line of the log about WANTED is about. */
+/* Sets the owner: the caller's object that serves ENDPOINT. */
+void endpoint_set_owner(struct endpoint *endpoint, void *owner);
+
+/* Notes that another process goes on with the sockets. */
+void endpoint_mark_shared(struct endpoint *endpoint);
+
+/* Closes socket INDEX. */
+void endpoint_close(struct endpoint *endpoint, unsigned index);
+
+/* Returns the context of log lines about WANTED. */
 struct log_context endpoint_context(const struct config_endpoint *wanted);
 
-/* --- endpoints that are open already and wait for whoever wants them --- */
+/* Fills ADDRESS with the address and port of WANTED. Returns false if the interface of its zone does not exist. */
+bool endpoint_find_address(const struct config_endpoint *wanted, struct socket_address *address);
 
-struct endpoint_pool;
+/* --- opening --- */
 
-/* NULL when out of memory. */
-struct endpoint_pool *endpoint_pool_new(void);
-
-/* Frees the pool, and the endpoints too where OWNS: those that were not taken. NULL is fine. */
-void endpoint_pool_free(struct endpoint_pool *pool, bool owns);
-
-/* False when out of memory; the endpoint is the caller's still. */
-bool endpoint_pool_add(struct endpoint_pool *pool, struct endpoint *endpoint);
-
-/* Takes out the one that suits WANTED, or NULL. The same answers always come for the same pool and the same questions. */
-struct endpoint *endpoint_pool_take(struct endpoint_pool *pool, const struct config_endpoint *wanted);
-
-/* Whether WANTED is the IPv4 half of a `*` whose other half will be served by a socket of both families: then it needs none
- * of its own. Takes nothing. */
-bool endpoint_pool_covers(struct endpoint_pool *pool, const struct config_endpoint *wanted);
-
-/* The next one that nobody has taken, from *INDEX on (0 at first), which is set behind it; NULL: there are no more. */
-struct endpoint *endpoint_pool_next(struct endpoint_pool *pool, size_t *index);
-
-/* --- opening and tuning --- */
-
-/* The ports that are open so far, by transport and family: a new socket must know what it overlaps. */
+/* The open ports by transport and family, from which the overlap of a new socket follows. */
 struct endpoint_ports;
-struct endpoint_ports *endpoint_ports_new(void); /* NULL when out of memory */
-/* LEAVES: it is about to be closed, and another may take its place before. */
-void endpoint_ports_add(struct endpoint_ports *ports, const struct endpoint *endpoint, bool leaves);
+struct endpoint_ports *endpoint_ports_new(void); /* NULL when out of memory; free with free() */
+/* LEAVING: it is about to be closed, and its successor may be bound before that. */
+void endpoint_ports_add(struct endpoint_ports *ports, const struct endpoint *endpoint, bool leaving);
 bool endpoint_ports_overlap(const struct endpoint_ports *ports, const struct config_endpoint *wanted);
 
-/* When to open WANTED: 0 before 1 before 2. The broader an address, the earlier its turn: a wildcard bound alone finds out
- * whether somebody else has any of its addresses, which one that joins a socket of ours could not. */
-enum { ENDPOINT_TURNS = 3 };
-unsigned endpoint_turn(const struct config_endpoint *wanted);
+/* Returns the phase in which to open WANTED, from 0. Broad addresses come first: only a wildcard that is bound alone detects another
+ * program on any of its addresses. */
+enum { ENDPOINT_BIND_PHASES = 3 };
+unsigned endpoint_bind_order(const struct config_endpoint *wanted);
 
-/* Opens COUNT sockets for WANTED that belong to OWNER ((uid_t)-1: as they are), and adds them to PORTS. Streams LISTEN, or wait for
- * endpoint_listen. NULL: PROBLEMS has been told; or, with no problem, this host lacks the family and WANTED is only the half of a `*`. */
+/* Opens COUNT sockets for WANTED that belong to user OWNER ((uid_t)-1: unchanged), and adds them to PORTS. With LISTEN, TCP sockets
+ * listen at once, else at endpoint_listen. Returns NULL and a problem; or NULL and no problem if this host lacks IPv6 and WANTED is the
+ * IPv6 half of a `*`. */
 struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned count, uid_t owner, bool listen,
 			       struct endpoint_ports *ports, struct problems *problems);
 
-/* Has those listen that were opened to do so later; others do already. False: PROBLEMS has been told. */
+/* Calls listen(2) on the sockets for which that is pending. Returns false and a problem. */
 bool endpoint_listen(struct endpoint *endpoint, const struct config_endpoint *wanted, struct problems *problems);
 
-/* Opens further sockets for ENDPOINT, which nobody serves yet, up to COUNT, so that each worker has one; they belong to OWNER, as do the
- * others then. Streams among them wait for endpoint_listen. Returns it, elsewhere in memory; NULL: PROBLEMS has been told, and it is closed. */
-struct endpoint *endpoint_widen(struct endpoint *endpoint, const struct config_endpoint *wanted, unsigned count,
-				uid_t owner, struct problems *problems);
+/* Opens further sockets for ENDPOINT, which is not served yet, up to COUNT, one a worker; they and the others then belong to user
+ * OWNER. New TCP sockets wait for endpoint_listen. Returns ENDPOINT, moved in memory; or NULL and a problem, and ENDPOINT is freed. */
+struct endpoint *endpoint_add_sockets(struct endpoint *endpoint, const struct config_endpoint *wanted, unsigned count,
+				      uid_t owner, struct problems *problems);
 
-/* Joins the multicast groups of WANTED that ENDPOINT has not joined yet; while it is inherited it only finds out whether that can be
- * done, since nothing that a process does which fails must stay on the socket. False: PROBLEMS has been told. */
+/* --- options and multicast groups --- */
+
+/* Joins the multicast groups of WANTED that ENDPOINT has not joined yet. While it is the parent's, only checks on a socket of its own that
+ * they can be joined: a failed upgrade leaves the parent's socket as it was. Returns false and a problem. */
 bool endpoint_join(struct endpoint *endpoint, const struct config_endpoint *wanted, struct problems *problems);
 
-/* Leaves again what endpoint_join has joined since the last endpoint_give. */
+/* Leaves the groups joined since the last endpoint_apply. */
 void endpoint_unjoin(struct endpoint *endpoint);
 
-/* Gives ENDPOINT to WANTED's service for good: sets on its sockets what that wants and they have not, leaves groups that it does not
- * name, and joins the others. What the kernel refuses is logged. While it is inherited nothing is set. */
-void endpoint_give(struct endpoint *endpoint, const struct config_endpoint *wanted);
+/* Puts WANTED in force on ENDPOINT: sets the options that differ, leaves groups that WANTED does not name, joins the others. Logs what the
+ * kernel refuses. Sets nothing while the sockets are the parent's. */
+void endpoint_apply(struct endpoint *endpoint, const struct config_endpoint *wanted);
+
+/* The parent has closed the sockets: puts WANTED in force on them. */
+void endpoint_parent_released(struct endpoint *endpoint, const struct config_endpoint *wanted);
 
 #endif
