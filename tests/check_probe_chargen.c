@@ -1,4 +1,4 @@
-/* check_probe_chargen.c: the pattern of a character generator is known, and every byte that breaks it. */
+/* check_probe_chargen.c: tests of the character generator pattern. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,7 @@ enum { LINE = 74, RING = 95, SIZE = 3 * LINE * RING };
 
 static char pattern[SIZE];
 
-/* Lines that begin with the character FIRST of the ring, the next with the one after it. */
+/* Fills lines that start with character FIRST of the ring, each one further. */
 static void fill(int first)
 {
 	for (int line = 0; line < 3 * RING; line++) {
@@ -20,7 +20,7 @@ static void fill(int first)
 	}
 }
 
-START_TEST(the_pattern_is_right_wherever_it_begins_and_is_cut)
+START_TEST(pattern_matches_from_any_start_to_any_cut)
 {
 	fill(_i);
 	ck_assert_uint_eq(chargen_difference(pattern, SIZE), CHARGEN_RIGHT);
@@ -29,7 +29,7 @@ START_TEST(the_pattern_is_right_wherever_it_begins_and_is_cut)
 }
 END_TEST
 
-START_TEST(every_byte_that_breaks_it_is_told)
+START_TEST(wrong_byte_is_found_at_its_offset)
 {
 	fill(0);
 	for (size_t at = 1; at < SIZE; at += 37) {
@@ -40,7 +40,7 @@ START_TEST(every_byte_that_breaks_it_is_told)
 }
 END_TEST
 
-START_TEST(what_does_not_print_cannot_begin_it)
+START_TEST(unprintable_first_byte_is_rejected)
 {
 	ck_assert_uint_eq(chargen_difference("\r\n", 2), 0);
 	ck_assert_uint_eq(chargen_difference("\x7f", 1), 0);
@@ -53,9 +53,9 @@ static Suite *suite(void)
 	Suite *suite = suite_create("probe_chargen");
 	TCase *bytes = tcase_create("bytes");
 
-	tcase_add_loop_test(bytes, the_pattern_is_right_wherever_it_begins_and_is_cut, 0, RING);
-	tcase_add_test(bytes, every_byte_that_breaks_it_is_told);
-	tcase_add_test(bytes, what_does_not_print_cannot_begin_it);
+	tcase_add_loop_test(bytes, pattern_matches_from_any_start_to_any_cut, 0, RING);
+	tcase_add_test(bytes, wrong_byte_is_found_at_its_offset);
+	tcase_add_test(bytes, unprintable_first_byte_is_rejected);
 	suite_add_tcase(suite, bytes);
 	return suite;
 }

@@ -1,4 +1,4 @@
-/* check_probe_clock.c: what daytime and time servers say is read as the moment they mean, and nothing else is. */
+/* check_probe_clock.c: tests of reading a server's clock. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,39 +18,39 @@ static const struct {
 	const char *zone, *text, *format, *time;
 	enum clock_zone from;
 } understood[] = {
-	/* what our daemon says */
+	/* smallservd */
 	{"UTC0", "Sat Nov 21 11:43:28 2026\r\n", "ctime", "2026-11-21T11:43:28Z", CLOCK_ZONE_UTC},
 	{"UTC0", "Sat Nov  7 01:02:03 2026\r\n", "ctime", "2026-11-07T01:02:03Z", CLOCK_ZONE_UTC},
 	{"UTC0", "21 NOV 2026 11:43:33 UTC\r\n", "smtp", "2026-11-21T11:43:33Z", CLOCK_ZONE_STATED},
 	{"UTC0", "2026-11-21T11:43:28.123456Z\r\n", "rfc3339", "2026-11-21T11:43:28.123456Z", CLOCK_ZONE_STATED},
 	{"UTC0", "\n61365 26-11-21 11:43:28 00 0 0   0.0 UTC(LOCL) * \n", "nist", "2026-11-21T11:43:28Z",
 	 CLOCK_ZONE_STATED},
-	/* NIST's own sends so many ms before the time it tells */
+	/* NIST, sent before the stated time */
 	{"UTC0", "\n61365 26-11-21 11:43:28 00 0 0 250.0 UTC(NIST) * \n", "nist", "2026-11-21T11:43:27.750000Z",
 	 CLOCK_ZONE_STATED},
-	/* RFC 867's two examples */
+	/* the two examples of RFC 867 */
 	{"UTC0", "Sunday, February 22, 2026 17:37:43-PST\r\n", "rfc867", "2026-02-23T01:37:43Z", CLOCK_ZONE_STATED},
 	{"UTC0", "02 FEB 27 07:59:01 PST\r\n", "smtp", "2027-02-02T15:59:01Z", CLOCK_ZONE_STATED},
 	{"UTC0", "Sunday, February 22, 2026 17:37:43", "rfc867", "2026-02-22T17:37:43Z", CLOCK_ZONE_UTC},
-	/* others' daemons: xinetd without a zone, date(1) */
+	/* other daemons: xinetd without a zone, date(1) */
 	{"UTC0", "21 NOV 2026 11:43:28\r\n", "smtp", "2026-11-21T11:43:28Z", CLOCK_ZONE_UTC},
 	{"UTC0", "Sat Nov 21 11:43:28 UTC 2026", "ctime", "2026-11-21T11:43:28Z", CLOCK_ZONE_STATED},
 	{"UTC0", "Sat, 21 Nov 2026 12:43:28 +0100\r\n", "rfc5322", "2026-11-21T11:43:28Z", CLOCK_ZONE_STATED},
 	{"UTC0", "2026-11-21T06:13:28.5-05:30", "rfc3339", "2026-11-21T11:43:28.500000Z", CLOCK_ZONE_STATED},
 	{"UTC0", "2026-11-21 11:43:28", "rfc3339", "2026-11-21T11:43:28Z", CLOCK_ZONE_UTC},
-	/* zones that are not told, or by a name of ours, or by one that only somebody else knows */
+	/* zones that are missing, local, or unknown here */
 	{"EET-2", "Sat Nov 21 13:43:28 2026\r\n", "ctime", "2026-11-21T11:43:28Z", CLOCK_ZONE_LOCAL},
 	{"EET-2", "Sat Nov 21 11:43:28 2026\r\n", "ctime", "2026-11-21T11:43:28Z", CLOCK_ZONE_UTC},
 	{"EET-2EEST,M3.5.0,M10.5.0", "21 NOV 2026 13:43:28 EET", "smtp", "2026-11-21T11:43:28Z", CLOCK_ZONE_STATED},
 	{"EET-2EEST,M3.5.0,M10.5.0", "21 JUL 2026 13:43:28 EEST", "smtp", "2026-07-21T10:43:28Z", CLOCK_ZONE_STATED},
 	{"UTC0", "21 NOV 2026 20:43:30 JST", "smtp", "2026-11-21T11:43:30Z", CLOCK_ZONE_STATED},
-	/* a wrong clock is read all the same, a leap second, too */
+	/* a wrong clock, a leap second */
 	{"UTC0", "2001-09-09T01:46:40Z", "rfc3339", "2001-09-09T01:46:40Z", CLOCK_ZONE_STATED},
 	{"UTC0", "2028-02-29T00:00:00Z", "rfc3339", "2028-02-29T00:00:00Z", CLOCK_ZONE_STATED},
 	{"UTC0", "2016-12-31T23:59:60Z", "rfc3339", "2017-01-01T00:00:00Z", CLOCK_ZONE_STATED},
 };
 
-START_TEST(an_answer_is_read_as_the_moment_it_means)
+START_TEST(known_formats_are_converted)
 {
 	struct clock_reading reading;
 	char text[CLOCK_TEXT_SIZE];
@@ -96,7 +96,7 @@ static const char *const strange[] = {
 	"21 NOV 2026 -1:43:28 UTC",
 };
 
-START_TEST(what_is_no_time_is_not_understood)
+START_TEST(text_without_time_is_rejected)
 {
 	struct clock_reading reading;
 
@@ -105,7 +105,7 @@ START_TEST(what_is_no_time_is_not_understood)
 }
 END_TEST
 
-START_TEST(long_and_binary_answers_are_not_understood)
+START_TEST(overlong_and_binary_answers_are_rejected)
 {
 	static const char binary[] = "Sat Nov 21 11:43:28\0 2026";
 	char text[4096];
@@ -119,30 +119,30 @@ START_TEST(long_and_binary_answers_are_not_understood)
 }
 END_TEST
 
-START_TEST(a_time_answer_is_the_turn_that_is_nearest)
+START_TEST(time_answer_wraps_to_the_nearest_era)
 {
 	static const unsigned char now[4] = {0xee, 0xad, 0x4f, 0xa0}, turned[4] = {0, 0, 0, 5};
 	struct clock_reading reading;
 
 	clock_read_time(now, 1795261408, &reading);
 	ck_assert_int_eq(reading.time.tv_sec, (time_t)(0xeead4fa0 - 2208988800));
-	/* the 32 bits turn over on 2036-02-07 06:28:16 UTC */
+	/* the 32 bits wrap on 2036-02-07 06:28:16 UTC */
 	clock_read_time(turned, 2085978496, &reading);
 	ck_assert_int_eq(reading.time.tv_sec, 2085978496 + 5);
 	ck_assert_double_eq(reading.resolution, 1);
 }
 END_TEST
 
-START_TEST(the_offset_holds_what_is_possible)
+START_TEST(offset_covers_the_possible_range)
 {
 	struct clock_reading reading = {.time.tv_sec = 100, .resolution = 1};
 	struct timespec begun = {.tv_sec = 99, .tv_nsec = 900000000}, ended = {.tv_sec = 100, .tv_nsec = 100000000};
-	/* the server read between 100 and 101, when ours was between 99.9 and 100.1: so it is -0.1 to 1.1 ahead */
+	/* the server read between 100 and 101, the local clock between 99.9 and 100.1: an offset of -0.1 to 1.1 */
 	struct clock_offset offset = clock_offset(&reading, &begun, &ended);
 
 	ck_assert_double_eq_tol(offset.seconds, 0.5, 1e-9);
 	ck_assert_double_eq_tol(offset.uncertainty, 0.6, 1e-9);
-	/* where the answer is exact, half the round trip is left */
+	/* an exact answer leaves half the round trip */
 	reading.resolution = 0;
 	offset = clock_offset(&reading, &begun, &ended);
 	ck_assert_double_eq_tol(offset.seconds, 0, 1e-9);
@@ -150,7 +150,7 @@ START_TEST(the_offset_holds_what_is_possible)
 }
 END_TEST
 
-START_TEST(a_fraction_is_as_fine_as_it_is_told)
+START_TEST(resolution_is_that_of_the_fraction)
 {
 	struct clock_reading reading;
 
@@ -169,13 +169,12 @@ static Suite *suite(void)
 	Suite *suite = suite_create("probe_clock");
 	TCase *answer = tcase_create("answer");
 
-	tcase_add_loop_test(answer, an_answer_is_read_as_the_moment_it_means, 0,
-			    sizeof understood / sizeof *understood);
-	tcase_add_loop_test(answer, what_is_no_time_is_not_understood, 0, sizeof strange / sizeof *strange);
-	tcase_add_test(answer, long_and_binary_answers_are_not_understood);
-	tcase_add_test(answer, a_time_answer_is_the_turn_that_is_nearest);
-	tcase_add_test(answer, the_offset_holds_what_is_possible);
-	tcase_add_test(answer, a_fraction_is_as_fine_as_it_is_told);
+	tcase_add_loop_test(answer, known_formats_are_converted, 0, sizeof understood / sizeof *understood);
+	tcase_add_loop_test(answer, text_without_time_is_rejected, 0, sizeof strange / sizeof *strange);
+	tcase_add_test(answer, overlong_and_binary_answers_are_rejected);
+	tcase_add_test(answer, time_answer_wraps_to_the_nearest_era);
+	tcase_add_test(answer, offset_covers_the_possible_range);
+	tcase_add_test(answer, resolution_is_that_of_the_fraction);
 	suite_add_tcase(suite, answer);
 	return suite;
 }

@@ -1,4 +1,4 @@
-/* check_probe_json.c: whatever is written is JSON. */
+/* check_probe_json.c: all output is valid JSON. */
 #include "probe/json.h"
 
 #include <locale.h>
@@ -62,22 +62,22 @@ static const struct {
 	{"\xff"
 	 "a\xc3",
 	 "\"\\ufffda\\ufffd\""},
-	{"\xc0\xaf", "\"\\ufffd\\ufffd\""},                       /* too long a form of / */
+	{"\xc0\xaf", "\"\\ufffd\\ufffd\""},                       /* an overlong form of / */
 	{"\xed\xa0\x80", "\"\\ufffd\\ufffd\\ufffd\""},            /* half a surrogate pair */
-	{"\xf4\x90\x80\x80", "\"\\ufffd\\ufffd\\ufffd\\ufffd\""}, /* beyond the last character */
+	{"\xf4\x90\x80\x80", "\"\\ufffd\\ufffd\\ufffd\\ufffd\""}, /* beyond the last code point */
 	{"\xf4\x8f\xbf\xbf", "\"\xf4\x8f\xbf\xbf\""},
 	{"\xe0\x80\x80", "\"\\ufffd\\ufffd\\ufffd\""},
 	{"\xe2\x82", "\"\\ufffd\\ufffd\""},
 };
 
-START_TEST(strings_are_escaped_and_always_utf8)
+START_TEST(strings_are_escaped_and_valid_utf8)
 {
 	json_string(&json, NULL, strings[_i].bytes);
 	assert_text(strings[_i].json);
 }
 END_TEST
 
-START_TEST(bytes_may_hold_nul_and_a_missing_string_is_null)
+START_TEST(bytes_may_contain_nul_and_null_string_is_null)
 {
 	json_begin_array(&json, NULL);
 	json_bytes(&json, NULL, "a\0b", 3);
@@ -87,7 +87,7 @@ START_TEST(bytes_may_hold_nul_and_a_missing_string_is_null)
 }
 END_TEST
 
-START_TEST(keys_are_escaped_too)
+START_TEST(keys_are_escaped)
 {
 	json_begin_object(&json, NULL);
 	json_uint(&json, "a\"b", 1);
@@ -96,7 +96,7 @@ START_TEST(keys_are_escaped_too)
 }
 END_TEST
 
-START_TEST(numbers_have_the_decimals_asked_for_and_are_numbers)
+START_TEST(numbers_have_the_requested_decimals)
 {
 	json_begin_array(&json, NULL);
 	json_number(&json, NULL, 1.23456, 3);
@@ -110,16 +110,16 @@ START_TEST(numbers_have_the_decimals_asked_for_and_are_numbers)
 }
 END_TEST
 
-START_TEST(numbers_are_the_same_in_a_locale_with_a_comma)
+START_TEST(numbers_ignore_the_locale)
 {
 	if (setlocale(LC_NUMERIC, "de_DE.UTF-8") == NULL && setlocale(LC_NUMERIC, "fr_FR.UTF-8") == NULL)
-		return; /* no such locale here: the other test holds for the one there is */
+		return; /* the locale is not installed: the test of the C locale holds */
 	json_number(&json, NULL, 1.5, 2);
 	assert_text("1.50");
 }
 END_TEST
 
-START_TEST(the_largest_number_is_written_whole)
+START_TEST(largest_double_is_written_in_full)
 {
 	json_number(&json, NULL, 1.7976931348623157e308, 9);
 	ck_assert(json_finish(&json));
@@ -127,7 +127,7 @@ START_TEST(the_largest_number_is_written_whole)
 }
 END_TEST
 
-START_TEST(a_full_disk_is_told)
+START_TEST(write_error_is_returned)
 {
 	struct json full = {.file = fopen("/dev/full", "we")};
 	ck_assert_ptr_nonnull(full.file);
@@ -144,13 +144,13 @@ static Suite *suite(void)
 	TCase *writer = tcase_create("writer");
 	tcase_add_checked_fixture(writer, setup, teardown);
 	tcase_add_test(writer, objects_and_arrays_nest);
-	tcase_add_loop_test(writer, strings_are_escaped_and_always_utf8, 0, sizeof strings / sizeof *strings);
-	tcase_add_test(writer, bytes_may_hold_nul_and_a_missing_string_is_null);
-	tcase_add_test(writer, keys_are_escaped_too);
-	tcase_add_test(writer, numbers_have_the_decimals_asked_for_and_are_numbers);
-	tcase_add_test(writer, numbers_are_the_same_in_a_locale_with_a_comma);
-	tcase_add_test(writer, the_largest_number_is_written_whole);
-	tcase_add_test(writer, a_full_disk_is_told);
+	tcase_add_loop_test(writer, strings_are_escaped_and_valid_utf8, 0, sizeof strings / sizeof *strings);
+	tcase_add_test(writer, bytes_may_contain_nul_and_null_string_is_null);
+	tcase_add_test(writer, keys_are_escaped);
+	tcase_add_test(writer, numbers_have_the_requested_decimals);
+	tcase_add_test(writer, numbers_ignore_the_locale);
+	tcase_add_test(writer, largest_double_is_written_in_full);
+	tcase_add_test(writer, write_error_is_returned);
 	suite_add_tcase(suite, writer);
 	return suite;
 }

@@ -1,4 +1,4 @@
-/* check_probe_lookup.c: a name is looked up for as long as one has time. getaddrinfo is the test's own: it answers when it may. */
+/* check_probe_lookup.c: tests of name resolution within a time limit. The test replaces getaddrinfo. */
 #include "probe/lookup.h"
 
 #include <check.h>
@@ -14,7 +14,7 @@
 static sem_t may_answer, has_answered;
 static char asked[256], freed;
 
-/* As the C library's, it has one block of memory a result. */
+/* A result in one block of memory, as the C library's. */
 struct result {
 	struct addrinfo info;
 	struct sockaddr_in address;
@@ -66,14 +66,14 @@ static void assert_answer(int64_t timeout_ms)
 	freeaddrinfo(list);
 }
 
-START_TEST(an_answer_in_time_is_that_of_getaddrinfo)
+START_TEST(result_within_the_limit_is_returned)
 {
 	assert_answer(1000 * 1000);
 	assert_answer(0);
 }
 END_TEST
 
-START_TEST(so_is_its_error)
+START_TEST(error_of_getaddrinfo_is_returned)
 {
 	struct addrinfo *list = NULL;
 	sem_post(&may_answer);
@@ -82,7 +82,7 @@ START_TEST(so_is_its_error)
 }
 END_TEST
 
-START_TEST(an_answer_that_is_late_is_not_waited_for_and_is_freed)
+START_TEST(late_result_times_out_and_is_freed)
 {
 	struct addrinfo *list = NULL;
 	ck_assert_int_eq(lookup_addresses("slow", "7", &hints, 20, &list), EAI_SYSTEM);
@@ -102,9 +102,9 @@ int main(void)
 	TCase *tests = tcase_create("lookup");
 	tcase_add_checked_fixture(tests, setup, NULL);
 	tcase_set_timeout(tests, 60);
-	tcase_add_test(tests, an_answer_in_time_is_that_of_getaddrinfo);
-	tcase_add_test(tests, so_is_its_error);
-	tcase_add_test(tests, an_answer_that_is_late_is_not_waited_for_and_is_freed);
+	tcase_add_test(tests, result_within_the_limit_is_returned);
+	tcase_add_test(tests, error_of_getaddrinfo_is_returned);
+	tcase_add_test(tests, late_result_times_out_and_is_freed);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }

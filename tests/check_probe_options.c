@@ -1,4 +1,4 @@
-/* check_probe_options.c: the command line of smallprobe is a value, or refused with a word on stderr. */
+/* check_probe_options.c: tests of the command line. */
 #include <getopt.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -19,11 +19,11 @@ static struct options parse(const char *line)
 	snprintf(text, sizeof text, "%s", line);
 	for (char *word = strtok(text, " "); word != NULL; word = strtok(NULL, " "))
 		argv[argc++] = word;
-	optind = 0; /* as if the process had just begun */
+	optind = 0; /* getopt_long starts anew */
 	return options_parse(argc, argv);
 }
 
-START_TEST(a_plain_line_has_the_defaults_of_ping)
+START_TEST(plain_command_line_has_the_defaults)
 {
 	struct options options = parse("echo localhost");
 
@@ -39,7 +39,7 @@ START_TEST(a_plain_line_has_the_defaults_of_ping)
 }
 END_TEST
 
-START_TEST(every_option_reaches_its_field)
+START_TEST(every_option_sets_its_field)
 {
 	struct options options =
 		parse("-u -4 -p 7007 -B 127.0.0.1:9 -I lo -t 9 --dscp af21 -c 5 -i 0.2 -s 100 -W 500ms -w 1m "
@@ -105,7 +105,7 @@ static const struct {
 	{"-c 7 --wait 5 echo h", 7},
 };
 
-START_TEST(only_echo_goes_on_without_end)
+START_TEST(only_echo_has_an_unlimited_count)
 {
 	ck_assert_uint_eq(parse(counts[_i].line).count, counts[_i].count);
 }
@@ -117,7 +117,7 @@ static const struct {
 } classes[] = {{"0", 0},  {"63", 63}, {"ef", 46},   {"cs0", 0},  {"cs6", 48},
 	       {"le", 1}, {"va", 44}, {"af11", 10}, {"af43", 38}};
 
-START_TEST(classes_have_their_codepoints)
+START_TEST(dscp_classes_have_their_code_points)
 {
 	char line[64];
 
@@ -166,7 +166,7 @@ static const struct {
 	{"--rate 0 echo h", "--rate 0"},
 };
 
-START_TEST(a_wrong_line_is_refused_and_stderr_says_how)
+START_TEST(invalid_command_line_is_refused_with_a_reason)
 {
 	stderr_begin();
 	struct options options = parse(refused[_i].line);
@@ -178,7 +178,7 @@ START_TEST(a_wrong_line_is_refused_and_stderr_says_how)
 }
 END_TEST
 
-/* What FUNCTION writes, in memory that is valid until the next call. */
+/* Returns the output of FUNCTION, valid until the next call. */
 static const char *written_by(void (*function)(FILE *))
 {
 	static char text[16384];
@@ -190,7 +190,7 @@ static const char *written_by(void (*function)(FILE *))
 	return text;
 }
 
-START_TEST(the_help_tells_of_every_option_and_type)
+START_TEST(help_lists_every_option_and_type)
 {
 	static const char *const words[] = {"echo discard daytime qotd chargen time",
 					    "-u, --udp",
@@ -240,12 +240,12 @@ static Suite *suite(void)
 	Suite *suite = suite_create("probe_options");
 	TCase *line = tcase_create("line");
 
-	tcase_add_test(line, a_plain_line_has_the_defaults_of_ping);
-	tcase_add_test(line, every_option_reaches_its_field);
-	tcase_add_loop_test(line, only_echo_goes_on_without_end, 0, sizeof counts / sizeof *counts);
-	tcase_add_loop_test(line, classes_have_their_codepoints, 0, sizeof classes / sizeof *classes);
-	tcase_add_loop_test(line, a_wrong_line_is_refused_and_stderr_says_how, 0, sizeof refused / sizeof *refused);
-	tcase_add_test(line, the_help_tells_of_every_option_and_type);
+	tcase_add_test(line, plain_command_line_has_the_defaults);
+	tcase_add_test(line, every_option_sets_its_field);
+	tcase_add_loop_test(line, only_echo_has_an_unlimited_count, 0, sizeof counts / sizeof *counts);
+	tcase_add_loop_test(line, dscp_classes_have_their_code_points, 0, sizeof classes / sizeof *classes);
+	tcase_add_loop_test(line, invalid_command_line_is_refused_with_a_reason, 0, sizeof refused / sizeof *refused);
+	tcase_add_test(line, help_lists_every_option_and_type);
 	suite_add_tcase(suite, line);
 	return suite;
 }

@@ -1,4 +1,4 @@
-/* check_probe_payload.c: what became of a datagram or a stream is found in its bytes. */
+/* check_probe_payload.c: tests of the contents of datagrams and streams. */
 #include "probe/payload.h"
 
 #include <string.h>
@@ -40,20 +40,20 @@ static struct payload_match match(size_t length)
 
 static const size_t sizes[] = {9, 12, 16, 20, 23, 24, 25, 31, 56, 64, 65, 1472, 9000, 65507};
 
-START_TEST(a_datagram_of_any_size_is_recognised)
+START_TEST(datagram_of_any_size_is_matched)
 {
 	for (payload.size = 1; payload.size <= 100; payload.size++) {
 		uint64_t sequence = SENT - payload.size;
 		fill(sequence);
 		struct payload_match found = match(payload.size);
-		/* one byte only tells 256 apart */
+		/* one byte distinguishes 256 numbers */
 		ck_assert_uint_eq(found.sequence, sequence);
 		ck_assert(found.differs_at == PAYLOAD_SAME);
 	}
 }
 END_TEST
 
-START_TEST(a_datagram_without_bytes_answers_the_oldest_in_flight)
+START_TEST(empty_datagram_answers_the_oldest_in_flight)
 {
 	payload.size = 0;
 	series_receive(series, 1, 0);
@@ -67,7 +67,7 @@ START_TEST(a_datagram_without_bytes_answers_the_oldest_in_flight)
 }
 END_TEST
 
-START_TEST(every_flipped_byte_is_found_and_the_request_too)
+START_TEST(flipped_byte_is_found_and_the_request_matched)
 {
 	payload.size = sizes[_i];
 	size_t step = payload.size / 100 + 1;
@@ -82,8 +82,8 @@ START_TEST(every_flipped_byte_is_found_and_the_request_too)
 }
 END_TEST
 
-/* In the sequence number itself every bit, so that it becomes that of others, too. */
-START_TEST(every_flipped_bit_of_the_number_is_corruption_and_not_another_request)
+/* Flips every bit of the sequence number, which makes it that of other requests. */
+START_TEST(flipped_bit_in_the_sequence_number_is_corruption)
 {
 	payload.size = sizes[_i];
 	for (unsigned bit = 0; bit < 64; bit++) {
@@ -96,7 +96,7 @@ START_TEST(every_flipped_bit_of_the_number_is_corruption_and_not_another_request
 }
 END_TEST
 
-START_TEST(a_number_alone_that_was_never_sent_is_nobodys)
+START_TEST(bare_number_never_sent_matches_no_request)
 {
 	payload.size = 8;
 	fill(5);
@@ -105,7 +105,7 @@ START_TEST(a_number_alone_that_was_never_sent_is_nobodys)
 }
 END_TEST
 
-START_TEST(short_numbers_are_those_of_the_last_that_have_them)
+START_TEST(truncated_number_matches_the_latest_request)
 {
 	payload.size = 1;
 	bytes[0] = (char)(SENT & 0xff);
@@ -120,7 +120,7 @@ START_TEST(short_numbers_are_those_of_the_last_that_have_them)
 }
 END_TEST
 
-START_TEST(cut_and_lengthened_datagrams_differ_where_the_shorter_ends)
+START_TEST(wrong_length_differs_at_the_end_of_the_shorter)
 {
 	for (size_t length = 9; length < 56; length++) {
 		fill(77 + SENT / 2);
@@ -134,7 +134,7 @@ START_TEST(cut_and_lengthened_datagrams_differ_where_the_shorter_ends)
 }
 END_TEST
 
-START_TEST(datagrams_of_another_run_or_of_chance_are_nobodys)
+START_TEST(foreign_and_random_datagrams_match_no_request)
 {
 	for (size_t i = 4; i < sizeof sizes / sizeof *sizes; i++) {
 		struct payload foreign = {.seed = 43, .size = sizes[i]};
@@ -148,7 +148,7 @@ START_TEST(datagrams_of_another_run_or_of_chance_are_nobodys)
 }
 END_TEST
 
-START_TEST(datagrams_of_each_number_and_seed_have_other_bytes)
+START_TEST(datagrams_differ_by_number_and_seed)
 {
 	static char next[LARGEST];
 	payload.size = 1400;
@@ -164,7 +164,7 @@ START_TEST(datagrams_of_each_number_and_seed_have_other_bytes)
 }
 END_TEST
 
-START_TEST(a_fill_writes_its_size_and_not_a_byte_more)
+START_TEST(fill_writes_exactly_its_size)
 {
 	for (payload.size = 0; payload.size <= 80; payload.size++) {
 		memset(bytes, 'x', 100);
@@ -175,7 +175,7 @@ START_TEST(a_fill_writes_its_size_and_not_a_byte_more)
 }
 END_TEST
 
-START_TEST(two_runs_have_two_seeds)
+START_TEST(new_seeds_differ)
 {
 	ck_assert_uint_ne(payload_new_seed(), payload_new_seed());
 }
@@ -183,7 +183,7 @@ END_TEST
 
 /* --- the stream --- */
 
-START_TEST(a_stream_is_the_same_however_it_is_cut)
+START_TEST(stream_is_independent_of_its_segments)
 {
 	uint64_t position = UINT64_C(1) << 40;
 	const char *whole = payload_stream(7, position);
@@ -194,7 +194,7 @@ START_TEST(a_stream_is_the_same_however_it_is_cut)
 }
 END_TEST
 
-START_TEST(a_long_stretch_of_a_stream_is_checked_to_its_end)
+START_TEST(long_segment_is_checked_to_its_end)
 {
 	static char stretch[3 * PAYLOAD_STREAM_AHEAD + 5];
 	for (size_t i = 0; i < sizeof stretch; i++)
@@ -207,7 +207,7 @@ START_TEST(a_long_stretch_of_a_stream_is_checked_to_its_end)
 }
 END_TEST
 
-START_TEST(a_stream_that_lost_or_gained_bytes_differs)
+START_TEST(shifted_stream_differs)
 {
 	for (unsigned shift = 1; shift < PAYLOAD_STREAM_PERIOD; shift += 1 + shift / 3) {
 		const char *shifted = payload_stream(1, 5000 + shift);
@@ -229,21 +229,21 @@ static Suite *suite(void)
 	Suite *suite = suite_create("probe payload");
 	TCase *datagrams = tcase_create("datagrams"), *streams = tcase_create("streams");
 	tcase_add_checked_fixture(datagrams, setup, teardown);
-	tcase_add_test(datagrams, a_datagram_of_any_size_is_recognised);
-	tcase_add_test(datagrams, a_datagram_without_bytes_answers_the_oldest_in_flight);
-	tcase_add_loop_test(datagrams, every_flipped_byte_is_found_and_the_request_too, 2, count);
-	tcase_add_loop_test(datagrams, every_flipped_bit_of_the_number_is_corruption_and_not_another_request, 2, count);
-	tcase_add_test(datagrams, a_number_alone_that_was_never_sent_is_nobodys);
-	tcase_add_test(datagrams, short_numbers_are_those_of_the_last_that_have_them);
-	tcase_add_test(datagrams, cut_and_lengthened_datagrams_differ_where_the_shorter_ends);
-	tcase_add_test(datagrams, datagrams_of_another_run_or_of_chance_are_nobodys);
-	tcase_add_test(datagrams, datagrams_of_each_number_and_seed_have_other_bytes);
-	tcase_add_test(datagrams, a_fill_writes_its_size_and_not_a_byte_more);
-	tcase_add_test(datagrams, two_runs_have_two_seeds);
+	tcase_add_test(datagrams, datagram_of_any_size_is_matched);
+	tcase_add_test(datagrams, empty_datagram_answers_the_oldest_in_flight);
+	tcase_add_loop_test(datagrams, flipped_byte_is_found_and_the_request_matched, 2, count);
+	tcase_add_loop_test(datagrams, flipped_bit_in_the_sequence_number_is_corruption, 2, count);
+	tcase_add_test(datagrams, bare_number_never_sent_matches_no_request);
+	tcase_add_test(datagrams, truncated_number_matches_the_latest_request);
+	tcase_add_test(datagrams, wrong_length_differs_at_the_end_of_the_shorter);
+	tcase_add_test(datagrams, foreign_and_random_datagrams_match_no_request);
+	tcase_add_test(datagrams, datagrams_differ_by_number_and_seed);
+	tcase_add_test(datagrams, fill_writes_exactly_its_size);
+	tcase_add_test(datagrams, new_seeds_differ);
 	suite_add_tcase(suite, datagrams);
-	tcase_add_test(streams, a_stream_is_the_same_however_it_is_cut);
-	tcase_add_test(streams, a_long_stretch_of_a_stream_is_checked_to_its_end);
-	tcase_add_test(streams, a_stream_that_lost_or_gained_bytes_differs);
+	tcase_add_test(streams, stream_is_independent_of_its_segments);
+	tcase_add_test(streams, long_segment_is_checked_to_its_end);
+	tcase_add_test(streams, shifted_stream_differs);
 	tcase_add_test(streams, streams_of_two_connections_differ);
 	suite_add_tcase(suite, streams);
 	return suite;

@@ -1,4 +1,4 @@
-/* check_probe_rtt.c: the arithmetic of round trips, against the simple way on the same numbers. */
+/* check_probe_rtt.c: statistics of round trips against a naive computation. */
 #include "probe/rtt.h"
 
 #include <math.h>
@@ -36,7 +36,7 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-START_TEST(nothing_measured_is_all_zero)
+START_TEST(empty_statistics_are_zero)
 {
 	struct rtt_summary summary = rtt_summary(&rtt), zero = {0};
 	ck_assert_uint_eq(summary.count, 0);
@@ -46,7 +46,7 @@ START_TEST(nothing_measured_is_all_zero)
 }
 END_TEST
 
-START_TEST(one_value_is_every_percentile_without_deviation)
+START_TEST(single_value_is_every_percentile)
 {
 	rtt_add(&rtt, 1234567);
 	struct rtt_summary summary = rtt_summary(&rtt);
@@ -60,7 +60,7 @@ START_TEST(one_value_is_every_percentile_without_deviation)
 }
 END_TEST
 
-START_TEST(known_values_give_known_figures)
+START_TEST(known_values_give_known_statistics)
 {
 	static const uint64_t known[] = {2, 4, 4, 4, 5, 5, 7, 9};
 	for (size_t i = 0; i < 8; i++)
@@ -74,8 +74,8 @@ START_TEST(known_values_give_known_figures)
 }
 END_TEST
 
-/* A day of round trips of a minute that differ by ns: sums of squares would lose it all. */
-START_TEST(deviation_holds_for_large_values_that_differ_little)
+/* A day of round trips of a minute that differ by ns: sums of squares would lose the deviation. */
+START_TEST(deviation_is_exact_for_large_similar_values)
 {
 	for (int i = 0; i < MANY; i++)
 		rtt_add(&rtt, UINT64_C(60000000000) + (i % 2 ? 3 : 1));
@@ -87,7 +87,7 @@ END_TEST
 
 static const double parts[] = {0, 0.001, 0.01, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 1};
 
-/* Shapes: even, spread over all magnitudes, few values many times, growing. */
+/* Distributions: uniform, log-uniform, few distinct values, growing. */
 static uint64_t value_of(int shape, unsigned i)
 {
 	switch (shape) {
@@ -102,7 +102,7 @@ static uint64_t value_of(int shape, unsigned i)
 	}
 }
 
-START_TEST(percentiles_are_those_of_a_sorted_list_within_the_stated_error)
+START_TEST(percentiles_match_a_sorted_list_within_the_error)
 {
 	for (unsigned count = 1; count <= MANY; count = count * 3 + 1) {
 		setup();
@@ -124,7 +124,7 @@ START_TEST(percentiles_are_those_of_a_sorted_list_within_the_stated_error)
 }
 END_TEST
 
-START_TEST(mean_deviation_and_jitter_are_those_of_the_simple_way)
+START_TEST(mean_deviation_and_jitter_match_a_naive_computation)
 {
 	double sum = 0, squares = 0, differences = 0;
 	for (unsigned i = 0; i < MANY; i++) {
@@ -141,7 +141,7 @@ START_TEST(mean_deviation_and_jitter_are_those_of_the_simple_way)
 }
 END_TEST
 
-START_TEST(parts_merge_to_the_whole)
+START_TEST(merged_parts_equal_the_whole)
 {
 	static struct rtt whole, empty;
 	memset(&whole, 0, sizeof whole);
@@ -165,7 +165,7 @@ START_TEST(parts_merge_to_the_whole)
 }
 END_TEST
 
-START_TEST(a_histogram_shows_every_value_in_one_row)
+START_TEST(printed_rows_cover_every_value_once)
 {
 	static const uint64_t some[] = {900, 1000, 1100, 50000, 51000, 2000000000};
 	for (size_t i = 0; i < 6; i++)
@@ -196,7 +196,7 @@ START_TEST(a_histogram_shows_every_value_in_one_row)
 }
 END_TEST
 
-START_TEST(what_was_counted_since_has_nothing_of_before)
+START_TEST(difference_excludes_earlier_values)
 {
 	static struct histogram since;
 
@@ -215,7 +215,7 @@ START_TEST(what_was_counted_since_has_nothing_of_before)
 }
 END_TEST
 
-START_TEST(times_are_told_in_the_unit_that_suits_them)
+START_TEST(durations_are_printed_in_a_fitting_unit)
 {
 	static const struct {
 		double ns;
@@ -234,16 +234,16 @@ static Suite *suite(void)
 	Suite *suite = suite_create("probe rtt");
 	TCase *figures = tcase_create("figures");
 	tcase_add_checked_fixture(figures, setup, NULL);
-	tcase_add_test(figures, nothing_measured_is_all_zero);
-	tcase_add_test(figures, one_value_is_every_percentile_without_deviation);
-	tcase_add_test(figures, known_values_give_known_figures);
-	tcase_add_test(figures, deviation_holds_for_large_values_that_differ_little);
-	tcase_add_loop_test(figures, percentiles_are_those_of_a_sorted_list_within_the_stated_error, 0, 4);
-	tcase_add_loop_test(figures, mean_deviation_and_jitter_are_those_of_the_simple_way, 0, 4);
-	tcase_add_test(figures, parts_merge_to_the_whole);
-	tcase_add_test(figures, a_histogram_shows_every_value_in_one_row);
-	tcase_add_test(figures, what_was_counted_since_has_nothing_of_before);
-	tcase_add_test(figures, times_are_told_in_the_unit_that_suits_them);
+	tcase_add_test(figures, empty_statistics_are_zero);
+	tcase_add_test(figures, single_value_is_every_percentile);
+	tcase_add_test(figures, known_values_give_known_statistics);
+	tcase_add_test(figures, deviation_is_exact_for_large_similar_values);
+	tcase_add_loop_test(figures, percentiles_match_a_sorted_list_within_the_error, 0, 4);
+	tcase_add_loop_test(figures, mean_deviation_and_jitter_match_a_naive_computation, 0, 4);
+	tcase_add_test(figures, merged_parts_equal_the_whole);
+	tcase_add_test(figures, printed_rows_cover_every_value_once);
+	tcase_add_test(figures, difference_excludes_earlier_values);
+	tcase_add_test(figures, durations_are_printed_in_a_fitting_unit);
 	suite_add_tcase(suite, figures);
 	return suite;
 }

@@ -1,4 +1,4 @@
-/* check_probe_series.c: each request of a sequence is counted as what became of it. */
+/* check_probe_series.c: tests of the outcomes of requests. */
 #include "probe/series.h"
 
 #include "check_run.h"
@@ -53,7 +53,7 @@ START_TEST(requests_are_numbered_from_one)
 }
 END_TEST
 
-START_TEST(a_reply_tells_its_round_trip)
+START_TEST(reply_has_its_round_trip_time)
 {
 	series_send(series, 100);
 	ck_assert_uint_eq(series_receive(series, 1, 350).rtt_ns, 250);
@@ -62,14 +62,14 @@ START_TEST(a_reply_tells_its_round_trip)
 }
 END_TEST
 
-START_TEST(a_clock_that_goes_back_makes_no_huge_round_trip)
+START_TEST(backward_clock_gives_zero_round_trip)
 {
 	series_send(series, 100);
 	ck_assert_uint_eq(series_receive(series, 1, 99).rtt_ns, 0);
 }
 END_TEST
 
-START_TEST(replies_in_order_are_nothing_but_received)
+START_TEST(replies_in_order_count_as_received_only)
 {
 	send_some(5);
 	for (uint64_t i = 1; i <= 5; i++) {
@@ -83,7 +83,7 @@ START_TEST(replies_in_order_are_nothing_but_received)
 }
 END_TEST
 
-START_TEST(a_reply_after_a_later_one_is_reordered)
+START_TEST(reply_after_a_later_one_is_reordered)
 {
 	send_some(5);
 	static const struct {
@@ -97,7 +97,7 @@ START_TEST(a_reply_after_a_later_one_is_reordered)
 }
 END_TEST
 
-START_TEST(a_gap_is_not_reordering)
+START_TEST(gap_is_not_reordering)
 {
 	send_some(3);
 	ck_assert(!receive(1).reordered);
@@ -107,7 +107,7 @@ START_TEST(a_gap_is_not_reordering)
 }
 END_TEST
 
-START_TEST(a_second_reply_is_a_duplicate_and_neither_received_nor_reordered)
+START_TEST(second_reply_counts_as_duplicate_only)
 {
 	send_some(3);
 	receive(2);
@@ -122,7 +122,7 @@ START_TEST(a_second_reply_is_a_duplicate_and_neither_received_nor_reordered)
 }
 END_TEST
 
-START_TEST(time_outs_go_from_the_oldest_on_and_leave_out_what_was_answered)
+START_TEST(timeouts_take_the_oldest_unanswered_request)
 {
 	uint64_t sequence, sent_ns;
 	ck_assert(!series_waiting(series, &sequence, &sent_ns));
@@ -143,7 +143,7 @@ START_TEST(time_outs_go_from_the_oldest_on_and_leave_out_what_was_answered)
 }
 END_TEST
 
-START_TEST(a_reply_after_its_time_out_is_late_and_no_longer_lost)
+START_TEST(reply_after_timeout_is_late_instead_of_lost)
 {
 	send_some(2);
 	series_time_out(series);
@@ -159,7 +159,7 @@ START_TEST(a_reply_after_its_time_out_is_late_and_no_longer_lost)
 }
 END_TEST
 
-START_TEST(a_reply_to_nothing_is_unexpected)
+START_TEST(reply_to_no_request_is_unexpected)
 {
 	send_some(2);
 	ck_assert(!series_receive(series, 0, 1).expected);
@@ -171,13 +171,13 @@ START_TEST(a_reply_to_nothing_is_unexpected)
 }
 END_TEST
 
-START_TEST(what_leaves_the_window_in_flight_is_lost_and_forgotten)
+START_TEST(request_leaving_the_window_in_flight_is_lost)
 {
 	send_some(WINDOW);
 	ck_assert_uint_eq(series_counts(series).lost, 0);
 	receive(2);
 	ck_assert_uint_eq(series_oldest(series), 1);
-	send_some(2); /* forgets 1, which was in flight, and 2, which was not */
+	send_some(2); /* forgets 1, in flight, and 2, answered */
 	ck_assert_uint_eq(series_oldest(series), 3);
 	ck_assert_uint_eq(series_counts(series).lost, 1);
 	ck_assert_uint_eq(series_counts(series).in_flight, WINDOW);
@@ -190,7 +190,7 @@ START_TEST(what_leaves_the_window_in_flight_is_lost_and_forgotten)
 }
 END_TEST
 
-START_TEST(what_could_not_be_sent_is_taken_back)
+START_TEST(unsent_request_is_taken_back)
 {
 	send_some(3);
 	receive(1);
@@ -210,7 +210,7 @@ START_TEST(what_could_not_be_sent_is_taken_back)
 }
 END_TEST
 
-START_TEST(it_is_full_when_the_next_would_displace_one_in_flight)
+START_TEST(series_is_full_if_the_next_displaces_one_in_flight)
 {
 	ck_assert(!series_is_full(series));
 	send_some(WINDOW);
@@ -228,7 +228,7 @@ START_TEST(it_is_full_when_the_next_would_displace_one_in_flight)
 }
 END_TEST
 
-START_TEST(a_late_double_of_what_was_displaced_by_one_taken_back_is_no_first_answer)
+START_TEST(late_duplicate_of_evicted_request_is_not_counted)
 {
 	send_some(WINDOW);
 	for (uint64_t sequence = 1; sequence <= WINDOW; sequence++)
@@ -241,7 +241,7 @@ START_TEST(a_late_double_of_what_was_displaced_by_one_taken_back_is_no_first_ans
 }
 END_TEST
 
-START_TEST(faults_and_sums_are_counted)
+START_TEST(defects_and_sums_are_counted)
 {
 	send_some(3);
 	receive(1);
@@ -262,7 +262,7 @@ START_TEST(faults_and_sums_are_counted)
 }
 END_TEST
 
-START_TEST(loss_is_of_what_is_decided)
+START_TEST(loss_excludes_requests_in_flight)
 {
 	ck_assert_double_eq(series_loss(&(struct series_counts){.in_flight = 5}), 0);
 	ck_assert_double_eq(series_loss(&(struct series_counts){.received = 3, .lost = 1, .in_flight = 100}), 25);
@@ -270,7 +270,7 @@ START_TEST(loss_is_of_what_is_decided)
 }
 END_TEST
 
-/* --- a made sequence against a book kept the simple way --- */
+/* --- random sequences against a naive model --- */
 
 enum { MANY = 20000, NEAR = 40 };
 
@@ -284,8 +284,8 @@ static unsigned below(unsigned bound)
 	return (unsigned)(random_state >> 16) % bound;
 }
 
-/* Each request is dropped, answered now, twice, or some requests later; then the book says what has to come out. */
-START_TEST(a_made_sequence_is_counted_as_it_was_made)
+/* Drops each request, or answers it at once, twice, or some requests later; compares with the model. */
+START_TEST(random_sequences_match_a_naive_model)
 {
 	static unsigned due_at[MANY + NEAR + 1][NEAR + 2], due[MANY + NEAR + 1], answers[MANY + 1];
 	struct series_counts book = {.sent = MANY};
@@ -334,22 +334,22 @@ static Suite *suite(void)
 	TCase *counts = tcase_create("counts");
 	tcase_add_checked_fixture(counts, setup, teardown);
 	tcase_add_test(counts, requests_are_numbered_from_one);
-	tcase_add_test(counts, a_reply_tells_its_round_trip);
-	tcase_add_test(counts, a_clock_that_goes_back_makes_no_huge_round_trip);
-	tcase_add_test(counts, replies_in_order_are_nothing_but_received);
-	tcase_add_test(counts, a_reply_after_a_later_one_is_reordered);
-	tcase_add_test(counts, a_gap_is_not_reordering);
-	tcase_add_test(counts, a_second_reply_is_a_duplicate_and_neither_received_nor_reordered);
-	tcase_add_test(counts, time_outs_go_from_the_oldest_on_and_leave_out_what_was_answered);
-	tcase_add_test(counts, a_reply_after_its_time_out_is_late_and_no_longer_lost);
-	tcase_add_test(counts, a_reply_to_nothing_is_unexpected);
-	tcase_add_test(counts, what_leaves_the_window_in_flight_is_lost_and_forgotten);
-	tcase_add_test(counts, what_could_not_be_sent_is_taken_back);
-	tcase_add_test(counts, it_is_full_when_the_next_would_displace_one_in_flight);
-	tcase_add_test(counts, a_late_double_of_what_was_displaced_by_one_taken_back_is_no_first_answer);
-	tcase_add_test(counts, faults_and_sums_are_counted);
-	tcase_add_test(counts, loss_is_of_what_is_decided);
-	tcase_add_test(counts, a_made_sequence_is_counted_as_it_was_made);
+	tcase_add_test(counts, reply_has_its_round_trip_time);
+	tcase_add_test(counts, backward_clock_gives_zero_round_trip);
+	tcase_add_test(counts, replies_in_order_count_as_received_only);
+	tcase_add_test(counts, reply_after_a_later_one_is_reordered);
+	tcase_add_test(counts, gap_is_not_reordering);
+	tcase_add_test(counts, second_reply_counts_as_duplicate_only);
+	tcase_add_test(counts, timeouts_take_the_oldest_unanswered_request);
+	tcase_add_test(counts, reply_after_timeout_is_late_instead_of_lost);
+	tcase_add_test(counts, reply_to_no_request_is_unexpected);
+	tcase_add_test(counts, request_leaving_the_window_in_flight_is_lost);
+	tcase_add_test(counts, unsent_request_is_taken_back);
+	tcase_add_test(counts, series_is_full_if_the_next_displaces_one_in_flight);
+	tcase_add_test(counts, late_duplicate_of_evicted_request_is_not_counted);
+	tcase_add_test(counts, defects_and_sums_are_counted);
+	tcase_add_test(counts, loss_excludes_requests_in_flight);
+	tcase_add_test(counts, random_sequences_match_a_naive_model);
 	suite_add_tcase(suite, counts);
 	return suite;
 }

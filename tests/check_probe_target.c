@@ -1,4 +1,4 @@
-/* check_probe_target.c: HOST[:PORT] is taken apart as people write it, and what cannot be a host is refused. */
+/* check_probe_target.c: tests of parsing and resolving HOST[:PORT]. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -33,7 +33,7 @@ static const struct {
 	{"::ffff:127.0.0.1", "::ffff:127.0.0.1", 7, true},
 };
 
-START_TEST(a_target_is_a_host_and_a_port)
+START_TEST(target_is_a_host_and_a_port)
 {
 	struct options options = options_for(accepted[_i].text);
 	struct target target;
@@ -73,7 +73,7 @@ static const struct {
 	{"fe80::1%", "neither"},
 };
 
-START_TEST(what_cannot_be_a_target_is_refused)
+START_TEST(invalid_target_is_refused)
 {
 	struct options options = options_for(refused[_i].text);
 	struct target target;
@@ -83,7 +83,7 @@ START_TEST(what_cannot_be_a_target_is_refused)
 }
 END_TEST
 
-START_TEST(names_are_bounded)
+START_TEST(overlong_name_is_refused)
 {
 	char name[400], label[65];
 	struct target target;
@@ -105,7 +105,7 @@ START_TEST(names_are_bounded)
 }
 END_TEST
 
-START_TEST(the_port_option_counts_where_the_target_has_none)
+START_TEST(port_option_applies_to_a_target_without_port)
 {
 	struct options options = options_for("host");
 	struct target target;
@@ -119,7 +119,7 @@ START_TEST(the_port_option_counts_where_the_target_has_none)
 }
 END_TEST
 
-START_TEST(an_address_resolves_to_itself)
+START_TEST(address_resolves_to_itself)
 {
 	struct options options = options_for("127.0.0.9:1234");
 	struct target target;
@@ -137,7 +137,7 @@ START_TEST(an_address_resolves_to_itself)
 }
 END_TEST
 
-START_TEST(a_near_end_is_an_address)
+START_TEST(local_end_is_an_address)
 {
 	struct options options = {.bind = "[::1]:99"};
 	struct target_address near;
@@ -161,12 +161,12 @@ static Suite *suite(void)
 	Suite *suite = suite_create("probe_target");
 	TCase *text = tcase_create("text");
 
-	tcase_add_loop_test(text, a_target_is_a_host_and_a_port, 0, sizeof accepted / sizeof *accepted);
-	tcase_add_loop_test(text, what_cannot_be_a_target_is_refused, 0, sizeof refused / sizeof *refused);
-	tcase_add_test(text, names_are_bounded);
-	tcase_add_test(text, the_port_option_counts_where_the_target_has_none);
-	tcase_add_test(text, an_address_resolves_to_itself);
-	tcase_add_test(text, a_near_end_is_an_address);
+	tcase_add_loop_test(text, target_is_a_host_and_a_port, 0, sizeof accepted / sizeof *accepted);
+	tcase_add_loop_test(text, invalid_target_is_refused, 0, sizeof refused / sizeof *refused);
+	tcase_add_test(text, overlong_name_is_refused);
+	tcase_add_test(text, port_option_applies_to_a_target_without_port);
+	tcase_add_test(text, address_resolves_to_itself);
+	tcase_add_test(text, local_end_is_an_address);
 	suite_add_tcase(suite, text);
 	return suite;
 }

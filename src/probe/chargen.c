@@ -1,4 +1,4 @@
-/* chargen.c: whether bytes are what a character generator sends (RFC 864). */
+/* chargen.c: the pattern of a character generator (RFC 864). */
 #include "probe/chargen.h"
 
 #include <stdint.h>

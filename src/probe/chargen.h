@@ -1,4 +1,4 @@
-/* chargen.h: whether bytes are what a character generator sends (RFC 864). */
+/* chargen.h: the pattern of a character generator (RFC 864). */
 #ifndef SMALLSERVD_PROBE_CHARGEN_H
 #define SMALLSERVD_PROBE_CHARGEN_H
 
@@ -6,8 +6,8 @@
 
 #define CHARGEN_RIGHT SIZE_MAX
 
-/* The offset of the first of LENGTH bytes that breaks the pattern, or CHARGEN_RIGHT. Lines have 72 characters and CR LF; each
- * begins one character further in the ring of the 95 that print. The first may begin anywhere, as servers do over UDP, and the
+/* Returns the offset of the first of LENGTH bytes that breaks the pattern, or CHARGEN_RIGHT. Lines have 72 characters and CR LF;
+ * each begins one character further in the ring of the 95 printable ones. The first line may begin anywhere, as servers do over UDP, and the
  * last may be cut. */
 size_t chargen_difference(const char *bytes, size_t length);
 

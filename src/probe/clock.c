@@ -1,4 +1,4 @@
-/* clock.c: what a daytime or time server's answer says of its clock. */
+/* clock.c: reads a daytime or time server's clock. */
 #include "probe/clock.h"
 
 #include <ctype.h>
@@ -10,17 +10,17 @@
 
 enum { LINE_MAX_SIZE = 128, MODIFIED_JULIAN_1970 = 40587, DAY_SECONDS = 86400, NO_ZONE = INT32_MAX };
 
-/* What stands in an answer, before it is a moment. */
+/* The fields of an answer, before conversion. */
 struct parts {
 	struct tm tm;
 	int zone_seconds; /* ahead of UTC; NO_ZONE: not stated */
-	char zone[12];    /* its name where it was one; empty: none */
+	char zone[12];    /* its name, if it has one; empty: none */
 	long nanoseconds;
 	double resolution;
-	double advance; /* how much before its time the answer was sent, in seconds */
+	double advance; /* how long before the stated time the answer was sent, in seconds */
 };
 
-/* Names and numbers */
+/* --- names and numbers --- */
 
 static bool read_month(const char *text, struct tm *tm)
 {
@@ -48,7 +48,7 @@ static bool is_weekday(const char *text)
 	return false;
 }
 
-/* A year of two digits is that nearest to NEAR. */
+/* Sets the year; one of two digits is the nearest to NEAR. */
 static void set_year(struct tm *tm, int year, bool whole, time_t near)
 {
 	struct tm now;
@@ -62,7 +62,7 @@ static void set_year(struct tm *tm, int year, bool whole, time_t near)
 	tm->tm_year = year - 1900;
 }
 
-/* The zones that RFC 822 names, and UTC by its names. */
+/* Reads a zone name of RFC 822, or a name of UTC. */
 static bool read_zone_name(const char *text, int *seconds)
 {
 	static const struct {
@@ -79,7 +79,7 @@ static bool read_zone_name(const char *text, int *seconds)
 	return false;
 }
 
-/* `+0100` or `-05:30`. */
+/* Reads `+0100` or `-05:30`. */
 static bool read_zone_number(const char *text, int *seconds)
 {
 	unsigned hours, minutes;
@@ -95,7 +95,7 @@ static bool read_zone_number(const char *text, int *seconds)
 	return true;
 }
 
-/* A zone by name or number; a name that we do not know is kept. */
+/* Reads a zone by name or number; an unknown name is kept. */
 static bool read_zone(const char *text, struct parts *parts)
 {
 	if (read_zone_number(text, &parts->zone_seconds) || read_zone_name(text, &parts->zone_seconds))
@@ -107,9 +107,9 @@ static bool read_zone(const char *text, struct parts *parts)
 	return true;
 }
 
-/* The formats: each reads the whole of LINE, or returns false */
+/* --- formats: each reads the whole of LINE, or returns false --- */
 
-/* Fri Nov 20 11:43:28 2026, as date(1) also with a zone before the year. */
+/* Reads `Fri Nov 20 11:43:28 2026`, and the form of date(1) with a zone before the year. */
 static bool read_ctime(const char *line, time_t near, struct parts *parts)
 {
 	char day[12], month[12], zone[12] = "";
@@ -127,7 +127,7 @@ static bool read_ctime(const char *line, time_t near, struct parts *parts)
 	return zone[0] == '\0' || read_zone(zone, parts);
 }
 
-/* RFC 867: Tuesday, February 22, 1982 17:37:43-PST */
+/* Reads the example of RFC 867: `Tuesday, February 22, 1982 17:37:43-PST`. */
 static bool read_rfc867(const char *line, time_t near, struct parts *parts)
 {
 	char day[12], month[12], zone[12] = "";
@@ -145,7 +145,7 @@ static bool read_rfc867(const char *line, time_t near, struct parts *parts)
 	return sscanf(line, "-%11[A-Za-z]%n", zone, &end) == 1 && line[end] == '\0' && read_zone(zone, parts);
 }
 
-/* 20 NOV 2026 11:43:33 UTC; RFC 867 has the year with two digits, others have no zone. */
+/* Reads `20 NOV 2026 11:43:33 UTC`; RFC 867 writes two digits of the year, other servers omit the zone. */
 static bool read_smtp(const char *line, time_t near, struct parts *parts)
 {
 	char month[12], zone[12] = "", digits[5];
@@ -162,7 +162,7 @@ static bool read_smtp(const char *line, time_t near, struct parts *parts)
 	return zone_end != 0 && line[zone_end] == '\0' && read_zone(zone, parts);
 }
 
-/* The same after a day's name: Fri, 20 Nov 2026 11:43:33 +0100 */
+/* Reads the same after a weekday: `Fri, 20 Nov 2026 11:43:33 +0100`. */
 static bool read_rfc5322(const char *line, time_t near, struct parts *parts)
 {
 	char day[12];
@@ -172,7 +172,7 @@ static bool read_rfc5322(const char *line, time_t near, struct parts *parts)
 	       read_smtp(line + end, near, parts);
 }
 
-/* 2026-11-20T11:43:28.123456Z, also with a blank in the middle, an offset, or none of it. */
+/* Reads `2026-11-20T11:43:28.123456Z`, also with a blank in place of the T, an offset, or no zone. */
 static bool read_rfc3339(const char *line, time_t near, struct parts *parts)
 {
 	struct tm *tm = &parts->tm;
@@ -204,7 +204,7 @@ static bool read_rfc3339(const char *line, time_t near, struct parts *parts)
 	return *line == '\0' || read_zone(line, parts);
 }
 
-/* JJJJJ YR-MO-DA HH:MM:SS TT L H msADV UTC(NIST) OTM: sent so many ms before the time it tells. */
+/* Reads `JJJJJ YR-MO-DA HH:MM:SS TT L H msADV UTC(NIST) OTM`, sent msADV before the stated time. */
 static bool read_nist(const char *line, time_t near, struct parts *parts)
 {
 	struct tm *tm = &parts->tm;
@@ -237,7 +237,7 @@ static const struct {
 	{"smtp", read_smtp}, {"rfc5322", read_rfc5322}, {"rfc867", read_rfc867},
 };
 
-/* From parts to a moment */
+/* --- conversion --- */
 
 static bool is_date(const struct tm *tm)
 {
@@ -247,11 +247,11 @@ static bool is_date(const struct tm *tm)
 	    tm->tm_sec < 0 || tm->tm_mon < 0)
 		return false;
 	copy.tm_hour = copy.tm_min = copy.tm_sec = 0;
-	timegm(&copy); /* carries what no month has into the next */
+	timegm(&copy); /* normalises days beyond the end of the month */
 	return copy.tm_mday == tm->tm_mday && copy.tm_mon == tm->tm_mon && copy.tm_year == tm->tm_year;
 }
 
-/* The same parts in our own zone. IS_DST by its name, where it has one of our two. False: a name that we do not know. */
+/* Converts the fields in the local zone; IS_DST by the zone name, if it is one of the two local ones. Returns false for an unknown name. */
 static bool local_time(const struct parts *parts, time_t *time)
 {
 	struct tm tm = parts->tm;
@@ -290,7 +290,7 @@ static void settle(const struct parts *parts, time_t near, struct clock_reading 
 		reading->time.tv_sec = utc_is_nearer ? utc : local;
 		return;
 	}
-	/* a zone that somebody else knows is some quarters of an hour away */
+	/* an unknown zone is a multiple of a quarter of an hour away */
 	enum { QUARTER = 900 };
 	time_t away = utc - near;
 
@@ -302,7 +302,7 @@ static void settle(const struct parts *parts, time_t near, struct clock_reading 
 	reading->time.tv_sec = utc;
 }
 
-/* The only line of BYTES, without what surrounds it. False: it is too long, or there are several. */
+/* Copies the only line of BYTES without surrounding white space. Returns false if it is too long, or there are several. */
 static bool take_line(const char *bytes, size_t length, char *line)
 {
 	while (length > 0 && isspace((unsigned char)bytes[0])) {

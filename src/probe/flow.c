@@ -1,4 +1,4 @@
-/* flow.c: datagrams to the target and back, with what the network says of them. */
+/* flow.c: datagrams to the target and back, and the ICMP errors they cause. */
 #include "probe/flow.h"
 
 #include <errno.h>
@@ -8,10 +8,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* after netinet/in.h, which it has to agree with */
+/* after netinet/in.h, on which it depends */
 #include <linux/errqueue.h>
 
-#include "probe/dial.h"
+#include "probe/socket.h"
 
 #ifndef IP_RECVFRAGSIZE
 #define IP_RECVFRAGSIZE 25
@@ -47,7 +47,7 @@ static bool is_target(const struct flow *flow, const struct sockaddr *source)
 	return a->sin6_port == b->sin6_port && memcmp(&a->sin6_addr, &b->sin6_addr, sizeof(a->sin6_addr)) == 0;
 }
 
-/* The number in the control message LEVEL, TYPE, or ABSENT. */
+/* Returns the number in the control message LEVEL, TYPE, or ABSENT. */
 static int control_number(struct msghdr *message, int level, int type, int absent)
 {
 	for (struct cmsghdr *control = CMSG_FIRSTHDR(message); control; control = CMSG_NXTHDR(message, control)) {
@@ -83,15 +83,15 @@ static void tell_refusal(struct flow *flow, struct msghdr *message, const char *
 		snprintf(refusal.by, sizeof(refusal.by), "this host");
 	} else {
 		target_print(SO_EE_OFFENDER(error), refusal.by);
-		*strrchr(refusal.by, ':') = '\0'; /* an ICMP message comes from no port */
+		*strrchr(refusal.by, ':') = '\0'; /* an ICMP message has no port */
 	}
 	flow->calls.on_refusal(flow->context, &refusal);
 }
 
-/* One message a wake-up, the events are level-triggered: so the owner may free the flow in the call. */
+/* Receives one message a wake-up, as the event is level-triggered: the owner may free the flow in its callback. */
 static void on_readable(evutil_socket_t fd, short what, void *context)
 {
-	static char bytes[FLOW_DATAGRAM_MAX]; /* the probe has one thread here */
+	static char bytes[FLOW_DATAGRAM_MAX]; /* this part of the probe has one thread */
 	struct flow *flow = context;
 	struct sockaddr_storage source = {0};
 	union {
@@ -121,7 +121,7 @@ static void on_readable(evutil_socket_t fd, short what, void *context)
 	message.msg_controllen = sizeof(control);
 	length = recvmsg(fd, &message, 0);
 	if (length < 0)
-		return; /* nothing, or an error that the queue has told in full */
+		return; /* no data, or an error that the error queue has reported in full */
 
 	struct flow_datagram datagram = {
 		.bytes = bytes,
@@ -145,7 +145,7 @@ struct flow *flow_open(struct event_base *base, const struct options *options, c
 	}
 	*flow = (struct flow){.target = *address, .calls = *calls, .context = context};
 	target_print((const struct sockaddr *)&address->address, flow->peer);
-	flow->fd = dial_socket(options, address, error);
+	flow->fd = socket_open(options, address, error);
 	if (flow->fd < 0)
 		goto fail;
 	flow->readable = event_new(base, flow->fd, EV_READ | EV_PERSIST, on_readable, flow);
@@ -186,7 +186,7 @@ int flow_send(struct flow *flow, const void *bytes, size_t length)
 			   flow->target.length) >= 0)
 			return 0;
 		error = errno;
-		/* this is of an earlier datagram, and the queue of errors has it, too */
+		/* the error belongs to an earlier datagram and is in the error queue, too */
 		if (error != ECONNREFUSED && error != EHOSTUNREACH && error != ENETUNREACH && error != EINTR &&
 		    error != EPROTO && error != ENOPROTOOPT)
 			break;

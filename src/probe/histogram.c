@@ -1,4 +1,4 @@
-/* histogram.c: durations counted in buckets, from which percentiles are read. */
+/* histogram.c: durations counted in log-linear buckets, for percentiles. */
 #include "probe/histogram.h"
 
 #include <inttypes.h>
@@ -7,7 +7,7 @@
 enum {
 	A_DOUBLING = HISTOGRAM_BUCKETS_A_DOUBLING,
 	A_DOUBLING_BITS = 6,
-	ROWS_MAX = 24, /* that are aimed at, before rows stand for more than a doubling */
+	ROWS_MAX = 24, /* the target, before a row stands for more than a power of two */
 	BAR_WIDTH = 40,
 };
 _Static_assert(1 << A_DOUBLING_BITS == A_DOUBLING, "a doubling has 2^6 buckets");
@@ -20,7 +20,7 @@ static unsigned bucket_of(uint64_t value)
 	return (shift + 1) * A_DOUBLING + (unsigned)((value >> shift) - A_DOUBLING);
 }
 
-/* The smallest value that is counted in BUCKET. */
+/* Returns the smallest value of BUCKET. */
 static uint64_t bucket_start(unsigned bucket)
 {
 	if (bucket < A_DOUBLING)
@@ -82,7 +82,7 @@ uint64_t histogram_percentile(const struct histogram *histogram, double part)
 	unsigned bucket = 0;
 	while ((seen += histogram->buckets[bucket]) < rank)
 		bucket++;
-	/* the middle of a bucket at an end can lie outside of what was counted */
+	/* the middle of the first or last bucket can lie outside the extremes */
 	uint64_t value = bucket_middle(bucket);
 	if (value < histogram->minimum_ns)
 		return histogram->minimum_ns;

@@ -1,4 +1,4 @@
-/* json.c: writes one JSON text (RFC 8259), without a chance to write a wrong one. */
+/* json.c: writes one valid JSON text (RFC 8259). */
 #include "probe/json.h"
 
 #include <assert.h>
@@ -8,7 +8,7 @@
 
 static void print_text(struct json *json, const char *value, size_t length);
 
-/* What stands before each value: a comma after another, and the key. */
+/* Writes the comma after a previous value, and the key. */
 static void begin_value(struct json *json, const char *key)
 {
 	bool keyed = json->depth > 0 && json->in_object[json->depth - 1];
@@ -53,7 +53,7 @@ void json_end(struct json *json)
 		fputc('\n', json->file);
 }
 
-/* The length of the UTF-8 character that LENGTH bytes begin with (RFC 3629: shortest form, no surrogates), 0: none. */
+/* Returns the length of the UTF-8 character at the start of LENGTH bytes (RFC 3629: shortest form, no surrogates); 0: none. */
 static size_t character_length(const unsigned char *at, size_t length)
 {
 	if (at[0] < 0x80)
@@ -150,7 +150,7 @@ void json_number(struct json *json, const char *key, double value, unsigned deci
 	size_t length = (size_t)snprintf(text, sizeof text, "%.*f", (int)decimals, value);
 	size_t whole = strspn(text, "-0123456789");
 	fwrite(text, 1, whole, json->file);
-	/* a locale may have another point, of several bytes even */
+	/* the decimal point of a locale may be another character, of several bytes */
 	if (decimals > 0)
 		fprintf(json->file, ".%s", text + length - decimals);
 }

@@ -1,7 +1,7 @@
-/* lookup.c: the addresses of a name, for as long as one has time.
+/* lookup.c: resolves a name within a time limit.
  *
- * getaddrinfo waits as long as the C library's configuration says, and cannot be told to stop. So a thread asks it, and is
- * left to itself when the time is over: it then frees the question, and ends with the answer or the process. */
+ * getaddrinfo waits as long as the C library's configuration says and cannot be cancelled. A thread calls it. After the time limit the thread is
+ * detached: it frees the query itself when getaddrinfo returns. */
 #include "probe/lookup.h"
 
 #include <errno.h>
@@ -15,7 +15,7 @@
 struct question {
 	char host[256], port[8];
 	struct addrinfo hints;
-	pthread_mutex_t lock; /* of all below */
+	pthread_mutex_t lock; /* protects the members below */
 	pthread_cond_t answered;
 	bool is_answered, is_given_up;
 	int code, error;
@@ -29,7 +29,7 @@ static void question_free(struct question *question)
 	free(question);
 }
 
-/* NULL: out of memory. */
+/* Returns NULL when out of memory. */
 static struct question *question_new(const char *host, const char *port, const struct addrinfo *hints)
 {
 	struct question *question = calloc(1, sizeof(*question));
@@ -71,7 +71,7 @@ static void *ask(void *argument)
 	return NULL;
 }
 
-/* Returns 0 or an errno. Signals are for the thread that waits. */
+/* Starts the thread with all signals blocked. Returns 0 or an errno. */
 static int start_thread(struct question *question, pthread_t *thread)
 {
 	sigset_t all, before;

@@ -1,4 +1,4 @@
-/* main.c: what the command line asked for, and the exit status. */
+/* main.c: the command line, the runs, and the exit status. */
 #include "config_build.h"
 
 #include <signal.h>
@@ -8,17 +8,17 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "probe/exchange.h"
 #include "probe/load/load.h"
 #include "probe/mtu.h"
 #include "probe/options.h"
 #include "probe/ping.h"
+#include "probe/request.h"
 #include "probe/run.h"
 #include "probe/target.h"
 
 enum { RETRY_MS = 100, DATAGRAM_MAX_V4 = 65507 };
 
-/* Whether a signal or the deadline ended the last run. */
+/* whether a signal or the deadline ended the last run */
 static bool interrupted;
 
 static int64_t now_ms(void)
@@ -32,7 +32,7 @@ static int refuse(const char *error, int status)
 	return status;
 }
 
-/* Tells WHY there was no run, to machines, too. STATUS: EXIT_WRONG or EXIT_NO_CONNECTION. */
+/* Reports WHY no run took place, also as JSON. STATUS: EXIT_WRONG or EXIT_NO_CONNECTION. */
 static int conclude(const struct options *options, const struct target *target, const char *why, int status)
 {
 	char error[TARGET_ERROR_SIZE];
@@ -47,7 +47,7 @@ static int conclude(const struct options *options, const struct target *target, 
 	return status;
 }
 
-/* One run of what OPTIONS ask TARGET for, which was found. WHY: the reason when it did not succeed, RUN_FAILURE_SIZE bytes. */
+/* Runs OPTIONS once on TARGET, which is resolved. WHY receives the reason of a failure, RUN_FAILURE_SIZE bytes. */
 static int run_found(const struct options *options, struct target *target, char *why)
 {
 	char error[TARGET_ERROR_SIZE];
@@ -63,7 +63,7 @@ static int run_found(const struct options *options, struct target *target, char 
 		return refuse(error, EXIT_USAGE);
 	int status = options->mtu                                         ? mtu_run(run)
 		     : options->type == TYPE_ECHO && !options->half_close ? ping_run(run)
-									  : exchange_run(run);
+									  : request_run(run);
 
 	snprintf(why, RUN_FAILURE_SIZE, "%s", run->failure[0] ? run->failure : "no right answer");
 	interrupted = run->interrupted;
@@ -71,7 +71,7 @@ static int run_found(const struct options *options, struct target *target, char 
 	return status;
 }
 
-/* The same from the beginning: what the lookup of the name took of the deadline is gone. */
+/* Resolves TARGET and runs once; the time of the lookup counts for the deadline. */
 static int run_once(const struct options *options, struct target *target, char *why)
 {
 	struct options left = *options;
@@ -96,7 +96,7 @@ static void rest(int64_t ms)
 	nanosleep(&time, NULL);
 }
 
-/* Asks once and once again, without a word, until the service answers right. Returns the last exit status. */
+/* Repeats silent runs until the service answers correctly. Returns the last exit status. */
 static int wait_for_service(const struct options *options, struct target *target)
 {
 	struct options attempt = *options;
@@ -112,7 +112,7 @@ static int wait_for_service(const struct options *options, struct target *target
 		attempt.deadline_ms = left_ms;
 		attempt.timeout_ms = options->timeout_ms < left_ms ? options->timeout_ms : left_ms;
 		status = run_once(&attempt, target, why);
-		if (status == EXIT_RIGHT || status == EXIT_USAGE || interrupted)
+		if (status == EXIT_OK || status == EXIT_USAGE || interrupted)
 			return status;
 		rest(RETRY_MS);
 	}
@@ -121,7 +121,7 @@ static int wait_for_service(const struct options *options, struct target *target
 	return conclude(options, target, told, status);
 }
 
-/* What can be known to be wrong before anything is sent. */
+/* Checks all that can be checked before a packet is sent. */
 static bool is_possible(struct options *options, struct target *target, char *error)
 {
 	struct target_address near;
@@ -132,7 +132,7 @@ static bool is_possible(struct options *options, struct target *target, char *er
 		return true;
 	if (!target_parse_bind(options, &near, error))
 		return false;
-	/* the far end has to be of the same family */
+	/* the target has to be of the same family */
 	if (options->family == AF_UNSPEC)
 		options->family = near.address.ss_family;
 	return true;
@@ -149,16 +149,15 @@ static int probe(struct options *options)
 	options->colour = isatty(STDOUT_FILENO) && !options->json && !(no_colour && *no_colour);
 	options->progress = isatty(STDERR_FILENO) && !options->json && !options->quiet;
 
-	int status = options->wait_ms ? wait_for_service(options, &target) : EXIT_RIGHT;
+	int status = options->wait_ms ? wait_for_service(options, &target) : EXIT_OK;
 
-	return status == EXIT_RIGHT ? run_once(options, &target, why) : status;
+	return status == EXIT_OK ? run_once(options, &target, why) : status;
 }
 
 static int print(void (*write)(FILE *))
 {
 	write(stdout);
-	return fflush(stdout) == 0 && !ferror(stdout) ? EXIT_RIGHT
-						      : refuse("cannot write to standard output", EXIT_WRONG);
+	return fflush(stdout) == 0 && !ferror(stdout) ? EXIT_OK : refuse("cannot write to standard output", EXIT_WRONG);
 }
 
 static void write_version(FILE *out)
@@ -170,7 +169,7 @@ int main(int argc, char **argv)
 {
 	struct options options = options_parse(argc, argv);
 
-	/* a server that has gone is a result, not an end */
+	/* a closed connection is a result, not an end of the process */
 	signal(SIGPIPE, SIG_IGN);
 	switch (options.action) {
 	case OPTIONS_HELP:

@@ -1,4 +1,4 @@
-/* mtu.c: the largest datagram that an echo server gets and returns unfragmented. */
+/* mtu.c: the largest datagram that passes to an echo server and back unfragmented. */
 #include "probe/mtu.h"
 
 #include <errno.h>
@@ -14,7 +14,7 @@
 
 enum {
 	TRIES = 3,
-	HEADERS_V4 = 28, /* of IP and UDP */
+	HEADERS_V4 = 28, /* IP and UDP */
 	HEADERS_V6 = 48,
 	MAX_V4 = 65507,
 	MAX_V6 = 65527,
@@ -27,9 +27,9 @@ struct mtu {
 	struct flow *flow;
 	struct event *timer;
 	unsigned headers;
-	size_t passes, fails; /* the largest that is known to pass (0: none), the smallest that is known to fail */
-	size_t told;          /* what the path said would pass; 0: nothing, or it has been tried */
-	size_t size;          /* of the datagram that is tried */
+	size_t passes, fails; /* the largest size known to pass (0: none), the smallest known to fail */
+	size_t told;          /* size reported by the path; 0: none, or tried already */
+	size_t size;          /* of the datagram being tried */
 	unsigned tries;
 	struct payload payload;
 	uint64_t sequence, sent_ns, wait_ns;
@@ -49,7 +49,7 @@ static void fail_size(struct mtu *mtu)
 	try_next(mtu);
 }
 
-/* What our own kernel or a router said does not fit. MTU: what would; 0: not told. */
+/* Handles a rejection by the local kernel or a router. MTU: the size that fits; 0: not stated. */
 static void on_too_large(struct mtu *mtu, const char *by, unsigned told)
 {
 	char fits[48] = "";
@@ -65,7 +65,7 @@ static void on_too_large(struct mtu *mtu, const char *by, unsigned told)
 	fail_size(mtu);
 }
 
-/* The last try has the whole timeout: a busy server must not look like a narrow path. */
+/* Sends one try. The last one has the whole timeout, so that a busy server does not look like a narrow path. */
 static void send_try(struct mtu *mtu)
 {
 	uint64_t most_ns = (uint64_t)(mtu->options->timeout_ms * MS_NS);
@@ -88,7 +88,7 @@ static void send_try(struct mtu *mtu)
 	run_stop(mtu->run);
 }
 
-/* All tries of a size are the same datagram: an answer to an earlier one is as good. */
+/* Starts the tries of a size. They are identical datagrams, so that a late reply to an earlier one counts. */
 static void begin_size(struct mtu *mtu, size_t size)
 {
 	mtu->size = size;
@@ -98,7 +98,7 @@ static void begin_size(struct mtu *mtu, size_t size)
 	send_try(mtu);
 }
 
-/* What the path said would pass, else the middle. */
+/* Tries the size reported by the path, else the middle of the interval. */
 static void try_next(struct mtu *mtu)
 {
 	if (mtu->passes + 1 >= mtu->fails) {
@@ -131,8 +131,8 @@ static void on_timeout(evutil_socket_t fd, short what, void *context)
 	run_stop(mtu->run);
 }
 
-/* The patience is what the first answer took, eight times. */
-static void set_patience(struct mtu *mtu, uint64_t rtt_ns)
+/* Sets the timeout of a try to eight times the first round trip. */
+static void set_timeout(struct mtu *mtu, uint64_t rtt_ns)
 {
 	uint64_t least = WAIT_LEAST_MS * MS_NS, most = (uint64_t)(mtu->options->timeout_ms * MS_NS);
 
@@ -147,15 +147,15 @@ static void on_datagram(void *context, const struct flow_datagram *datagram)
 	size_t differs_at = payload_difference(&mtu->payload, datagram->bytes, datagram->length, mtu->sequence, 0);
 
 	if (!datagram->from_target || (datagram->length != mtu->size && mtu->run->reached))
-		return; /* an answer to an earlier one */
+		return; /* a reply to an earlier size */
 	event_del(mtu->timer);
-	/* what does not pass is no loss: only the others are counted */
+	/* a size that does not pass is no loss: only passing ones are counted */
 	struct series_reply reply =
 		series_receive(mtu->run->series, series_send(mtu->run->series, mtu->sent_ns), run_now());
 
 	rtt_add(&mtu->run->rtt, reply.rtt_ns);
 	if (!mtu->run->reached)
-		set_patience(mtu, reply.rtt_ns);
+		set_timeout(mtu, reply.rtt_ns);
 	mtu->run->reached = true;
 	if (differs_at != PAYLOAD_SAME) {
 		series_corrupted(mtu->run->series);
@@ -178,7 +178,7 @@ static void on_refusal(void *context, const struct flow_refusal *refusal)
 	struct mtu *mtu = context;
 
 	if (refusal->error == EMSGSIZE) {
-		/* our own kernel's is told by flow_send, too; a router's can come late, of a larger one */
+		/* flow_send reports a rejection of the local kernel, too; that of a router can be late and concern a larger size */
 		if (strcmp(refusal->by, "this host") == 0 || !evtimer_pending(mtu->timer, NULL) ||
 		    refusal->mtu >= packet_size(mtu, mtu->size))
 			return;
@@ -209,7 +209,7 @@ static void summarize(void *context, struct json *json)
 	json_end(json);
 }
 
-/* First a small one shows that there is somebody who answers. */
+/* Sends a small datagram first, to see that the service answers. */
 static void begin(struct mtu *mtu)
 {
 	bool v6 = mtu->run->target->addresses[0].address.ss_family == AF_INET6;

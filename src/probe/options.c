@@ -16,18 +16,18 @@ const struct options_type options_types[TYPE_COUNT] = {
 	[TYPE_QOTD] = {"qotd", 17}, [TYPE_CHARGEN] = {"chargen", 19}, [TYPE_TIME] = {"time", 37},
 };
 
-/* An option as a row: parsing, the bounds, --help and the completion's test walk the table. */
+/* An option as a row of a table, which parsing, bounds, --help and the test of the completion walk. */
 struct row {
-	int letter;           /* 0: it has none */
-	const char *name;     /* after `--`; NULL: it has none */
-	const char *argument; /* as --help calls it; NULL: it takes none */
-	/* Reads TEXT into its field of OPTIONS. False: the reason is in ERROR. */
+	int letter;           /* 0: none */
+	const char *name;     /* after `--`; NULL: none */
+	const char *argument; /* its name in --help; NULL: none */
+	/* Parses TEXT into the field of OPTIONS. Returns false with the reason in ERROR. */
 	bool (*take)(const struct row *row, const char *text, struct options *options, char *error);
 	size_t offset;    /* of the field */
-	double min, max;  /* of a number; max 0: none */
-	double scale;     /* of a duration: units a second */
-	int value;        /* what a choice without argument sets */
-	size_t given;     /* offset of a bool that notes that it was given; 0: none, no bool is first */
+	double min, max;  /* of a number; max 0: no bounds */
+	double scale;     /* of a duration: units per second */
+	int value;        /* the value of an option without argument */
+	size_t given;     /* offset of a bool that records the presence of the option; 0: none (no bool is first) */
 	const char *help; /* one line, or two */
 };
 
@@ -70,7 +70,7 @@ static bool take_text(const struct row *row, const char *text, struct options *o
 	return true;
 }
 
-/* A decimal number without exponent, as `10` or `0.5`. */
+/* Reads a decimal number without exponent, as `10` or `0.5`. */
 static bool read_decimal(const char *text, double *number)
 {
 	char *end;
@@ -135,7 +135,7 @@ static bool take_decimal(const struct row *row, const char *text, struct options
 	return true;
 }
 
-/* Seconds where no unit is written, as ping takes them; else as in the daemon's configuration. */
+/* Reads a duration, in seconds if no unit is given, as ping does. */
 static bool take_duration(const struct row *row, const char *text, struct options *options, char *error)
 {
 	static const struct {
@@ -159,7 +159,7 @@ static bool take_duration(const struct row *row, const char *text, struct option
 	return false;
 }
 
-/* The classes of RFC 2474 (csN), RFC 2597 (afXY), RFC 3246 (ef), RFC 5865 (va) and RFC 8622 (le). */
+/* Returns the DSCP of a class of RFC 2474 (csN), RFC 2597 (afXY), RFC 3246 (ef), RFC 5865 (va) or RFC 8622 (le). */
 static int dscp_of(const char *text)
 {
 	unsigned major, minor;
@@ -224,7 +224,7 @@ static const struct row rows[] = {
 	{'i', "interval", "SECONDS", take_duration, FIELD(interval_us), .min = 0.0001, .max = 86400, .scale = 1e6,
 	 .help = "between requests (1)"},
 	{'s', "size", "BYTES", take_unsigned, FIELD(size), .min = 0, .max = 16777216, GIVEN(size_given),
-	 .help = "of a request; of what is read of chargen over TCP (56; chargen 740, over UDP 512)"},
+	 .help = "of a request; of the data read from chargen over TCP (56; chargen 740, over UDP 512)"},
 	{'W', "timeout", "SECONDS", take_duration, FIELD(timeout_ms), .min = 0.001, .max = 86400, .scale = 1e3,
 	 .help = "for a connection and for a reply (2)"},
 	{'w', "deadline", "SECONDS", take_duration, FIELD(deadline_ms), .min = 0.001, .max = 31536000, .scale = 1e3,
@@ -244,8 +244,8 @@ static const struct row rows[] = {
 
 	{0, "mtu", NULL, take_flag, FIELD(mtu), .help = "find the largest datagram that comes back unfragmented"},
 	{0, "half-close", NULL, take_flag, FIELD(half_close), .help = "end our side before we read"},
-	{0, "early", NULL, take_flag, FIELD(early), .help = "send before we read what the service says first"},
-	{0, "reconnect", NULL, take_flag, FIELD(reconnect), .help = "go on after a reset, and tell of the outage"},
+	{0, "early", NULL, take_flag, FIELD(early), .help = "send data before reading a service that speaks first"},
+	{0, "reconnect", NULL, take_flag, FIELD(reconnect), .help = "continue after a reset, and report the outage"},
 
 	{0, "connections", "N", take_unsigned, FIELD(connections), .min = 1, .max = 1000000, GIVEN(load),
 	 .help = "load: so many at once (1)"},
@@ -295,7 +295,7 @@ void options_print_help(FILE *out)
 	      out);
 }
 
-/* What getopt_long is told, made from the rows: its values are FIRST_LONG and the row's index, or the letter. */
+/* The arguments of getopt_long, made from the rows: its values are FIRST_LONG plus the index of the row, or the letter. */
 struct getopt_tables {
 	char letters[2 * ROW_COUNT + 2];
 	struct option names[ROW_COUNT + 1];
@@ -335,7 +335,7 @@ static struct options refuse(struct options options)
 	return options;
 }
 
-/* What does not go together; NULL: all does. */
+/* Returns the reason why options contradict each other, or NULL. */
 static const char *find_contradiction(const struct options *options)
 {
 	const struct options *o = options;
@@ -381,7 +381,7 @@ static bool take_type(const char *name, struct options *options)
 	return false;
 }
 
-/* The two arguments that are no options, and what follows from all of them. */
+/* Parses the two positional arguments, and completes the options. */
 static struct options take_rest(struct options options, int count, char **arguments)
 {
 	if (count != 2) {

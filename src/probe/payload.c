@@ -1,4 +1,4 @@
-/* payload.c: bytes that tell what became of them: of datagrams, and of a stream. */
+/* payload.c: self-describing contents of datagrams and streams, for checking replies. */
 #include "probe/payload.h"
 
 #include <endian.h>
@@ -12,8 +12,8 @@
 
 enum {
 	PERIOD = PAYLOAD_STREAM_PERIOD,
-	SEARCHED = 1024, /* requests, for the one that a corrupted reply belongs to */
-	COMPARED = 64,   /* bytes of each of them */
+	SEARCHED = 1024, /* requests searched for the one that a corrupted reply belongs to */
+	COMPARED = 64,   /* bytes compared of each */
 };
 
 struct header {
@@ -23,7 +23,7 @@ _Static_assert(sizeof(struct header) == PAYLOAD_HEADER, "the header has no gaps"
 
 static char pattern[PERIOD + PAYLOAD_STREAM_AHEAD];
 
-/* Spreads every bit of VALUE over the whole of the result (the finalizer of splitmix64). */
+/* Returns VALUE with every bit spread over the result (the finalizer of splitmix64). */
 static uint64_t mixed(uint64_t value)
 {
 	value += UINT64_C(0x9e3779b97f4a7c15);
@@ -32,7 +32,7 @@ static uint64_t mixed(uint64_t value)
 	return value ^ value >> 31;
 }
 
-/* A constructor, so that threads find it there. */
+/* Runs as a constructor, before any thread. */
 __attribute__((constructor)) static void fill_pattern(void)
 {
 	for (size_t i = 0; i < PERIOD; i++)
@@ -46,7 +46,7 @@ uint64_t payload_new_seed(void)
 	uint64_t seed;
 	if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) == (ssize_t)sizeof seed)
 		return seed;
-	/* early at boot there may be no chance to be had: a seed need not be secret, only another each time */
+	/* early at boot no randomness may be available: a seed need not be secret, only different each time */
 	struct timespec now = {0};
 	clock_gettime(CLOCK_REALTIME, &now);
 	return mixed((uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec) + (uint64_t)getpid();
@@ -61,7 +61,7 @@ static struct header header_of(const struct payload *payload, uint64_t sequence,
 	};
 }
 
-/* What follows the header; from its start up to a period of bytes and more are there. */
+/* Returns the pattern that follows the header; more than a period of it is readable. */
 static const char *rest_of(const struct payload *payload, uint64_t sequence)
 {
 	return pattern + mixed(payload->seed ^ mixed(sequence)) % PERIOD;
@@ -108,7 +108,7 @@ size_t payload_difference(const struct payload *payload, const void *bytes, size
 	return length == payload->size ? PAYLOAD_SAME : both;
 }
 
-/* The number that LENGTH bytes begin with. Of fewer than 8 it is the last number with these low bits that was sent. */
+/* Returns the sequence number at the start of LENGTH bytes. From fewer than 8 bytes, the last sent number with these low bits. */
 static uint64_t claimed_sequence(const struct series *series, const void *bytes, size_t length)
 {
 	uint64_t claimed = 0;
@@ -121,7 +121,7 @@ static uint64_t claimed_sequence(const struct series *series, const void *bytes,
 	return back < newest ? newest - back : 0;
 }
 
-/* How many of the first LENGTH bytes, at most COMPARED, are those of SEQUENCE. */
+/* Returns how many of the first LENGTH bytes, at most COMPARED, are those of SEQUENCE. */
 static size_t agreement(const struct payload *payload, const struct series *series, const char *bytes, size_t length,
 			uint64_t sequence)
 {

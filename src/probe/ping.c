@@ -1,4 +1,4 @@
-/* ping.c: echo in the manner of ping: a request each interval, a line each reply. */
+/* ping.c: echo as ping(8) does it: a request each interval, a line each reply. */
 #include "probe/ping.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@
 
 enum {
 	SENDS_A_WAKE_UP = 64,
-	UNSENT_MAX = 256 * 1024 * 1024, /* what waits for a server that does not read */
+	UNSENT_MAX = 256 * 1024 * 1024, /* unsent bytes for a server that does not read */
 	LINGER_LEAST_MS = 20,
 	RETRY_MS = 100,
 	NOTES_SIZE = 256,
@@ -26,7 +26,7 @@ struct ping {
 	struct run *run;
 	const struct options *options;
 	struct event *send_timer, *timeout_timer, *end_timer, *retry_timer;
-	uint64_t due_ns; /* when the next request is to leave */
+	uint64_t due_ns; /* when the next request is due */
 	uint64_t slowest_ns;
 	bool begun;
 
@@ -34,14 +34,14 @@ struct ping {
 	struct payload payload;
 	char *datagram;
 
-	struct stream *stream; /* over TCP; NULL: none now */
+	struct stream *stream; /* over TCP; NULL: no connection */
 	uint64_t seed;
-	uint64_t before;               /* requests that were sent before this connection */
+	uint64_t before;               /* requests sent over earlier connections */
 	uint64_t sent_bytes, received; /* bytes of this connection */
-	size_t differs_at;             /* in the reply that is coming in, or PAYLOAD_SAME */
+	size_t differs_at;             /* in the incomplete reply, or PAYLOAD_SAME */
 
-	uint64_t outages, outage_ns; /* of those that are over */
-	uint64_t lost_ns;            /* when the connection was lost; 0: it was not */
+	uint64_t outages, outage_ns; /* ended outages */
+	uint64_t lost_ns;            /* when the connection was lost; 0: it is up */
 };
 
 static void arm(struct event *timer, uint64_t at_ns)
@@ -56,7 +56,7 @@ static bool all_sent(const struct ping *ping)
 	return ping->options->count != 0 && series_newest(ping->run->series) >= ping->options->count;
 }
 
-/* After the last reply datagrams can still come twice: for these it waits as long as the slowest took, twice. */
+/* Ends the run after the last reply: late duplicates get twice the longest round trip. */
 static void check_end(struct ping *ping)
 {
 	uint64_t sequence, sent_ns, linger_ns = 2 * ping->slowest_ns;
@@ -76,7 +76,7 @@ static void check_end(struct ping *ping)
 	arm(ping->end_timer, run_now() + linger_ns);
 }
 
-/* Timeouts */
+/* --- timeouts --- */
 
 static void arm_timeout(struct ping *ping)
 {
@@ -104,7 +104,7 @@ static void on_timeout(evutil_socket_t fd, short what, void *context)
 	check_end(ping);
 }
 
-/* What can be said of a reply beside its time. */
+/* Remarks on a reply besides its time. */
 struct notes {
 	char text[NOTES_SIZE];
 	bool bad;
@@ -165,7 +165,7 @@ static void take_reply(struct ping *ping, uint64_t sequence, size_t length, cons
 		    number, ttl, time, notes.text);
 }
 
-/* UDP */
+/* --- UDP --- */
 
 static void on_datagram(void *context, const struct flow_datagram *datagram)
 {
@@ -179,7 +179,7 @@ static void on_datagram(void *context, const struct flow_datagram *datagram)
 	check_end(ping);
 }
 
-/* A request that cannot be answered any more is lost now, when it is the oldest; else at its timeout. */
+/* Counts request LOST as lost at once, if it is the oldest; else at its timeout. */
 static void give_up(struct ping *ping, uint64_t lost)
 {
 	uint64_t sequence, sent_ns;
@@ -197,7 +197,7 @@ static void on_refusal(void *context, const struct flow_refusal *refusal)
 	struct payload_match match = payload_match(&ping->payload, ping->run->series, refusal->bytes, refusal->length);
 
 	if (match.sequence == 0 && series_waiting(ping->run->series, &oldest, &sent_ns))
-		match.sequence = oldest; /* the message was too short to tell */
+		match.sequence = oldest; /* the ICMP message was too short to identify the request */
 	run_note_unreached(ping->run, "send to %s: %s", ping->run->peer, strerror(refusal->error));
 	report_line(ping->options, REPORT_BAD, "refused seq=%llu by %s: %s", (unsigned long long)match.sequence,
 		    refusal->by, strerror(refusal->error));
@@ -218,7 +218,7 @@ static void send_datagram(struct ping *ping)
 	give_up(ping, sequence);
 }
 
-/* TCP */
+/* --- TCP --- */
 
 static void send_bytes(struct ping *ping)
 {
@@ -267,7 +267,7 @@ static void on_send_due(evutil_socket_t fd, short what, void *context)
 		send_request(ping);
 		ping->due_ns += interval_ns;
 	}
-	/* after a stop of this process it does not make up for what it missed */
+	/* after a stop of this process missed requests are skipped */
 	if (now > ping->due_ns + SENDS_A_WAKE_UP * interval_ns)
 		ping->due_ns = now;
 	if (!all_sent(ping))
@@ -309,7 +309,7 @@ static void on_open(void *context)
 	on_send_due(-1, 0, ping);
 }
 
-/* Checks what belongs to the reply that is coming in, at most up to its end. Returns how many bytes that was. */
+/* Checks the bytes that belong to the incomplete reply. Returns their number. */
 static size_t take_part(struct ping *ping, const char *bytes, size_t length)
 {
 	size_t size = ping->options->size, at = ping->received % size;
@@ -347,7 +347,7 @@ static void on_bytes(void *context, const char *bytes, size_t length)
 	check_end(ping);
 }
 
-/* What was in flight when the connection ended will not be answered. */
+/* Counts the requests in flight as lost, after the connection has ended. */
 static void lose_all(struct ping *ping)
 {
 	uint64_t sequence, sent_ns;
@@ -414,7 +414,7 @@ static void on_retry(evutil_socket_t fd, short what, void *context)
 	run_stop(ping->run);
 }
 
-/* The first address is the one that getaddrinfo prefers, which looks at what can be reached. */
+/* Opens a flow to the first address, which getaddrinfo prefers by reachability. */
 static bool open_flow(struct ping *ping)
 {
 	static const struct flow_calls calls = {.on_datagram = on_datagram, .on_refusal = on_refusal};
@@ -445,7 +445,7 @@ static void on_linger_end(evutil_socket_t fd, short what, void *context)
 	run_stop(ping->run);
 }
 
-/* An outage that is not over counts until now. */
+/* Adds outages to the summary; one that is not over counts until now. */
 static void summarize(void *context, struct json *json)
 {
 	struct ping *ping = context;

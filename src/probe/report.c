@@ -1,4 +1,4 @@
-/* report.c: lines for people: with time, in colour, or not at all, as the options say. */
+/* report.c: output for people: lines with time and colour as the options say. */
 #include "probe/report.h"
 
 #include <stdarg.h>
@@ -16,7 +16,7 @@ static void print_time(void)
 static void print_line(const struct options *options, enum report_tone tone, const char *format, va_list values)
 	__attribute__((format(printf, 3, 0)));
 
-/* Each line leaves at once: a reader at the other end of a pipe is told when it happens. */
+/* Prints a line and flushes it: the reader of a pipe sees it at once. */
 static void print_line(const struct options *options, enum report_tone tone, const char *format, va_list values)
 {
 	static const char *const colours[] = {
@@ -56,7 +56,7 @@ void report_summary(const struct options *options, enum report_tone tone, const 
 	va_end(values);
 }
 
-/* How many bytes the character at AT has when it may be printed as it is, UTF-8 without controls; 0: it may not. */
+/* Returns the length of the printable UTF-8 character at AT; 0: none. */
 static size_t printable(const unsigned char *at, size_t left)
 {
 	size_t length = at[0] < 0x80 ? 1 : at[0] >= 0xf0 ? 4 : at[0] >= 0xe0 ? 3 : 2;

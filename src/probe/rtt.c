@@ -1,4 +1,4 @@
-/* rtt.c: what round trips took: extremes, mean, deviation, jitter, percentiles. */
+/* rtt.c: statistics of round-trip times: extremes, mean, deviation, jitter, percentiles. */
 #include "probe/rtt.h"
 
 #include <math.h>
@@ -12,7 +12,7 @@ void rtt_add(struct rtt *rtt, uint64_t value_ns)
 	rtt->last_ns = value_ns;
 	histogram_add(&rtt->histogram, value_ns);
 
-	/* Welford's way: sums of squares of nanoseconds would leave nothing of the deviation */
+	/* Welford's method: sums of squares of nanoseconds would lose the deviation to rounding */
 	double distance = (double)value_ns - rtt->mean_ns;
 	rtt->mean_ns += distance / (double)rtt->histogram.count;
 	rtt->squares += distance * ((double)value_ns - rtt->mean_ns);

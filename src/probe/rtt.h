@@ -1,4 +1,4 @@
-/* rtt.h: what round trips took: extremes, mean, deviation, jitter, percentiles. */
+/* rtt.h: statistics of round-trip times: extremes, mean, deviation, jitter, percentiles. */
 #ifndef SMALLSERVD_PROBE_RTT_H
 #define SMALLSERVD_PROBE_RTT_H
 
@@ -6,26 +6,26 @@
 
 #include "probe/histogram.h"
 
-/* Zeroed memory is an empty one. For one thread. 31 KiB. */
+/* Zero-initialised: empty. For one thread. 31 KiB. */
 struct rtt {
 	struct histogram histogram;
-	double mean_ns, squares; /* squares: of the distances to the mean, in sum */
+	double mean_ns, squares; /* squares: sum of the squared distances to the mean */
 	uint64_t last_ns, differences;
-	double differences_ns; /* between each and the one that came before it, in sum */
+	double differences_ns; /* sum of the differences between successive values */
 };
 
-/* Adds one, in the order in which replies came. */
+/* Adds a value, in the order of the replies. */
 void rtt_add(struct rtt *rtt, uint64_t value_ns);
 
-/* Adds all of OTHER, as of another connection: there is no difference between its first and our last. */
+/* Adds all of OTHER, the values of another connection: the difference between its first value and the last one here does not count. */
 void rtt_merge(struct rtt *rtt, const struct rtt *other);
 
-/* All in ns, 0 when there were none (jitter: fewer than two). */
+/* All in ns, 0 without values (jitter: with fewer than two). */
 struct rtt_summary {
 	uint64_t count;
 	double min, avg, max;
-	double mdev; /* as ping has it: the standard deviation of all there are */
-	double jitter; /* the mean of the differences between successive replies, without sign (RFC 3393's ipdv, of round trips) */
+	double mdev;   /* the standard deviation, as in ping(8) */
+	double jitter; /* the mean absolute difference of successive values (as ipdv of RFC 3393, for round trips) */
 	double median, p90, p95, p99, p999;
 };
 struct rtt_summary rtt_summary(const struct rtt *rtt);

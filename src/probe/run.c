@@ -1,4 +1,4 @@
-/* run.c: one run of the probe: its loop, what it counts, its end and its summary. */
+/* run.c: one run of the probe: event loop, counters, end and summary. */
 #include "probe/run.h"
 
 #include <errno.h>
@@ -10,7 +10,7 @@
 #include <time.h>
 
 #include "probe/report.h"
-#include "probe/secure.h"
+#include "probe/tls_client.h"
 
 enum { SERIES_WINDOW = 65536, NS_PER_US = 1000, US_PER_S = 1000000 };
 
@@ -38,7 +38,7 @@ static void on_end(evutil_socket_t fd, short what, void *context)
 	run_stop(run);
 }
 
-/* The timer of a base with this flag is exact to the microsecond, for short intervals. */
+/* Creates an event base with timers accurate to the microsecond, for short intervals. */
 static struct event_base *new_base(void)
 {
 	struct event_config *config = event_config_new();
@@ -81,7 +81,7 @@ struct run *run_new(const struct options *options, const struct target *target, 
 	if (!run->base || !run->series || !watch_for_end(run))
 		goto fail;
 	if (options->tls)
-		run->tls = secure_context(options, error);
+		run->tls = tls_client_context(options, error);
 	if (!options->tls || run->tls)
 		return run;
 fail:
@@ -136,7 +136,7 @@ void run_note_unreached(struct run *run, const char *format, ...)
 	va_end(values);
 }
 
-/* What is still in flight at the end is neither lost nor answered; but an end without any answer is no success. */
+/* Returns the exit status. Requests in flight at the end are neither lost nor answered; a run without any reply is no success. */
 static int exit_status(const struct run *run, const struct series_counts *counts)
 {
 	const struct options *options = run->options;
@@ -147,7 +147,7 @@ static int exit_status(const struct run *run, const struct series_counts *counts
 		return EXIT_WRONG;
 	if (counts->received == 0 && options->max_loss < 100)
 		return EXIT_WRONG;
-	return series_loss(counts) > options->max_loss ? EXIT_WRONG : EXIT_RIGHT;
+	return series_loss(counts) > options->max_loss ? EXIT_WRONG : EXIT_OK;
 }
 
 static const char *transport_of(const struct options *options)
@@ -163,7 +163,7 @@ static void print_counts(const struct run *run, const struct series_counts *coun
 		       run->target->host, run->peer[0] ? " (" : "", run->peer, run->peer[0] ? ")" : "",
 		       transport_of(options));
 	report_summary(
-		options, status == EXIT_RIGHT ? REPORT_GOOD : REPORT_BAD,
+		options, status == EXIT_OK ? REPORT_GOOD : REPORT_BAD,
 		"%llu sent, %llu received, %.4g%% lost, %llu duplicated, %llu reordered, %llu late, %llu corrupted, "
 		"%llu wrong source",
 		(unsigned long long)counts->sent, (unsigned long long)counts->received, series_loss(counts),
@@ -241,8 +241,8 @@ static bool write_json(const struct run *run, const struct series_counts *counts
 	return json_finish(&json);
 }
 
-/* STATUS, unless what was printed did not get to where it should. */
-static int status_told(int status, bool told)
+/* Returns STATUS, unless output was lost. */
+static int status_after_output(int status, bool told)
 {
 	if (told)
 		return status;
@@ -265,12 +265,12 @@ int run_finish(struct run *run)
 	if (status == EXIT_NO_CONNECTION && !run->failed)
 		report_error("%s", run->failure);
 	if (run->options->json)
-		return status_told(status, write_json(run, &counts, &rtt, status));
+		return status_after_output(status, write_json(run, &counts, &rtt, status));
 	if (counts.sent > 0 && (status != EXIT_NO_CONNECTION || run->options->udp)) {
 		print_counts(run, &counts, status);
 		print_times(run, &rtt);
 		if (run->summarize)
 			run->summarize(run->context, NULL);
 	}
-	return status_told(status, !report_is_lost());
+	return status_after_output(status, !report_is_lost());
 }

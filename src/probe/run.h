@@ -1,4 +1,4 @@
-/* run.h: one run of the probe: its loop, what it counts, its end and its summary. */
+/* run.h: one run of the probe: event loop, counters, end and summary. */
 #ifndef SMALLSERVD_PROBE_RUN_H
 #define SMALLSERVD_PROBE_RUN_H
 
@@ -19,26 +19,25 @@ struct run {
 	const struct options *options;
 	const struct target *target;
 	struct event_base *base;
-	SSL_CTX *tls; /* NULL: plain */
+	SSL_CTX *tls; /* NULL: plain TCP */
 	struct series *series;
 	struct rtt rtt;
-	char peer[TARGET_TEXT_SIZE];    /* who answers, or is asked; empty: not known yet */
-	char failure[RUN_FAILURE_SIZE]; /* the last that went wrong; empty: nothing did */
-	bool reached;                   /* there is somebody */
-	bool wrong;                     /* an answer was, in a way that the series does not count */
+	char peer[TARGET_TEXT_SIZE];    /* address of the peer; empty: not known yet */
+	char failure[RUN_FAILURE_SIZE]; /* the last error; empty: none */
+	bool reached;                   /* the target was reached */
+	bool wrong;                     /* a reply was wrong in a way that the series does not count */
 	bool stopped;
 	bool interrupted; /* by a signal */
-	bool failed;      /* we ourselves could not go on */
+	bool failed;      /* the probe itself failed */
 
-	/* Adds to the summary: to JSON, or to people when JSON is NULL. NULL: nothing to add. */
+	/* Adds to the summary: as JSON, or as text if JSON is NULL. NULL: no addition. */
 	void (*summarize)(void *context, struct json *json);
 	void *context;
 
 	struct event *ends[3]; /* signals and the deadline */
 };
 
-/* Everything for a run on TARGET. The options and the target have to outlive it. NULL: the reason is in ERROR
- * (TARGET_ERROR_SIZE bytes). */
+/* Creates a run on TARGET. The options and the target have to outlive it. Returns NULL with the reason in ERROR (TARGET_ERROR_SIZE bytes). */
 struct run *run_new(const struct options *options, const struct target *target, char *error);
 void run_free(struct run *run);
 
@@ -46,19 +45,19 @@ void run_free(struct run *run);
 void run_loop(struct run *run);
 void run_stop(struct run *run);
 
-/* Notes what went wrong and prints it to stderr. */
+/* Records an error of the probe and prints it to stderr. */
 void run_fail(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Notes what the connection with the target failed of: printed at the end, when nobody was reached. */
+/* Records why the target was unreachable: printed at the end if no connection succeeded. */
 void run_note_unreached(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Prints the summary. Returns the exit status. */
 int run_finish(struct run *run);
 
-/* A monotonic clock, in ns. */
+/* Returns a monotonic clock, in ns. */
 uint64_t run_now(void);
 
-/* A delay as libevent takes it; what is past is 0. */
+/* Converts a delay for libevent; a negative one is 0. */
 struct timeval run_delay(int64_t ns);
 
 #endif

@@ -1,4 +1,4 @@
-/* series.c: what came of each of a sequence of requests. */
+/* series.c: outcomes of a sequence of requests. */
 #include "probe/series.h"
 
 #include <stdlib.h>
@@ -8,8 +8,8 @@ enum { IN_FLIGHT, ANSWERED, TIMED_OUT };
 struct series {
 	struct series_counts counts;
 	uint64_t newest;
-	uint64_t waiting;  /* the oldest in flight; newest + 1: none is */
-	uint64_t answered; /* the newest that was */
+	uint64_t waiting;  /* the oldest in flight; newest + 1: none */
+	uint64_t answered; /* the newest answered one */
 	uint64_t mask;     /* of the window */
 	struct request {
 		uint64_t sent_ns;
@@ -60,7 +60,7 @@ static struct request *request_of(const struct series *series, uint64_t sequence
 	return (struct request *)&series->requests[sequence & series->mask];
 }
 
-/* Once the oldest in flight is so no more: the next that is. */
+/* Finds the next oldest request in flight after the oldest was answered or lost. */
 static void find_waiting(struct series *series)
 {
 	while (series->waiting <= series->newest && request_of(series, series->waiting)->state != IN_FLIGHT)
@@ -97,7 +97,7 @@ uint64_t series_oldest(const struct series *series)
 	return series->newest > series->mask ? series->newest - series->mask : 1;
 }
 
-/* The next request's place is that of the one a window before. */
+/* (The next request takes the slot of the one a window before.) */
 bool series_is_full(const struct series *series)
 {
 	return series->waiting + series->mask <= series->newest;
@@ -115,7 +115,7 @@ uint64_t series_send(struct series *series, uint64_t now_ns)
 	return sequence;
 }
 
-/* Whose place it took is forgotten: an answer to that one must not count as the first. */
+/* The displaced request is forgotten: a reply to it must not count as its first. */
 void series_take_back(struct series *series)
 {
 	request_of(series, series->newest)->state = ANSWERED;

@@ -1,4 +1,4 @@
-/* stream.c: one connection over TCP or TLS, from dialing to its end. */
+/* stream.c: one connection over TCP or TLS, from connecting to its end. */
 #include "probe/stream.h"
 
 #include <errno.h>
@@ -10,13 +10,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "probe/dial.h"
-#include "probe/preface.h"
-#include "probe/secure.h"
+#include "probe/proxy_header.h"
+#include "probe/socket.h"
+#include "probe/tls_client.h"
 
 enum { STAGGER_MS = 250, READ_SIZE = 256 * 1024, PIECE_SIZE = 64 * 1024, REASONS_SIZE = 2048 };
 
-/* One address that is being connected to. */
+/* An attempt to connect to one address. */
 struct attempt {
 	struct stream *stream;
 	size_t index;
@@ -33,13 +33,13 @@ struct stream {
 	void *context;
 
 	struct attempt attempts[TARGET_ADDRESSES_MAX];
-	size_t begun, pending; /* attempts that were begun, that are under way */
-	struct event *stagger, *patience;
+	size_t begun, pending; /* attempts begun, and pending */
+	struct event *stagger, *timeout;
 
 	int fd;
 	SSL *session;
 	bool open, shutting, shut;
-	bool read_waits_to_write; /* TLS has to send before it can go on receiving */
+	bool read_waits_to_write; /* TLS has to send before it can receive */
 	struct event *readable, *writable;
 	struct evbuffer *unsent;
 	char peer[TARGET_TEXT_SIZE];
@@ -68,11 +68,11 @@ static void drop_attempt(struct attempt *attempt)
 	attempt->stream->pending--;
 }
 
-/* The last thing that a stream does: its owner may free it in the call. */
+/* Ends the stream; its owner may free it in the callback. */
 static void end(struct stream *stream, enum stream_end end, const char *reason)
 {
 	drop_event(&stream->stagger);
-	drop_event(&stream->patience);
+	drop_event(&stream->timeout);
 	drop_event(&stream->readable);
 	drop_event(&stream->writable);
 	for (size_t i = 0; i < stream->begun; i++)
@@ -80,14 +80,14 @@ static void end(struct stream *stream, enum stream_end end, const char *reason)
 	stream->calls.on_end(stream->context, end, reason);
 }
 
-/* Receiving */
+/* --- receiving --- */
 
 static void end_by_tls(struct stream *stream, int result)
 {
 	char error[TARGET_ERROR_SIZE], reason[TARGET_ERROR_SIZE + TARGET_TEXT_SIZE + 2];
 	bool closed = SSL_get_error(stream->session, result) == SSL_ERROR_ZERO_RETURN;
 
-	secure_explain(stream->session, result, error);
+	tls_client_explain(stream->session, result, error);
 	snprintf(reason, sizeof(reason), "%s: %s", stream->peer, error);
 	end(stream, closed ? STREAM_CLOSED : STREAM_BROKEN, reason);
 }
@@ -108,7 +108,7 @@ static void end_by_peer(struct stream *stream)
 	end(stream, STREAM_CLOSED, reason);
 }
 
-/* Whether the call has to be made again when the socket is ready; sees to it that it will be. */
+/* Returns whether the TLS call has to be repeated once the socket is ready, and registers the event for it. */
 static bool tls_waits(struct stream *stream, int result, bool reading)
 {
 	int kind = SSL_get_error(stream->session, result);
@@ -126,7 +126,7 @@ static void receive_tls(struct stream *stream, char *bytes)
 	int length = SSL_read(stream->session, bytes, READ_SIZE);
 
 	if (length > 0) {
-		/* what the session holds already wakes no event */
+		/* data buffered in the session causes no event */
 		if (SSL_has_pending(stream->session))
 			event_active(stream->readable, EV_READ, 0);
 		stream->calls.on_bytes(stream->context, bytes, (size_t)length);
@@ -137,7 +137,7 @@ static void receive_tls(struct stream *stream, char *bytes)
 
 static void receive(struct stream *stream)
 {
-	static char bytes[READ_SIZE]; /* the probe has one thread here */
+	static char bytes[READ_SIZE]; /* this part of the probe has one thread */
 
 	if (stream->session) {
 		receive_tls(stream, bytes);
@@ -154,14 +154,14 @@ static void receive(struct stream *stream)
 		end_by_errno(stream, errno);
 }
 
-/* Sending */
+/* --- sending --- */
 
 static void shut_now(struct stream *stream)
 {
 	if (stream->shut)
 		return;
 	stream->shut = true;
-	/* a connection that is gone already is told when it is read from */
+	/* a lost connection is reported by reading */
 	if (stream->session) {
 		ERR_clear_error();
 		SSL_shutdown(stream->session);
@@ -170,8 +170,8 @@ static void shut_now(struct stream *stream)
 	shutdown(stream->fd, SHUT_WR);
 }
 
-/* Sends a piece of LENGTH bytes. Returns how many were taken, 0: none now, -1: the connection is broken. What broke it is
- * told by the receiving side, which also gets what came before. */
+/* Sends a piece of LENGTH bytes. Returns how many were taken, 0: none now, -1: the connection is broken. The receiving side reports the
+ * reason, after the data that came before it. */
 static ssize_t send_piece(struct stream *stream, const void *bytes, size_t length)
 {
 	if (!stream->session) {
@@ -236,7 +236,7 @@ const char *stream_peer(const struct stream *stream)
 	return stream->peer;
 }
 
-/* Opening */
+/* --- opening --- */
 
 static void note_failure(struct attempt *attempt, const char *what, const char *reason)
 {
@@ -250,7 +250,7 @@ static void note_failure(struct attempt *attempt, const char *what, const char *
 			 text, reason);
 }
 
-static void on_impatience(evutil_socket_t fd, short what, void *context)
+static void on_timeout(evutil_socket_t fd, short what, void *context)
 {
 	struct stream *stream = context;
 	char reason[TARGET_ERROR_SIZE];
@@ -271,7 +271,7 @@ static void on_impatience(evutil_socket_t fd, short what, void *context)
 static void opened(struct stream *stream)
 {
 	stream->open = true;
-	drop_event(&stream->patience);
+	drop_event(&stream->timeout);
 	stream->calls.on_open(stream->context);
 }
 
@@ -314,20 +314,20 @@ static void on_writable(evutil_socket_t fd, short what, void *context)
 		receive(stream);
 }
 
-/* The connection begins with the PROXY header, before TLS. A new socket has room for it. */
-static bool send_preface(struct stream *stream)
+/* Sends the PROXY header, before TLS. A new socket has room for it. */
+static bool send_proxy_header(struct stream *stream)
 {
 	struct sockaddr_storage near, far;
 	socklen_t near_length = sizeof(near), far_length = sizeof(far);
-	char bytes[PREFACE_MAX + 1];
+	char bytes[PROXY_HEADER_MAX + 1];
 
 	if (!stream->options->proxy)
 		return true;
 	if (getsockname(stream->fd, (struct sockaddr *)&near, &near_length) < 0 ||
 	    getpeername(stream->fd, (struct sockaddr *)&far, &far_length) < 0)
 		return false;
-	size_t length = preface_write(stream->options->proxy, (const struct sockaddr *)&near,
-				      (const struct sockaddr *)&far, bytes);
+	size_t length = proxy_header_write(stream->options->proxy, (const struct sockaddr *)&near,
+					   (const struct sockaddr *)&far, bytes);
 
 	return send(stream->fd, bytes, length, MSG_NOSIGNAL) == (ssize_t)length;
 }
@@ -340,7 +340,7 @@ static void begin_session(struct stream *stream)
 		opened(stream);
 		return;
 	}
-	stream->session = secure_session(stream->tls, stream->options, stream->target, stream->fd, error);
+	stream->session = tls_client_session(stream->tls, stream->options, stream->target, stream->fd, error);
 	if (stream->session) {
 		shake_hands(stream);
 		return;
@@ -367,7 +367,7 @@ static void take(struct attempt *attempt)
 	stream->writable = event_new(stream->base, stream->fd, EV_WRITE, on_writable, stream);
 	if (!stream->readable || !stream->writable || event_add(stream->readable, NULL) < 0)
 		end_by_errno(stream, ENOMEM);
-	else if (!send_preface(stream))
+	else if (!send_proxy_header(stream))
 		end_by_errno(stream, errno);
 	else
 		begin_session(stream);
@@ -389,7 +389,7 @@ static void on_connected(evutil_socket_t fd, short what, void *context)
 		take(attempt);
 		return;
 	}
-	if (error == ECONNRESET) { /* there was a connection: else it were refused */
+	if (error == ECONNRESET) { /* there was a connection, else the error would be ECONNREFUSED */
 		target_print((const struct sockaddr *)&stream->target->addresses[attempt->index].address, stream->peer);
 		end_by_errno(stream, error);
 		return;
@@ -399,13 +399,13 @@ static void on_connected(evutil_socket_t fd, short what, void *context)
 	begin_next(stream);
 }
 
-/* False: this address failed at once, and the reason is noted. */
+/* Starts an attempt. Returns false if the address failed at once; the reason is recorded. */
 static bool begin(struct attempt *attempt)
 {
 	struct stream *stream = attempt->stream;
 	const struct target_address *address = &stream->target->addresses[attempt->index];
 	char error[TARGET_ERROR_SIZE];
-	int fd = dial_socket(stream->options, address, error);
+	int fd = socket_open(stream->options, address, error);
 
 	if (fd < 0) {
 		note_failure(attempt, "", error);
@@ -426,7 +426,7 @@ static bool begin(struct attempt *attempt)
 	return false;
 }
 
-/* Begins with the next address that does not fail at once. */
+/* Starts an attempt with the next address that does not fail at once. */
 static void begin_next(struct stream *stream)
 {
 	struct timeval stagger = after_ms(STAGGER_MS);
@@ -455,7 +455,7 @@ struct stream *stream_open(struct event_base *base, const struct options *option
 			   SSL_CTX *tls, const struct stream_calls *calls, void *context)
 {
 	struct stream *stream = calloc(1, sizeof(*stream));
-	struct timeval patience = after_ms(options->timeout_ms), at_once = {0};
+	struct timeval timeout = after_ms(options->timeout_ms), at_once = {0};
 
 	if (!stream)
 		return NULL;
@@ -469,9 +469,9 @@ struct stream *stream_open(struct event_base *base, const struct options *option
 		.fd = -1,
 		.unsent = evbuffer_new(),
 		.stagger = evtimer_new(base, on_stagger, stream),
-		.patience = evtimer_new(base, on_impatience, stream),
+		.timeout = evtimer_new(base, on_timeout, stream),
 	};
-	if (stream->unsent && stream->stagger && stream->patience && event_add(stream->patience, &patience) == 0 &&
+	if (stream->unsent && stream->stagger && stream->timeout && event_add(stream->timeout, &timeout) == 0 &&
 	    event_add(stream->stagger, &at_once) == 0)
 		return stream;
 	stream_free(stream);
@@ -483,13 +483,13 @@ void stream_free(struct stream *stream)
 	if (!stream)
 		return;
 	drop_event(&stream->stagger);
-	drop_event(&stream->patience);
+	drop_event(&stream->timeout);
 	drop_event(&stream->readable);
 	drop_event(&stream->writable);
 	for (size_t i = 0; i < stream->begun; i++)
 		drop_attempt(&stream->attempts[i]);
 	if (stream->session && stream->open && !stream->shut) {
-		SSL_shutdown(stream->session); /* an end in order; one that cannot be said is no loss any more */
+		SSL_shutdown(stream->session); /* close_notify; a failure to send it is no loss */
 		ERR_clear_error();
 	}
 	SSL_free(stream->session);

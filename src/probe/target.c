@@ -1,4 +1,4 @@
-/* target.c: who is probed: a host and a port, and the addresses they stand for. */
+/* target.c: the probed host and port, and their addresses. */
 #include "probe/target.h"
 
 #include <arpa/inet.h>
@@ -11,7 +11,7 @@
 
 #include "probe/lookup.h"
 
-/* Reads a number from 1 to 65535 or a name of services(5). False: the reason is in ERROR. */
+/* Parses a number from 1 to 65535 or a name of services(5). Returns false with the reason in ERROR. */
 static bool read_port(const char *text, bool udp, uint16_t *port, char *error)
 {
 	bool digits = *text != '\0' && text[strspn(text, "0123456789")] == '\0';
@@ -36,7 +36,7 @@ static bool read_port(const char *text, bool udp, uint16_t *port, char *error)
 	return true;
 }
 
-/* An address as inet_pton takes it, for IPv6 also with a zone. */
+/* Returns whether HOST is an address for inet_pton, for IPv6 possibly with a zone. */
 static bool is_address(const char *host)
 {
 	char bare[TARGET_HOST_SIZE];
@@ -56,8 +56,8 @@ static bool is_label(const char *label, size_t length)
 	       strspn(label, letters) >= length;
 }
 
-/* Labels of letters, digits and hyphens, the last of which is no number (RFC 1123: else it were a bad address). An
- * underscore is no part of a host name, but in use. */
+/* Returns whether HOST consists of labels of letters, digits and hyphens, the last of which is not numeric (RFC 1123). Underscores are
+ * accepted, as they are in use. */
 static bool is_name(const char *host)
 {
 	size_t length = strcspn(host, ".");
@@ -73,7 +73,7 @@ static bool is_name(const char *host)
 	return is_label(host, length) && strspn(host, "0123456789") < length;
 }
 
-/* Takes TEXT apart at the colon before the port. What has several colons and no brackets is an IPv6 address. */
+/* Splits TEXT at the colon before the port. Several colons without brackets are an IPv6 address. */
 static bool split(const char *text, char *host, const char **port, char *error)
 {
 	const char *colon = strchr(text, ':'), *end = strchr(text, ']');
@@ -120,7 +120,7 @@ bool target_parse(const struct options *options, struct target *target, char *er
 	return !port || read_port(port, options->udp, &target->port, error);
 }
 
-/* Adds to TARGET the addresses of LIST: the first family's first, then those of both in turns (RFC 8305). */
+/* Adds the addresses of LIST to TARGET: the family of the first one first, then both interleaved (RFC 8305). */
 static void take_addresses(struct target *target, const struct addrinfo *list)
 {
 	const struct addrinfo *next[2] = {list, list};

@@ -1,4 +1,4 @@
-/* target.h: who is probed: a host and a port, and the addresses they stand for. */
+/* target.h: the probed host and port, and their addresses. */
 #ifndef SMALLSERVD_PROBE_TARGET_H
 #define SMALLSERVD_PROBE_TARGET_H
 
@@ -21,18 +21,18 @@ struct target {
 	uint16_t port;
 	bool is_address;
 	size_t count;
-	struct target_address addresses[TARGET_ADDRESSES_MAX]; /* in the order to try them, the families in turns */
+	struct target_address addresses[TARGET_ADDRESSES_MAX]; /* in the order of attempts, the families interleaved */
 };
 
-/* Reads HOST[:PORT], `[::1]:7` and the like, with the port of the options, else of their type. False: the reason is in
+/* Parses HOST[:PORT], `[::1]:7` and the like; the default port is that of the options, else of their type. Returns false with the reason in
  * ERROR (TARGET_ERROR_SIZE bytes). */
 bool target_parse(const struct options *options, struct target *target, char *error);
 
-/* Finds the addresses with getaddrinfo, as the C library is configured, so names in /etc/hosts count (libevent's resolver asks DNS
- * alone). It blocks, up to the deadline of the options. False: the reason is in ERROR. */
+/* Resolves the target with getaddrinfo, which includes /etc/hosts (libevent's resolver asks DNS alone). Blocks up to the deadline of the
+ * options. Returns false with the reason in ERROR. */
 bool target_resolve(const struct options *options, struct target *target, char *error);
 
-/* Reads ADDRESS[:PORT] for the near end; without a port it is 0. False: the reason is in ERROR. */
+/* Parses ADDRESS[:PORT] of the local end; the default port is 0. Returns false with the reason in ERROR. */
 bool target_parse_bind(const struct options *options, struct target_address *address, char *error);
 
 /* Writes ADDRESS to TEXT (TARGET_TEXT_SIZE bytes) as 127.0.0.1:7 or [::1]:7. */

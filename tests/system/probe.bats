@@ -136,7 +136,7 @@ probe_with_hosts() {
 	run -0 probe -s 100000 discard "127.0.0.1:$(port_of discard tcp 127.0.0.1)"
 	has_line '100000 bytes taken by .*: seq=1 time=[0-9.]+ ms'
 	run -0 probe -u -W 0.2 discard "127.0.0.1:$(port_of discard udp 127.0.0.1)"
-	has ': seq=1, nothing came back'
+	has ': seq=1, no reply data'
 	start_server says hello
 	run -1 probe discard "127.0.0.1:$PORT"
 	has 'wrong: answered, with 5 bytes'

@@ -1,4 +1,4 @@
-/* load.c: the probe's load from its beginning to its exit status. */
+/* load.c: a load from its start to its exit status. */
 #include "probe/load/load.h"
 
 #include <errno.h>
@@ -12,10 +12,10 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "probe/dial.h"
 #include "probe/load/report.h"
 #include "probe/load/thread.h"
-#include "probe/secure.h"
+#include "probe/socket.h"
+#include "probe/tls_client.h"
 
 #define PROGRESS_EVERY_NS UINT64_C(250000000)
 
@@ -24,7 +24,7 @@ static void complain(const char *error)
 	fprintf(stderr, "smallprobe: %s\n", error);
 }
 
-/* A connection needs a descriptor, so take all there are to be had; what is missing then is told by socket(2). */
+/* Raises the descriptor limit, as each connection needs one; socket(2) reports a shortage. */
 static void raise_descriptor_limit(void)
 {
 	struct rlimit limit;
@@ -35,7 +35,7 @@ static void raise_descriptor_limit(void)
 	}
 }
 
-/* --- whom: the first address where somebody answers; over UDP nobody can tell, so it is the first --- */
+/* --- the target address: the first one that accepts a connection; over UDP the first one --- */
 
 static bool reaches(const struct load *load, const struct target_address *address, char *error)
 {
@@ -44,7 +44,7 @@ static bool reaches(const struct load *load, const struct target_address *addres
 	int reason = 0;
 	socklen_t length = sizeof(reason);
 
-	poller.fd = dial_socket(load->options, address, error);
+	poller.fd = socket_open(load->options, address, error);
 	if (poller.fd < 0)
 		return false;
 	if (connect(poller.fd, (const struct sockaddr *)&address->address, address->length) < 0)
@@ -61,13 +61,13 @@ static bool reaches(const struct load *load, const struct target_address *addres
 	return reason == 0;
 }
 
-/* False: the reason is in ERROR, and stands on stderr. */
+/* Returns false with the reason in ERROR and on stderr. */
 static bool choose_address(struct load *load, char *error)
 {
 	const struct target *target = load->target;
 
 	load->address = &target->addresses[0];
-	/* with a single one the load itself says what is wrong with it */
+	/* with a single address the load itself reports its failure */
 	for (size_t i = 0; !load->options->udp && target->count > 1 && i < target->count; i++) {
 		if (reaches(load, &target->addresses[i], error)) {
 			load->address = &target->addresses[i];
@@ -83,18 +83,18 @@ static bool choose_address(struct load *load, char *error)
 
 /* --- the threads --- */
 
-static void copy_books(struct load *load, struct load_thread *threads, struct load_books *books)
+static void copy_stats(struct load *load, struct load_thread *threads, struct load_stats *stats)
 {
-	memset(books, 0, sizeof(*books));
+	memset(stats, 0, sizeof(*stats));
 	pthread_mutex_lock(&load->lock);
 	for (unsigned i = 0; i < load->options->threads; i++)
-		load_books_add(books, &threads[i].copy);
+		load_stats_add(stats, &threads[i].copy);
 	pthread_mutex_unlock(&load->lock);
 }
 
 static void draw_progress(struct load *load, struct load_thread *threads, uint64_t began_ns)
 {
-	static struct load_books books[2];
+	static struct load_stats stats[2];
 	static uint64_t drawn_ns[2];
 	static unsigned now;
 	uint64_t now_ns = load_now_ns();
@@ -105,13 +105,13 @@ static void draw_progress(struct load *load, struct load_thread *threads, uint64
 		return;
 	now = !now;
 	drawn_ns[now] = now_ns;
-	copy_books(load, threads, &books[now]);
+	copy_stats(load, threads, &stats[now]);
 	pthread_mutex_lock(&load->lock);
-	load_report_progress(load, &books[now], &books[!now], now_ns - drawn_ns[!now], now_ns - began_ns);
+	load_report_progress(load, &stats[now], &stats[!now], now_ns - drawn_ns[!now], now_ns - began_ns);
 	pthread_mutex_unlock(&load->lock);
 }
 
-/* Waits until all threads are done. ^C once: no more requests; twice: no more waiting for replies. */
+/* Waits until all threads are done. The first ^C stops new requests, the second the wait for replies. */
 static bool watch(struct load *load, struct load_thread *threads, int signals)
 {
 	uint64_t began_ns = load_now_ns(), ended = 0, some;
@@ -134,16 +134,16 @@ static bool watch(struct load *load, struct load_thread *threads, int signals)
 	return stop != LOAD_GOES_ON;
 }
 
-/* --- the whole --- */
+/* --- the run --- */
 
-static int judge(struct load *load, const struct load_books *books, const char *error)
+static int judge(struct load *load, const struct load_stats *stats, const char *error)
 {
-	const struct series_counts *counts = &books->counts;
+	const struct series_counts *counts = &stats->counts;
 
 	if (error != NULL)
 		return counts->received > 0 || atomic_load(&load->reached) ? EXIT_WRONG : EXIT_NO_CONNECTION;
-	bool wrong = counts->corrupted > 0 || counts->unexpected > 0 || books->broken > 0 || counts->received == 0;
-	return wrong || series_loss(counts) > load->options->max_loss ? EXIT_WRONG : EXIT_RIGHT;
+	bool wrong = counts->corrupted > 0 || counts->unexpected > 0 || stats->broken > 0 || counts->received == 0;
+	return wrong || series_loss(counts) > load->options->max_loss ? EXIT_WRONG : EXIT_OK;
 }
 
 static const char *first_error(const struct load *load, const struct load_thread *threads)
@@ -156,16 +156,16 @@ static const char *first_error(const struct load *load, const struct load_thread
 
 static int conclude(struct load *load, struct load_thread *threads, bool interrupted)
 {
-	static struct load_books books;
-	struct load_outcome outcome = {.books = &books, .interrupted = interrupted};
+	static struct load_stats stats;
+	struct load_outcome outcome = {.stats = &stats, .interrupted = interrupted};
 
-	copy_books(load, threads, &books);
+	copy_stats(load, threads, &stats);
 	outcome.error = first_error(load, threads);
-	outcome.status = judge(load, &books, outcome.error);
+	outcome.status = judge(load, &stats, outcome.error);
 	if (outcome.error != NULL)
 		complain(outcome.error);
-	/* where nothing came back the error says it all, but for a machine */
-	if (books.counts.received == 0 && outcome.error != NULL && !load->options->json)
+	/* without any reply the error is the whole result, except for JSON */
+	if (stats.counts.received == 0 && outcome.error != NULL && !load->options->json)
 		return outcome.status;
 	if (load_report_print(load, &outcome))
 		return outcome.status;
@@ -175,8 +175,8 @@ static int conclude(struct load *load, struct load_thread *threads, bool interru
 
 static int conclude_unreached(const struct load *load, const char *error)
 {
-	static const struct load_books nothing;
-	struct load_outcome outcome = {.books = &nothing, .error = error, .status = EXIT_NO_CONNECTION};
+	static const struct load_stats nothing;
+	struct load_outcome outcome = {.stats = &nothing, .error = error, .status = EXIT_NO_CONNECTION};
 
 	return !load->options->json || load_report_print(load, &outcome) ? outcome.status : EXIT_WRONG;
 }
@@ -222,7 +222,7 @@ static int run_threads(struct load *load, int signals)
 	return status;
 }
 
-/* Signals go to a descriptor while threads run. */
+/* Runs with signals delivered to a descriptor. */
 static int run_with_signals(struct load *load)
 {
 	sigset_t ends, before;
@@ -230,7 +230,7 @@ static int run_with_signals(struct load *load)
 
 	sigemptyset(&ends);
 	sigaddset(&ends, SIGTERM);
-	/* a shell lets what runs in its background ignore ^C */
+	/* a shell sets SIGINT to ignored for background commands */
 	if (sigaction(SIGINT, NULL, &now) == 0 && now.sa_handler != SIG_IGN)
 		sigaddset(&ends, SIGINT);
 	pthread_sigmask(SIG_BLOCK, &ends, &before);
@@ -274,12 +274,12 @@ int load_run(const struct options *asked, const struct target *target)
 	raise_descriptor_limit();
 	if (!choose_address(&load, error))
 		return conclude_unreached(&load, error);
-	if (options.tls && (load.tls = secure_context(&options, error)) == NULL) {
+	if (options.tls && (load.tls = tls_client_context(&options, error)) == NULL) {
 		complain(error);
 		return EXIT_USAGE;
 	}
 	if (load.tls != NULL)
-		SSL_CTX_set_read_ahead(load.tls, 1); /* a record is read by one call instead of two */
+		SSL_CTX_set_read_ahead(load.tls, 1); /* read a record with one call instead of two */
 	int status = run_with_signals(&load);
 	SSL_CTX_free(load.tls);
 	return status;

@@ -1,12 +1,12 @@
-/* load.h: the probe's load: many requests at once, every byte of the answers checked. */
+/* load.h: load generation: many requests at once, every byte of the replies checked. */
 #ifndef SMALLSERVD_PROBE_LOAD_LOAD_H
 #define SMALLSERVD_PROBE_LOAD_LOAD_H
 
 struct options;
 struct target;
 
-/* Puts TARGET under the load that OPTIONS asks for and prints what came of it. Returns the exit status: 0 all answered right,
- * 1 something lost or wrong, 2 a load that does not exist, 3 no connection. */
+/* Puts the load of OPTIONS on TARGET and prints the results. Returns the exit status: 0 all replies correct, 1 some lost or wrong, 2 an invalid
+ * load, 3 no connection. */
 int load_run(const struct options *options, const struct target *target);
 
 #endif

@@ -1,4 +1,4 @@
-/* report.c: what a load came to, for people and for machines, and how it goes on. */
+/* report.c: results and progress of a load, as text and JSON. */
 #include "probe/load/report.h"
 
 #include <inttypes.h>
@@ -9,34 +9,34 @@
 
 enum { BAR_WIDTH = 20 };
 
-/* The counts by name, in the order in which they are told. */
+/* The counts by name, in the order of output. */
 static const struct {
 	const char *name, *text;
 	size_t offset;
-	bool always; /* told to people also when it is 0 */
+	bool always; /* printed as text also if 0 */
 } rows[] = {
-	{"sent", "sent", offsetof(struct load_books, counts.sent), true},
-	{"received", "received", offsetof(struct load_books, counts.received), true},
-	{"lost", "lost", offsetof(struct load_books, counts.lost), true},
-	{"in_flight", "in flight", offsetof(struct load_books, counts.in_flight), false},
-	{"late", "late", offsetof(struct load_books, counts.late), false},
-	{"reordered", "reordered", offsetof(struct load_books, counts.reordered), false},
-	{"duplicated", "duplicated", offsetof(struct load_books, counts.duplicated), false},
-	{"corrupted", "corrupted", offsetof(struct load_books, counts.corrupted), false},
-	{"wrong_source", "from a wrong source", offsetof(struct load_books, counts.wrong_source), false},
-	{"unexpected", "unexpected", offsetof(struct load_books, counts.unexpected), false},
-	{"behind", "due but not sent", offsetof(struct load_books, behind), false},
-	{"refused", "refused by the network", offsetof(struct load_books, refused), false},
-	{"stalls", "connections stalled", offsetof(struct load_books, stalls), false},
-	{"broken", "connections broken", offsetof(struct load_books, broken), false},
+	{"sent", "sent", offsetof(struct load_stats, counts.sent), true},
+	{"received", "received", offsetof(struct load_stats, counts.received), true},
+	{"lost", "lost", offsetof(struct load_stats, counts.lost), true},
+	{"in_flight", "in flight", offsetof(struct load_stats, counts.in_flight), false},
+	{"late", "late", offsetof(struct load_stats, counts.late), false},
+	{"reordered", "reordered", offsetof(struct load_stats, counts.reordered), false},
+	{"duplicated", "duplicated", offsetof(struct load_stats, counts.duplicated), false},
+	{"corrupted", "corrupted", offsetof(struct load_stats, counts.corrupted), false},
+	{"wrong_source", "from a wrong source", offsetof(struct load_stats, counts.wrong_source), false},
+	{"unexpected", "unexpected", offsetof(struct load_stats, counts.unexpected), false},
+	{"behind", "due but not sent", offsetof(struct load_stats, behind), false},
+	{"refused", "refused by the network", offsetof(struct load_stats, refused), false},
+	{"stalls", "connections stalled", offsetof(struct load_stats, stalls), false},
+	{"broken", "connections broken", offsetof(struct load_stats, broken), false},
 };
 enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
 
-static uint64_t value_of(const struct load_books *books, size_t row)
+static uint64_t value_of(const struct load_stats *stats, size_t row)
 {
 	uint64_t value;
 
-	memcpy(&value, (const char *)books + rows[row].offset, sizeof(value));
+	memcpy(&value, (const char *)stats + rows[row].offset, sizeof(value));
 	return value;
 }
 
@@ -55,7 +55,7 @@ static const char *transport_of(const struct load *load)
 	return load->options->udp ? "udp" : load->options->tls ? "tls" : "tcp";
 }
 
-/* --- for machines --- */
+/* --- JSON --- */
 
 static void json_plan(struct json *json, const struct options *options)
 {
@@ -112,7 +112,7 @@ static void json_histogram(struct json *json, const struct histogram *histogram)
 
 static bool print_json(const struct load *load, const struct load_outcome *outcome)
 {
-	const struct load_books *books = outcome->books;
+	const struct load_stats *stats = outcome->stats;
 	struct json json = {.file = stdout};
 
 	json_begin_object(&json, NULL);
@@ -123,14 +123,14 @@ static bool print_json(const struct load *load, const struct load_outcome *outco
 	json_string(&json, "peer", outcome->status == EXIT_NO_CONNECTION ? NULL : load->peer);
 	json_plan(&json, load->options);
 	for (size_t i = 0; i < ROWS; i++)
-		json_uint(&json, rows[i].name, value_of(books, i));
-	json_number(&json, "loss_percent", series_loss(&books->counts), 4);
-	json_uint(&json, "sent_bytes", books->sent_bytes);
-	json_uint(&json, "received_bytes", books->received_bytes);
-	json_number(&json, "elapsed_s", seconds(books->elapsed_ns), 6);
-	json_number(&json, "requests_per_second", per_second(books->counts.received, books->elapsed_ns), 1);
-	json_rtt(&json, &books->rtt);
-	json_histogram(&json, &books->rtt.histogram);
+		json_uint(&json, rows[i].name, value_of(stats, i));
+	json_number(&json, "loss_percent", series_loss(&stats->counts), 4);
+	json_uint(&json, "sent_bytes", stats->sent_bytes);
+	json_uint(&json, "received_bytes", stats->received_bytes);
+	json_number(&json, "elapsed_s", seconds(stats->elapsed_ns), 6);
+	json_number(&json, "requests_per_second", per_second(stats->counts.received, stats->elapsed_ns), 1);
+	json_rtt(&json, &stats->rtt);
+	json_histogram(&json, &stats->rtt.histogram);
 	json_bool(&json, "interrupted", outcome->interrupted);
 	json_string(&json, "error", outcome->error);
 	json_int(&json, "exit_status", outcome->status);
@@ -138,17 +138,17 @@ static bool print_json(const struct load *load, const struct load_outcome *outco
 	return json_finish(&json);
 }
 
-/* --- for people --- */
+/* --- text --- */
 
-static void print_counts(const struct load_books *books)
+static void print_counts(const struct load_stats *stats)
 {
 	for (size_t i = 0; i < ROWS; i++) {
-		uint64_t value = value_of(books, i);
+		uint64_t value = value_of(stats, i);
 		if (value == 0 && !rows[i].always)
 			continue;
 		printf("%s%" PRIu64 " %s", i > 0 ? ", " : "", value, rows[i].text);
-		if (rows[i].offset == offsetof(struct load_books, counts.lost))
-			printf(" (%.3g%%)", series_loss(&books->counts));
+		if (rows[i].offset == offsetof(struct load_stats, counts.lost))
+			printf(" (%.3g%%)", series_loss(&stats->counts));
 	}
 	putchar('\n');
 }
@@ -168,19 +168,19 @@ static void print_latency(const struct rtt *rtt)
 
 static bool print_text(const struct load *load, const struct load_outcome *outcome)
 {
-	const struct load_books *books = outcome->books;
+	const struct load_stats *stats = outcome->stats;
 	const struct options *options = load->options;
 
 	printf("--- %s %s load over %s: %u %s, %u in flight on each, %u bytes, %u thread%s ---\n", load->peer,
 	       options_types[options->type].name, transport_of(load), options->connections,
 	       options->udp ? "flows" : "connections", options->depth, options->size, options->threads,
 	       options->threads > 1 ? "s" : "");
-	print_counts(books);
-	printf("%.3f s%s, %.1f requests/s, %.2f MB/s sent, %.2f MB/s received\n", seconds(books->elapsed_ns),
-	       outcome->interrupted ? " (interrupted)" : "", per_second(books->counts.received, books->elapsed_ns),
-	       per_second(books->sent_bytes, books->elapsed_ns) / 1e6,
-	       per_second(books->received_bytes, books->elapsed_ns) / 1e6);
-	print_latency(&books->rtt);
+	print_counts(stats);
+	printf("%.3f s%s, %.1f requests/s, %.2f MB/s sent, %.2f MB/s received\n", seconds(stats->elapsed_ns),
+	       outcome->interrupted ? " (interrupted)" : "", per_second(stats->counts.received, stats->elapsed_ns),
+	       per_second(stats->sent_bytes, stats->elapsed_ns) / 1e6,
+	       per_second(stats->received_bytes, stats->elapsed_ns) / 1e6);
+	print_latency(&stats->rtt);
 	return fflush(stdout) == 0 && ferror(stdout) == 0;
 }
 
@@ -189,9 +189,9 @@ bool load_report_print(const struct load *load, const struct load_outcome *outco
 	return load->options->json ? print_json(load, outcome) : print_text(load, outcome);
 }
 
-/* --- on the way --- */
+/* --- progress --- */
 
-/* The 99th percentile of what NOW has counted since BEFORE; where that is nothing, there is none. */
+/* Returns the 99th percentile of the values added to NOW since BEFORE, as text; empty without any. */
 static const char *recent_p99(const struct rtt *now, const struct rtt *before, char *text)
 {
 	static struct histogram since;
@@ -200,7 +200,7 @@ static const char *recent_p99(const struct rtt *now, const struct rtt *before, c
 	return since.count == 0 ? "-" : histogram_time_text((double)histogram_percentile(&since, 0.99), text);
 }
 
-void load_report_progress(const struct load *load, const struct load_books *now, const struct load_books *before,
+void load_report_progress(const struct load *load, const struct load_stats *now, const struct load_stats *before,
 			  uint64_t elapsed_ns, uint64_t at_ns)
 {
 	char p99[HISTOGRAM_TIME_SIZE];

@@ -7,18 +7,18 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "probe/dial.h"
 #include "probe/load/thread.h"
-#include "probe/preface.h"
-#include "probe/secure.h"
+#include "probe/proxy_header.h"
+#include "probe/socket.h"
+#include "probe/tls_client.h"
 
 enum { BUFFER = PAYLOAD_STREAM_AHEAD };
 
 struct stream {
-	struct load_line line;
-	bool connected; /* and on the way to be open */
+	struct load_conn line;
+	bool connected; /* connected, and not open yet */
 	SSL *session;   /* or NULL */
-	bool failed;    /* the session did: it may not be shut down */
+	bool failed;    /* the session failed: it may not be shut down */
 	uint64_t seed;
 	uint64_t issued;         /* requests */
 	uint64_t sent, received; /* bytes */
@@ -26,7 +26,7 @@ struct stream {
 	uint64_t *due_ns;        /* of the requests in flight, a ring */
 };
 
-static struct stream *stream_of(struct load_line *line)
+static struct stream *stream_of(struct load_conn *line)
 {
 	return (struct stream *)line;
 }
@@ -48,7 +48,7 @@ static void release(struct load_thread *thread)
 	free(thread->scratch);
 }
 
-static bool open_stream(struct load_line *line)
+static bool open_stream(struct load_conn *line)
 {
 	struct stream *stream = stream_of(line);
 	struct load_thread *thread = line->owner;
@@ -58,7 +58,7 @@ static bool open_stream(struct load_line *line)
 	stream->seed = payload_new_seed();
 	stream->due_ns =
 		(uint64_t *)thread->scratch + (size_t)(line->number - thread->first_number) * load->options->depth;
-	line->fd = dial_socket(load->options, address, thread->error);
+	line->fd = socket_open(load->options, address, thread->error);
 	if (line->fd < 0)
 		return false;
 	if (connect(line->fd, (const struct sockaddr *)&address->address, address->length) == 0 || errno == EINPROGRESS)
@@ -68,11 +68,11 @@ static bool open_stream(struct load_line *line)
 	return false;
 }
 
-static void close_stream(struct load_line *line)
+static void close_stream(struct load_conn *line)
 {
 	struct stream *stream = stream_of(line);
 
-	/* close_notify tells the server that nothing was cut off */
+	/* close_notify marks the end of the data */
 	if (stream->session != NULL && SSL_is_init_finished(stream->session) && !stream->failed)
 		SSL_shutdown(stream->session);
 	SSL_free(stream->session);
@@ -83,63 +83,63 @@ static void close_stream(struct load_line *line)
 
 static void shake_hands(struct stream *stream)
 {
-	struct load_line *line = &stream->line;
+	struct load_conn *line = &stream->line;
 	char error[TARGET_ERROR_SIZE];
 
 	ERR_clear_error();
 	int result = SSL_do_handshake(stream->session);
 	if (result == 1) {
-		load_line_opened(line);
-		load_line_watch(line, false);
+		load_conn_opened(line);
+		load_conn_watch(line, false);
 		return;
 	}
 	int wants = SSL_get_error(stream->session, result);
 	if (wants == SSL_ERROR_WANT_READ || wants == SSL_ERROR_WANT_WRITE) {
-		load_line_watch(line, wants == SSL_ERROR_WANT_WRITE);
+		load_conn_watch(line, wants == SSL_ERROR_WANT_WRITE);
 		return;
 	}
-	secure_explain(stream->session, result, error);
-	load_line_break(line, error);
+	tls_client_explain(stream->session, result, error);
+	load_conn_break(line, error);
 }
 
-/* Sends the PROXY header of our own addresses. A fresh socket has room for all of it. */
+/* Sends the PROXY header. A new socket has room for it. */
 static bool introduce(const struct stream *stream)
 {
 	const struct load *load = stream->line.owner->load;
 	struct sockaddr_storage near;
 	socklen_t length = sizeof(near);
-	char header[PREFACE_MAX + 1];
+	char header[PROXY_HEADER_MAX + 1];
 
 	if (load->options->proxy == 0)
 		return true;
 	if (getsockname(stream->line.fd, (struct sockaddr *)&near, &length) < 0)
 		return false;
-	size_t size = preface_write(load->options->proxy, (const struct sockaddr *)&near,
-				    (const struct sockaddr *)&load->address->address, header);
+	size_t size = proxy_header_write(load->options->proxy, (const struct sockaddr *)&near,
+					 (const struct sockaddr *)&load->address->address, header);
 	return send(stream->line.fd, header, size, MSG_NOSIGNAL) == (ssize_t)size;
 }
 
 static void go_on_opening(struct stream *stream)
 {
-	struct load_line *line = &stream->line;
+	struct load_conn *line = &stream->line;
 	struct load *load = line->owner->load;
 	char text[TARGET_ERROR_SIZE];
 	int error = 0;
 	socklen_t length = sizeof(error);
 
 	if (!stream->connected && (getsockopt(line->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0 || error != 0)) {
-		load_line_break(line, strerror(error != 0 ? error : errno));
+		load_conn_break(line, strerror(error != 0 ? error : errno));
 		return;
 	}
 	atomic_store_explicit(&load->reached, true, memory_order_relaxed);
 	if (!stream->connected && !introduce(stream)) {
-		load_line_break(line, strerror(errno));
+		load_conn_break(line, strerror(errno));
 		return;
 	}
 	if (!stream->connected && load->tls != NULL) {
-		stream->session = secure_session(load->tls, load->options, load->target, line->fd, text);
+		stream->session = tls_client_session(load->tls, load->options, load->target, line->fd, text);
 		if (stream->session == NULL) {
-			load_line_break(line, text);
+			load_conn_break(line, text);
 			return;
 		}
 	}
@@ -148,11 +148,11 @@ static void go_on_opening(struct stream *stream)
 		shake_hands(stream);
 		return;
 	}
-	load_line_opened(line);
-	load_line_watch(line, false);
+	load_conn_opened(line);
+	load_conn_watch(line, false);
 }
 
-/* --- bytes: the result is their number, 0 when there is nothing to do now, -1 with the reason why the line ends --- */
+/* --- transports: the result is the number of bytes, 0 for none now, -1 with the reason why the connection ends --- */
 
 static ssize_t secure_result(struct stream *stream, int result, char *reason)
 {
@@ -162,7 +162,7 @@ static ssize_t secure_result(struct stream *stream, int result, char *reason)
 	if (wants == SSL_ERROR_WANT_READ || wants == SSL_ERROR_WANT_WRITE)
 		return 0;
 	stream->failed = true;
-	secure_explain(stream->session, result, reason);
+	tls_client_explain(stream->session, result, reason);
 	return -1;
 }
 
@@ -196,7 +196,7 @@ static ssize_t get(struct stream *stream, void *bytes, size_t length, char *reas
 
 static void send_issued(struct stream *stream)
 {
-	struct load_line *line = &stream->line;
+	struct load_conn *line = &stream->line;
 	uint64_t wanted = stream->issued * line->owner->load->options->size;
 	char reason[TARGET_ERROR_SIZE];
 
@@ -205,19 +205,19 @@ static void send_issued(struct stream *stream)
 		length = length < PAYLOAD_STREAM_AHEAD ? length : PAYLOAD_STREAM_AHEAD;
 		ssize_t sent = put(stream, payload_stream(stream->seed, stream->sent), (size_t)length, reason);
 		if (sent < 0) {
-			load_line_break(line, reason);
+			load_conn_break(line, reason);
 			return;
 		}
 		stream->sent += (uint64_t)sent;
-		line->owner->books.sent_bytes += (uint64_t)sent;
-		/* TLS takes a record at a time, a socket what it has room for */
+		line->owner->stats.sent_bytes += (uint64_t)sent;
+		/* TLS takes a record at a time, a socket as much as it has room for */
 		if (sent == 0 || (stream->session == NULL && (uint64_t)sent < length))
 			break;
 	}
-	load_line_watch(line, stream->sent < wanted);
+	load_conn_watch(line, stream->sent < wanted);
 }
 
-static void issue(struct load_line *line, unsigned most)
+static void issue(struct load_conn *line, unsigned most)
 {
 	struct stream *stream = stream_of(line);
 	const unsigned depth = line->owner->load->options->depth, room = depth - line->in_flight;
@@ -230,22 +230,22 @@ static void issue(struct load_line *line, unsigned most)
 	}
 	if (count == 0)
 		return;
-	load_line_busy(line, count);
-	/* when the socket is full they follow once it has room */
+	load_conn_busy(line, count);
+	/* a full socket: the rest follows once it is writable */
 	if (!line->watches_output)
 		send_issued(stream);
 }
 
 static void note_corruption(struct stream *stream, uint64_t position)
 {
-	struct load_line *line = &stream->line;
+	struct load_conn *line = &stream->line;
 	struct load_thread *thread = line->owner;
 	uint64_t number = position / thread->load->options->size + 1;
 
 	if (stream->corrupted == number)
 		return;
 	stream->corrupted = number;
-	thread->books.counts.corrupted++;
+	thread->stats.counts.corrupted++;
 	load_notice(thread->load, "connection %u to %s: byte %" PRIu64 " of reply %" PRIu64 " is wrong", line->number,
 		    thread->load->peer, position % thread->load->options->size + 1, number);
 }
@@ -261,12 +261,12 @@ static void check(struct stream *stream, const char *bytes, size_t length)
 			return;
 		uint64_t position = stream->received + from + at;
 		note_corruption(stream, position);
-		/* on with the next request */
+		/* continue with the next request */
 		from = (size_t)((position / size + 1) * size - stream->received);
 	}
 }
 
-static void heard(struct load_line *line)
+static void heard(struct load_conn *line)
 {
 	struct load_thread *thread = line->owner;
 	char text[HISTOGRAM_TIME_SIZE];
@@ -280,34 +280,34 @@ static void heard(struct load_line *line)
 
 static void take(struct stream *stream, const char *bytes, size_t length)
 {
-	struct load_line *line = &stream->line;
+	struct load_conn *line = &stream->line;
 	struct load_thread *thread = line->owner;
 	const struct options *options = thread->load->options;
 
 	if (stream->received + length > stream->sent) {
-		thread->books.counts.unexpected++;
-		load_line_break(line, "more came back than was sent");
+		thread->stats.counts.unexpected++;
+		load_conn_break(line, "more came back than was sent");
 		return;
 	}
 	check(stream, bytes, length);
 	heard(line);
 	uint64_t reply = stream->received / options->size, replies;
 	stream->received += length;
-	thread->books.received_bytes += length;
+	thread->stats.received_bytes += length;
 	replies = stream->received / options->size - reply;
 	for (uint64_t i = 0; i < replies; i++, reply++) {
 		uint64_t due_ns = stream->due_ns[reply % options->depth];
-		thread->books.counts.late += thread->now_ns - due_ns > thread->load->timeout_ns;
+		thread->stats.counts.late += thread->now_ns - due_ns > thread->load->timeout_ns;
 		load_thread_replied(thread, due_ns);
 	}
-	thread->books.counts.received += replies;
-	thread->books.counts.in_flight -= replies;
-	load_line_busy(line, -(int64_t)replies);
+	thread->stats.counts.received += replies;
+	thread->stats.counts.in_flight -= replies;
+	load_conn_busy(line, -(int64_t)replies);
 }
 
 static void receive(struct stream *stream)
 {
-	struct load_line *line = &stream->line;
+	struct load_conn *line = &stream->line;
 	char *buffer = line->owner->buffer;
 	char reason[TARGET_ERROR_SIZE];
 
@@ -316,14 +316,14 @@ static void receive(struct stream *stream)
 		if (length == 0)
 			return;
 		if (length < 0) {
-			load_line_break(line, reason);
+			load_conn_break(line, reason);
 			return;
 		}
 		take(stream, buffer, (size_t)length);
 	} while (line->state == LINE_OPEN && stream->session != NULL && SSL_has_pending(stream->session));
 }
 
-static void on_event(struct load_line *line, uint32_t events)
+static void on_event(struct load_conn *line, uint32_t events)
 {
 	struct stream *stream = stream_of(line);
 
@@ -339,8 +339,8 @@ static void on_event(struct load_line *line, uint32_t events)
 		issue(line, line->owner->load->options->depth);
 }
 
-/* A connection that is silent loses nothing yet: it is told of, and what is in flight stays there. */
-static void sweep(struct load_line *line)
+/* Reports a silent connection; its requests stay in flight. */
+static void sweep(struct load_conn *line)
 {
 	struct load_thread *thread = line->owner;
 	uint64_t silent_ns = thread->now_ns - line->heard_ns;
@@ -349,13 +349,13 @@ static void sweep(struct load_line *line)
 	if (line->stalled || line->in_flight == 0 || silent_ns < thread->load->timeout_ns)
 		return;
 	line->stalled = true;
-	thread->books.stalls++;
+	thread->stats.stalls++;
 	load_notice(thread->load, "connection %u to %s: no byte for %s, %u requests in flight", line->number,
 		    thread->load->peer, histogram_time_text((double)silent_ns, text), line->in_flight);
 }
 
 const struct load_transport load_tcp = {
-	.line_size = sizeof(struct stream),
+	.conn_size = sizeof(struct stream),
 	.prepare = prepare,
 	.release = release,
 	.open = open_stream,

@@ -1,4 +1,4 @@
-/* thread.c: one thread of a load: its lines, its schedule, its loop and its books. */
+/* thread.c: one thread of a load: connections, schedule, event loop and statistics. */
 #include "probe/load/thread.h"
 
 #include <errno.h>
@@ -13,12 +13,12 @@
 
 enum {
 	EVENTS_AT_ONCE = 256,
-	OPENING_MAX = 64, /* at once, so that no queue of connections overflows */
+	OPENING_MAX = 64, /* pending connections, so that no listen queue overflows */
 	SWEEPS_A_TIMEOUT = 4,
 	NOTICES_MAX = 10,
 };
 
-/* In ns. The finest the schedule goes; each tick sends all that has become due, and latencies count from then. */
+/* In ns: the finest tick of the schedule. Each tick sends all requests that are due; latency counts from then. */
 #define TICK_MIN  UINT64_C(50000)
 #define SWEEP_MIN UINT64_C(1000000)
 #define SWEEP_MAX UINT64_C(100000000)
@@ -40,7 +40,7 @@ void load_notice(struct load *load, const char *format, ...)
 	pthread_mutex_lock(&load->lock);
 	load->notices++;
 	if (load->notices <= NOTICES_MAX) {
-		/* over the progress line, which is drawn again */
+		/* overwrites the progress line, which is drawn again */
 		fputs(load->options->progress ? "\r\033[Ksmallprobe: " : "smallprobe: ", stderr);
 		va_start(arguments, format);
 		vfprintf(stderr, format, arguments);
@@ -48,26 +48,26 @@ void load_notice(struct load *load, const char *format, ...)
 		fputc('\n', stderr);
 	}
 	if (load->notices == NOTICES_MAX)
-		fputs("smallprobe: what else there is of this kind is counted only\n", stderr);
+		fputs("smallprobe: further messages of this kind are only counted\n", stderr);
 	pthread_mutex_unlock(&load->lock);
 }
 
-void load_books_add(struct load_books *books, const struct load_books *other)
+void load_stats_add(struct load_stats *stats, const struct load_stats *other)
 {
-	series_counts_add(&books->counts, &other->counts);
-	rtt_merge(&books->rtt, &other->rtt);
-	books->sent_bytes += other->sent_bytes;
-	books->received_bytes += other->received_bytes;
-	books->behind += other->behind;
-	books->stalls += other->stalls;
-	books->broken += other->broken;
-	books->refused += other->refused;
-	books->elapsed_ns = other->elapsed_ns > books->elapsed_ns ? other->elapsed_ns : books->elapsed_ns;
+	series_counts_add(&stats->counts, &other->counts);
+	rtt_merge(&stats->rtt, &other->rtt);
+	stats->sent_bytes += other->sent_bytes;
+	stats->received_bytes += other->received_bytes;
+	stats->behind += other->behind;
+	stats->stalls += other->stalls;
+	stats->broken += other->broken;
+	stats->refused += other->refused;
+	stats->elapsed_ns = other->elapsed_ns > stats->elapsed_ns ? other->elapsed_ns : stats->elapsed_ns;
 }
 
-static struct load_line *line_at(const struct load_thread *thread, unsigned index)
+static struct load_conn *line_at(const struct load_thread *thread, unsigned index)
 {
-	return (struct load_line *)(void *)(thread->lines + index * thread->load->transport->line_size);
+	return (struct load_conn *)(void *)(thread->lines + index * thread->load->transport->conn_size);
 }
 
 static bool fail(struct load_thread *thread, const char *what)
@@ -76,9 +76,9 @@ static bool fail(struct load_thread *thread, const char *what)
 	return false;
 }
 
-/* --- lines --- */
+/* --- connections --- */
 
-void load_line_busy(struct load_line *line, int64_t count)
+void load_conn_busy(struct load_conn *line, int64_t count)
 {
 	struct load_thread *thread = line->owner;
 
@@ -90,11 +90,11 @@ void load_line_busy(struct load_line *line, int64_t count)
 
 void load_thread_replied(struct load_thread *thread, uint64_t due_ns)
 {
-	rtt_add(&thread->books.rtt, thread->now_ns > due_ns ? thread->now_ns - due_ns : 0);
+	rtt_add(&thread->stats.rtt, thread->now_ns > due_ns ? thread->now_ns - due_ns : 0);
 	thread->replied_ns = thread->now_ns;
 }
 
-bool load_line_watch(struct load_line *line, bool output)
+bool load_conn_watch(struct load_conn *line, bool output)
 {
 	struct epoll_event event = {.events = EPOLLIN | (output ? EPOLLOUT : 0), .data.ptr = line};
 
@@ -105,14 +105,14 @@ bool load_line_watch(struct load_line *line, bool output)
 	       fail(line->owner, "cannot watch a socket");
 }
 
-void load_line_opened(struct load_line *line)
+void load_conn_opened(struct load_conn *line)
 {
 	line->state = LINE_OPEN;
 	line->owner->opening--;
 	line->owner->open++;
 }
 
-static void line_close(struct load_line *line)
+static void line_close(struct load_conn *line)
 {
 	struct load_thread *thread = line->owner;
 
@@ -122,17 +122,17 @@ static void line_close(struct load_line *line)
 	thread->open -= line->state == LINE_OPEN;
 	line->state = LINE_CLOSED;
 	thread->load->transport->close(line);
-	close(line->fd); /* which takes it out of the poller, too */
+	close(line->fd); /* also removes it from the poller */
 }
 
-static void line_give_up(struct load_line *line)
+static void line_give_up(struct load_conn *line)
 {
-	line->owner->books.counts.lost += line->in_flight;
-	line->owner->books.counts.in_flight -= line->in_flight;
-	load_line_busy(line, -(int64_t)line->in_flight);
+	line->owner->stats.counts.lost += line->in_flight;
+	line->owner->stats.counts.in_flight -= line->in_flight;
+	load_conn_busy(line, -(int64_t)line->in_flight);
 }
 
-void load_line_break(struct load_line *line, const char *reason)
+void load_conn_break(struct load_conn *line, const char *reason)
 {
 	struct load_thread *thread = line->owner;
 
@@ -145,14 +145,14 @@ void load_line_break(struct load_line *line, const char *reason)
 	}
 	load_notice(thread->load, "connection %u to %s: %s, %u requests in flight", line->number, thread->load->peer,
 		    reason, line->in_flight);
-	thread->books.broken++;
+	thread->stats.broken++;
 	line_give_up(line);
 	line_close(line);
 }
 
 static bool line_open(struct load_thread *thread, unsigned index)
 {
-	struct load_line *line = line_at(thread, index);
+	struct load_conn *line = line_at(thread, index);
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = line};
 
 	line->owner = thread;
@@ -189,12 +189,12 @@ bool load_thread_next(struct load_thread *thread, uint64_t *due_ns)
 			return false;
 	}
 	thread->issued++;
-	thread->books.counts.sent++;
-	thread->books.counts.in_flight++;
+	thread->stats.counts.sent++;
+	thread->stats.counts.in_flight++;
 	return true;
 }
 
-/* Deals what is due to the lines in turns, each getting its share at once. */
+/* Distributes due requests over the connections in turn. */
 static void issue_due(struct load_thread *thread)
 {
 	const struct load *load = thread->load;
@@ -205,10 +205,10 @@ static void issue_due(struct load_thread *thread)
 	uint64_t share = (due + thread->open - 1) / thread->open;
 	uint64_t room = (uint64_t)thread->open * load->options->depth - thread->in_flight;
 	for (unsigned turn = 0; turn < thread->line_count && due > 0 && room > 0; turn++) {
-		struct load_line *line = line_at(thread, thread->next_line);
+		struct load_conn *line = line_at(thread, thread->next_conn);
 		uint64_t issued = thread->issued;
 
-		thread->next_line = (thread->next_line + 1) % thread->line_count;
+		thread->next_conn = (thread->next_conn + 1) % thread->line_count;
 		if (line->state != LINE_OPEN || line->in_flight >= load->options->depth)
 			continue;
 		load->transport->issue(line, (unsigned)(share < due ? share : due));
@@ -220,7 +220,7 @@ static void issue_due(struct load_thread *thread)
 static void issue_to_all(struct load_thread *thread)
 {
 	for (unsigned i = 0; i < thread->line_count; i++) {
-		struct load_line *line = line_at(thread, i);
+		struct load_conn *line = line_at(thread, i);
 		if (line->state == LINE_OPEN)
 			thread->load->transport->issue(line, thread->load->options->depth);
 	}
@@ -242,7 +242,7 @@ static bool timer_start(struct load_thread *thread)
 
 /* --- the loop --- */
 
-/* A timer goes on when it is read. What is due is told by the clock. */
+/* Reads the timer. The clock says which requests are due. */
 static void on_tick(struct load_thread *thread)
 {
 	uint64_t ticks;
@@ -251,7 +251,7 @@ static void on_tick(struct load_thread *thread)
 		fail(thread, "timer");
 }
 
-/* Hands out what comes within WAIT_MS. */
+/* Dispatches the events of the next WAIT_MS. */
 static bool turn(struct load_thread *thread, int wait_ms)
 {
 	struct epoll_event events[EVENTS_AT_ONCE];
@@ -261,7 +261,7 @@ static bool turn(struct load_thread *thread, int wait_ms)
 		return fail(thread, "epoll_wait");
 	thread->now_ns = load_now_ns();
 	for (int i = 0; i < count; i++) {
-		struct load_line *line = events[i].data.ptr;
+		struct load_conn *line = events[i].data.ptr;
 		if (line == NULL)
 			on_tick(thread);
 		else if (line->state != LINE_CLOSED)
@@ -273,14 +273,14 @@ static bool turn(struct load_thread *thread, int wait_ms)
 static void publish(struct load_thread *thread)
 {
 	pthread_mutex_lock(&thread->load->lock);
-	thread->copy = thread->books;
+	thread->copy = thread->stats;
 	pthread_mutex_unlock(&thread->load->lock);
 }
 
 static void sweep(struct load_thread *thread)
 {
 	for (unsigned i = 0; i < thread->line_count; i++) {
-		struct load_line *line = line_at(thread, i);
+		struct load_conn *line = line_at(thread, i);
 		if (line->state == LINE_OPEN)
 			thread->load->transport->sweep(line);
 	}
@@ -303,9 +303,9 @@ static bool open_lines(struct load_thread *thread)
 			return false;
 		}
 		for (unsigned i = 0; i < next && thread->opening > 0; i++) {
-			struct load_line *line = line_at(thread, i);
+			struct load_conn *line = line_at(thread, i);
 			if (line->state == LINE_OPENING && thread->now_ns - line->heard_ns > load->timeout_ns)
-				load_line_break(line, strerror(ETIMEDOUT));
+				load_conn_break(line, strerror(ETIMEDOUT));
 		}
 		if (thread->error[0] != '\0')
 			return false;
@@ -313,7 +313,7 @@ static bool open_lines(struct load_thread *thread)
 	return true;
 }
 
-/* Whether requests still go out, and when not, whether there is anything left to wait for. */
+/* Returns whether requests are still issued, or replies awaited. */
 static bool goes_on(struct load_thread *thread)
 {
 	struct load *load = thread->load;
@@ -332,7 +332,7 @@ static bool goes_on(struct load_thread *thread)
 	return thread->issuing || (thread->in_flight > 0 && thread->now_ns - thread->end_ns < load->timeout_ns);
 }
 
-/* How many that were due within the time were never sent. */
+/* Returns how many requests were due within the time and never sent. */
 static uint64_t behind(const struct load_thread *thread)
 {
 	if (thread->interval_ns == 0 || thread->end_ns == thread->begin_ns) /* stopped before the first */
@@ -367,12 +367,12 @@ static void measure(struct load_thread *thread)
 	sweep(thread);
 	if (thread->now_ns < thread->end_ns)
 		thread->end_ns = thread->now_ns;
-	thread->books.behind = behind(thread);
+	thread->stats.behind = behind(thread);
 	uint64_t over_ns = thread->replied_ns > thread->end_ns ? thread->replied_ns : thread->end_ns;
-	thread->books.elapsed_ns = over_ns - thread->begin_ns;
+	thread->stats.elapsed_ns = over_ns - thread->begin_ns;
 }
 
-/* The measurement begins when all lines of all threads are open. */
+/* Waits until all connections of all threads are open, which starts the measurement. */
 static void wait_for_all(struct load *load)
 {
 	pthread_mutex_lock(&load->lock);
@@ -394,7 +394,7 @@ void load_expect(struct load *load, unsigned count)
 static void close_lines(struct load_thread *thread)
 {
 	for (unsigned i = 0; i < thread->line_count; i++) {
-		struct load_line *line = line_at(thread, i);
+		struct load_conn *line = line_at(thread, i);
 		if (line->state == LINE_OPEN)
 			line_give_up(line);
 		line_close(line);
@@ -420,7 +420,7 @@ void *load_thread_run(void *argument)
 	return NULL;
 }
 
-/* The part of WHOLE that thread INDEX of COUNT has. */
+/* Returns the part of WHOLE of thread INDEX of COUNT. */
 static uint64_t share_of(uint64_t whole, unsigned index, unsigned count)
 {
 	return whole / count + (index < whole % count);
@@ -439,10 +439,10 @@ bool load_thread_init(struct load_thread *thread, struct load *load, unsigned in
 		thread->first_number += (unsigned)share_of(options->connections, before, options->threads);
 	thread->first_number++;
 	thread->count = options->count_given ? share_of(options->count, index, options->threads) : UINT64_MAX;
-	/* each thread has its share of the rate; the first requests of all are spread over an interval of one */
+	/* each thread has its share of the rate; the first requests are spread over one interval */
 	thread->interval_ns = options->rate > 0 ? 1e9 * options->threads / options->rate : 0;
 	thread->batch = options->batch < options->depth ? options->batch : options->depth;
-	thread->lines = calloc(thread->line_count, load->transport->line_size);
+	thread->lines = calloc(thread->line_count, load->transport->conn_size);
 	if (thread->lines == NULL)
 		return fail(thread, "lines");
 	return load->transport->prepare(thread);

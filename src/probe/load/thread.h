@@ -1,4 +1,4 @@
-/* thread.h: one thread of a load: its lines, its schedule, its loop and its books. */
+/* thread.h: one thread of a load: connections, schedule, event loop and statistics. */
 #ifndef SMALLSERVD_PROBE_LOAD_THREAD_H
 #define SMALLSERVD_PROBE_LOAD_THREAD_H
 
@@ -16,54 +16,54 @@
 
 struct load_thread;
 
-enum load_line_state { LINE_CLOSED, LINE_OPENING, LINE_OPEN };
+enum load_conn_state { LINE_CLOSED, LINE_OPENING, LINE_OPEN };
 
-/* A connection or a flow; the transport has more behind it. */
-struct load_line {
+/* A connection or a flow; the transport extends it. */
+struct load_conn {
 	int fd;
-	enum load_line_state state;
+	enum load_conn_state state;
 	bool watches_output;
-	unsigned number;    /* over all threads, from 1 */
-	unsigned in_flight; /* requests, from when they were issued */
-	uint64_t heard_ns;  /* when it last had a reply, or got busy, or began to open */
-	bool stalled;       /* was told of */
+	unsigned number;    /* number over all threads, from 1 */
+	unsigned in_flight; /* requests issued and unanswered */
+	uint64_t heard_ns;  /* time of the last reply, or of becoming busy, or of opening */
+	bool stalled;       /* reported as stalled */
 	struct load_thread *owner;
 };
 
-/* How requests travel. All calls come from the line's own thread. */
+/* Operations of a transport. All calls come from the thread of the connection. */
 struct load_transport {
-	size_t line_size; /* of what begins with a load_line */
-	/* What the thread's lines share. False: the reason is in the thread's error. */
+	size_t conn_size; /* of the struct that begins with a load_conn */
+	/* Prepares the state that the thread's connections share. Returns false with the reason in the thread's error. */
 	bool (*prepare)(struct load_thread *thread);
 	void (*release)(struct load_thread *thread);
-	/* Begins a line; it is open once its state says so. False: the reason is in the thread's error. */
-	bool (*open)(struct load_line *line);
-	void (*close)(struct load_line *line);
-	void (*on_event)(struct load_line *line, uint32_t events);
+	/* Starts to open a connection; its state says when it is open. Returns false with the reason in the thread's error. */
+	bool (*open)(struct load_conn *line);
+	void (*close)(struct load_conn *line);
+	void (*on_event)(struct load_conn *line, uint32_t events);
 	/* Issues up to MOST requests, as many as load_thread_next grants, and sends them. */
-	void (*issue)(struct load_line *line, unsigned most);
-	/* Called some times a second: gives up what has timed out. */
-	void (*sweep)(struct load_line *line);
+	void (*issue)(struct load_conn *line, unsigned most);
+	/* Called several times a second: handles timeouts. */
+	void (*sweep)(struct load_conn *line);
 };
 extern const struct load_transport load_tcp, load_udp;
 
-/* What a thread has counted; its own, and a copy of it for the others under the lock of the load. */
-struct load_books {
+/* Statistics of a thread, and a copy for other threads under the lock of the load. */
+struct load_stats {
 	struct series_counts counts;
 	struct rtt rtt;
 	uint64_t sent_bytes, received_bytes;
 	uint64_t behind;  /* requests that were due and could not be sent */
-	uint64_t stalls;  /* connections that were silent for the timeout while something was in flight */
-	uint64_t broken;  /* connections that ended before their time */
-	uint64_t refused; /* errors that the network answered with, as when a port is closed */
+	uint64_t stalls;  /* connections that were silent for the timeout with requests in flight */
+	uint64_t broken;  /* connections that ended early */
+	uint64_t refused; /* errors reported by the network, as a closed port */
 	uint64_t elapsed_ns;
 };
 
-void load_books_add(struct load_books *books, const struct load_books *other);
+void load_stats_add(struct load_stats *stats, const struct load_stats *other);
 
 enum { LOAD_GOES_ON, LOAD_STOPS, LOAD_BREAKS_OFF };
 
-/* What all threads share. Constant while they run, but for what is atomic or under the lock. */
+/* State shared by all threads. Constant while they run, except for atomics and members under the lock. */
 struct load {
 	const struct options *options;
 	const struct target *target;
@@ -72,14 +72,14 @@ struct load {
 	SSL_CTX *tls; /* or NULL */
 	char peer[TARGET_TEXT_SIZE];
 	uint64_t timeout_ns, duration_ns;
-	int done;            /* an eventfd that each thread adds 1 to at its end */
-	atomic_bool failed;  /* a thread could not open its lines */
-	atomic_bool reached; /* there is somebody */
+	int done;            /* an eventfd to which each thread adds 1 at its end */
+	atomic_bool failed;  /* a thread could not open its connections */
+	atomic_bool reached; /* the target was reached */
 	atomic_int stop;
 	pthread_mutex_t lock;
 	pthread_cond_t all_opened;
 
-	/* under the lock, as is the copy of each thread's books */
+	/* under the lock, as is the copy of each thread's statistics */
 	unsigned expected, opened; /* threads */
 	unsigned notices;
 };
@@ -87,59 +87,59 @@ struct load {
 struct load_thread {
 	struct load *load;
 	pthread_t id;
-	struct load_books books, copy;
+	struct load_stats stats, copy;
 	char error[TARGET_ERROR_SIZE]; /* empty: none */
 
-	/* of the thread itself */
-	uint64_t now_ns;   /* of this wake-up: one look at the clock for all that it brings */
-	uint64_t begin_ns; /* of the measurement; 0: lines are being opened */
-	uint64_t end_ns;   /* nothing is issued from then on */
+	/* of the thread alone */
+	uint64_t now_ns;   /* time of this wake-up */
+	uint64_t begin_ns; /* start of the measurement; 0: connections are being opened */
+	uint64_t end_ns;   /* no request is issued from then on */
 	uint64_t replied_ns;
-	uint64_t count;     /* of requests that it may issue */
-	uint64_t issued;    /* so many it has */
-	double interval_ns; /* between requests; 0: as fast as replies come */
+	uint64_t count;     /* requests that it may issue */
+	uint64_t issued;    /* requests issued */
+	double interval_ns; /* between requests; 0: as fast as replies arrive */
 	bool issuing;
 	unsigned first_number, line_count, opening, open;
-	uint64_t in_flight; /* over all lines */
-	unsigned next_line; /* that the schedule gives a request to */
+	uint64_t in_flight; /* over all connections */
+	unsigned next_conn; /* that gets the next scheduled request */
 	char *lines;
 	int poller, timer;
 	unsigned batch;
-	char *buffer; /* the transport's */
+	char *buffer; /* of the transport */
 	void *scratch;
 };
 
-/* Sets up thread INDEX of load->options->threads. False: the reason is in its error. */
+/* Initialises thread INDEX of load->options->threads. Returns false with the reason in its error. */
 bool load_thread_init(struct load_thread *thread, struct load *load, unsigned index);
 void load_thread_destroy(struct load_thread *thread);
 
-/* What the thread does, as pthread_create takes it. */
+/* Runs the thread; for pthread_create. */
 void *load_thread_run(void *thread);
 
-/* Lets threads that have opened their lines wait for COUNT in all, and not for more that could not be started. */
+/* Sets the number of threads that wait for each other to COUNT, as further ones could not be started. */
 void load_expect(struct load *load, unsigned count);
 
 /* --- for the transports --- */
 
-/* Whether one more request may be issued now. *DUE_NS is from when its latency counts. */
+/* Returns whether one more request may be issued now. *DUE_NS: start of its latency. */
 bool load_thread_next(struct load_thread *thread, uint64_t *due_ns);
 
-/* Notes COUNT requests that were issued on LINE, or (negative) answered or given up. */
-void load_line_busy(struct load_line *line, int64_t count);
+/* Records COUNT requests issued on CONN, or (negative) answered or lost. */
+void load_conn_busy(struct load_conn *line, int64_t count);
 
-/* Notes a right answer to the request that was due at DUE_NS. */
+/* Records a correct reply to the request due at DUE_NS. */
 void load_thread_replied(struct load_thread *thread, uint64_t due_ns);
 
-/* Waits for room to send, or no longer. False: the reason is in the thread's error. */
-bool load_line_watch(struct load_line *line, bool output);
+/* Starts or stops watching for writability. Returns false with the reason in the thread's error. */
+bool load_conn_watch(struct load_conn *line, bool output);
 
-/* An opening line is open. */
-void load_line_opened(struct load_line *line);
+/* Records that a connection is open. */
+void load_conn_opened(struct load_conn *line);
 
-/* Ends LINE before its time, for REASON: its requests are lost. While lines are being opened this ends the load. */
-void load_line_break(struct load_line *line, const char *reason);
+/* Ends CONN early, for REASON: its requests are lost. While connections are being opened this ends the load. */
+void load_conn_break(struct load_conn *line, const char *reason);
 
-/* Writes a line to stderr, unless only the summary is wanted, and at most so many in all that they can be read. */
+/* Writes a line to stderr, unless only the summary is wanted, up to a readable number of lines. */
 void load_notice(struct load *load, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 uint64_t load_now_ns(void);

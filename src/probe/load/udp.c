@@ -1,4 +1,4 @@
-/* udp.c: a load over UDP: each flow is a socket of its own, each datagram shows which request it answers. */
+/* udp.c: a load over UDP: each flow is a socket, each datagram names its request. */
 #include <errno.h>
 #include <inttypes.h>
 #include <netinet/in.h>
@@ -7,35 +7,35 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "probe/dial.h"
 #include "probe/load/thread.h"
+#include "probe/socket.h"
 
-/* The requests that a flow remembers, for late and doubled replies. */
+/* The requests that a flow remembers, for late and duplicated replies. */
 enum {
 	WINDOW_MIN = 256,
-	WINDOW_MAX = 1 << 16, /* beyond what the depth needs */
+	WINDOW_MAX = 1 << 16, /* beyond the depth */
 	WINDOWS_IN_ALL = 1 << 20,
 	DEPTHS_REMEMBERED = 4,
 	ALIGNMENT = 64,
 };
 
 struct flow {
-	struct load_line line;
+	struct load_conn line;
 	struct payload payload;
 	struct series *series;
-	uint64_t *due_ns; /* of the requests that the series remembers, a ring */
+	uint64_t *due_ns; /* of the remembered requests, a ring */
 };
 
-/* The batches of a thread: its buffers stay, so the headers stay as they are. */
+/* The batches of a thread, with constant buffers and headers. */
 struct batches {
 	struct mmsghdr *in, *out;
 	struct iovec *in_parts, *out_parts;
 	char *in_bytes, *out_bytes;
 	size_t slot;   /* bytes from one datagram to the next */
-	unsigned mask; /* of the requests that a flow remembers */
+	unsigned mask; /* of the remembered requests */
 };
 
-static struct flow *flow_of(struct load_line *line)
+static struct flow *flow_of(struct load_conn *line)
 {
 	return (struct flow *)line;
 }
@@ -46,7 +46,7 @@ static unsigned window_of(const struct options *options)
 
 	while (window < DEPTHS_REMEMBERED * options->depth)
 		window *= 2;
-	/* with one in flight nothing goes on before it has an answer or none */
+	/* with a depth of 1 a flow waits for its reply */
 	while (options->depth > 1 && window < WINDOW_MAX && 2 * window <= share)
 		window *= 2;
 	return window;
@@ -76,7 +76,7 @@ static bool prepare(struct load_thread *thread)
 	if (batches == NULL)
 		goto fail;
 	batches->mask = window_of(options) - 1;
-	/* one byte more than was sent shows a reply that is too long */
+	/* one byte more than was sent, to detect an overlong reply */
 	batches->slot = (options->size + 1 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 	batches->in = calloc(count, sizeof(*batches->in));
 	batches->out = calloc(count, sizeof(*batches->out));
@@ -100,7 +100,7 @@ fail:
 	return false;
 }
 
-/* Neither errors nor TTLs are asked for, as they would have to be fetched. */
+/* Disables the reception of errors and TTLs, which would have to be read. */
 static bool ask_for_less(int fd, int family)
 {
 	const int no = 0;
@@ -110,7 +110,7 @@ static bool ask_for_less(int fd, int family)
 	       setsockopt(fd, level, family == AF_INET6 ? IPV6_RECVHOPLIMIT : IP_RECVTTL, &no, sizeof(no)) == 0;
 }
 
-static bool open_flow(struct load_line *line)
+static bool open_flow(struct load_conn *line)
 {
 	struct flow *flow = flow_of(line);
 	struct load_thread *thread = line->owner;
@@ -118,7 +118,7 @@ static bool open_flow(struct load_line *line)
 	const struct target_address *address = load->address;
 	const unsigned window = window_of(load->options);
 
-	line->fd = dial_socket(load->options, address, thread->error);
+	line->fd = socket_open(load->options, address, thread->error);
 	if (line->fd < 0)
 		return false;
 	flow->payload = (struct payload){.seed = payload_new_seed(), .size = load->options->size};
@@ -127,7 +127,7 @@ static bool open_flow(struct load_line *line)
 	errno = ENOMEM;
 	if (flow->series != NULL && flow->due_ns != NULL && ask_for_less(line->fd, address->address.ss_family) &&
 	    connect(line->fd, (const struct sockaddr *)&address->address, address->length) == 0) {
-		load_line_opened(line);
+		load_conn_opened(line);
 		return true;
 	}
 	snprintf(thread->error, sizeof(thread->error), "connect to %s: %s", load->peer, strerror(errno));
@@ -137,13 +137,13 @@ static bool open_flow(struct load_line *line)
 	return false;
 }
 
-static void close_flow(struct load_line *line)
+static void close_flow(struct load_conn *line)
 {
 	series_free(flow_of(line)->series);
 	free(flow_of(line)->due_ns);
 }
 
-/* What the network answered instead of the service, as `port unreachable`: the request times out. */
+/* Returns whether ERROR is an ICMP error, as `port unreachable`: the request times out. */
 static bool is_answer_of_network(int error)
 {
 	return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH || error == EHOSTDOWN;
@@ -151,15 +151,15 @@ static bool is_answer_of_network(int error)
 
 /* --- requests --- */
 
-/* The oldest request in flight is lost, and another takes its place. */
+/* Counts the oldest request in flight as lost; another takes its slot. */
 static void give_up_oldest(struct flow *flow)
 {
 	struct load_thread *thread = flow->line.owner;
 
 	series_time_out(flow->series);
-	thread->books.counts.lost++;
-	thread->books.counts.in_flight--;
-	load_line_busy(&flow->line, -1);
+	thread->stats.counts.lost++;
+	thread->stats.counts.in_flight--;
+	load_conn_busy(&flow->line, -1);
 }
 
 static unsigned make_batch(struct flow *flow, unsigned most)
@@ -194,11 +194,10 @@ static void on_unsent(struct flow *flow, int error)
 	struct load_thread *thread = flow->line.owner;
 
 	if (is_answer_of_network(error))
-		thread->books.refused++;
+		thread->stats.refused++;
 	else if (error == EAGAIN)
-		load_line_watch(&flow->line, true);
-	else if (error != ENOBUFS && error != EINTR &&
-		 thread->error[0] == '\0') /* those are tried again by the sweep */
+		load_conn_watch(&flow->line, true);
+	else if (error != ENOBUFS && error != EINTR && thread->error[0] == '\0') /* retried by the sweep */
 		snprintf(thread->error, sizeof(thread->error), "send to %s: %s", thread->load->peer, strerror(error));
 }
 
@@ -207,13 +206,13 @@ static void take_back(struct flow *flow, unsigned count)
 	struct load_thread *thread = flow->line.owner;
 
 	thread->issued -= count;
-	thread->books.counts.sent -= count;
-	thread->books.counts.in_flight -= count;
+	thread->stats.counts.sent -= count;
+	thread->stats.counts.in_flight -= count;
 	while (count-- > 0)
 		series_take_back(flow->series);
 }
 
-static void issue(struct load_line *line, unsigned most)
+static void issue(struct load_conn *line, unsigned most)
 {
 	struct flow *flow = flow_of(line);
 	struct load_thread *thread = line->owner;
@@ -226,14 +225,14 @@ static void issue(struct load_line *line, unsigned most)
 			return;
 		int sent = send_batch(flow, count);
 		int error = errno;
-		if (sent < 0 && is_answer_of_network(error)) { /* to an earlier one: that is told once */
-			thread->books.refused++;
+		if (sent < 0 && is_answer_of_network(error)) { /* an error of an earlier datagram, reported once */
+			thread->stats.refused++;
 			sent = send_batch(flow, count);
 			error = errno;
 		}
 		unsigned done = sent < 0 ? 0 : (unsigned)sent;
-		load_line_busy(line, done);
-		thread->books.sent_bytes += (uint64_t)done * flow->payload.size;
+		load_conn_busy(line, done);
+		thread->stats.sent_bytes += (uint64_t)done * flow->payload.size;
 		take_back(flow, count - done);
 		if (sent < 0) {
 			on_unsent(flow, error);
@@ -247,7 +246,7 @@ static void note_corruption(const struct flow *flow, const struct payload_match 
 {
 	struct load_thread *thread = flow->line.owner;
 
-	thread->books.counts.corrupted++;
+	thread->stats.counts.corrupted++;
 	if (length == flow->payload.size)
 		load_notice(thread->load, "flow %u to %s: byte %zu of reply %" PRIu64 " is wrong", flow->line.number,
 			    thread->load->peer, match->differs_at + 1, match->sequence);
@@ -258,13 +257,13 @@ static void note_corruption(const struct flow *flow, const struct payload_match 
 
 static void on_reply(struct flow *flow, const char *bytes, size_t length)
 {
-	struct load_line *line = &flow->line;
+	struct load_conn *line = &flow->line;
 	struct load_thread *thread = line->owner;
 	const struct batches *batches = thread->scratch;
-	struct series_counts *counts = &thread->books.counts;
+	struct series_counts *counts = &thread->stats.counts;
 	struct payload_match match = payload_match(&flow->payload, flow->series, bytes, length);
 
-	thread->books.received_bytes += length;
+	thread->stats.received_bytes += length;
 	if (match.sequence == 0) {
 		counts->unexpected++;
 		return;
@@ -281,7 +280,7 @@ static void on_reply(struct flow *flow, const char *bytes, size_t length)
 	counts->lost -= reply.late;
 	counts->in_flight -= !reply.late;
 	if (!reply.late)
-		load_line_busy(line, -1);
+		load_conn_busy(line, -1);
 	line->heard_ns = thread->now_ns;
 	load_thread_replied(thread, flow->due_ns[match.sequence & batches->mask]);
 }
@@ -291,7 +290,7 @@ static int receive_batch(const struct flow *flow)
 	const struct load_thread *thread = flow->line.owner;
 	struct batches *batches = thread->scratch;
 
-	/* where one is expected the simpler call is the cheaper one */
+	/* for one expected datagram a single call is cheaper */
 	if (flow->line.in_flight > 1 && thread->batch > 1)
 		return recvmmsg(flow->line.fd, batches->in, thread->batch, MSG_DONTWAIT, NULL);
 	ssize_t length = recv(flow->line.fd, batches->in_bytes, batches->slot, 0);
@@ -308,7 +307,7 @@ static void receive(struct flow *flow)
 	int count = receive_batch(flow);
 
 	if (count < 0 && is_answer_of_network(errno))
-		thread->books.refused++;
+		thread->stats.refused++;
 	else if (count < 0 && errno != EAGAIN && errno != EINTR && thread->error[0] == '\0')
 		snprintf(thread->error, sizeof(thread->error), "receive from %s: %s", thread->load->peer,
 			 strerror(errno));
@@ -316,17 +315,17 @@ static void receive(struct flow *flow)
 		on_reply(flow, batches->in_parts[i].iov_base, batches->in[i].msg_len);
 }
 
-static void on_event(struct load_line *line, uint32_t events)
+static void on_event(struct load_conn *line, uint32_t events)
 {
 	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP))
 		receive(flow_of(line));
 	if (events & EPOLLOUT)
-		load_line_watch(line, false);
+		load_conn_watch(line, false);
 	if (line->owner->interval_ns == 0)
 		issue(line, line->owner->load->options->depth);
 }
 
-static void sweep(struct load_line *line)
+static void sweep(struct load_conn *line)
 {
 	struct flow *flow = flow_of(line);
 	struct load_thread *thread = line->owner;
@@ -335,8 +334,8 @@ static void sweep(struct load_line *line)
 	while (series_waiting(flow->series, &sequence, &sent_ns) &&
 	       thread->now_ns - sent_ns >= thread->load->timeout_ns)
 		give_up_oldest(flow);
-	/* nobody has answered but the network: there is nothing to wait for */
-	if (thread->books.refused > 0 && thread->books.counts.received == 0 && thread->error[0] == '\0')
+	/* only ICMP errors so far: no reply to wait for */
+	if (thread->stats.refused > 0 && thread->stats.counts.received == 0 && thread->error[0] == '\0')
 		snprintf(thread->error, sizeof(thread->error), "connect to %s: %s", thread->load->peer,
 			 strerror(ECONNREFUSED));
 	if (thread->interval_ns == 0 && !line->watches_output)
@@ -344,7 +343,7 @@ static void sweep(struct load_line *line)
 }
 
 const struct load_transport load_udp = {
-	.line_size = sizeof(struct flow),
+	.conn_size = sizeof(struct flow),
 	.prepare = prepare,
 	.release = release,
 	.open = open_flow,

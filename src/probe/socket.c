@@ -1,5 +1,5 @@
-/* dial.c: sockets towards the target, bound and tuned as the options say. */
-#include "probe/dial.h"
+/* socket.c: sockets to the target, bound and tuned as the options say. */
+#include "probe/socket.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -38,7 +38,7 @@ static bool tune(int fd, const struct options *options, int family, char *error)
 	if (!set(fd, level, v6 ? IPV6_RECVERR : IP_RECVERR, 1) ||
 	    !set(fd, level, v6 ? IPV6_RECVHOPLIMIT : IP_RECVTTL, 1))
 		return fail(error, "cannot ask for", "errors and TTLs");
-	/* more room for replies that come all at once; what the kernel caps is no harm */
+	/* room for bursts of replies; a cap of the kernel does no harm */
 	if (!set(fd, SOL_SOCKET, SO_RCVBUF, UDP_BUFFER) || !set(fd, SOL_SOCKET, SO_SNDBUF, UDP_BUFFER))
 		return fail(error, "cannot set", "buffers");
 	return true;
@@ -65,7 +65,7 @@ static bool bind_near_end(int fd, const struct options *options, int family, cha
 	       fail(error, "bind to", options->bind);
 }
 
-int dial_socket(const struct options *options, const struct target_address *address, char *error)
+int socket_open(const struct options *options, const struct target_address *address, char *error)
 {
 	int family = address->address.ss_family;
 	int fd = socket(family, (options->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

@@ -1,5 +1,5 @@
-/* secure.c: TLS as a client, as the options say. */
-#include "probe/secure.h"
+/* tls_client.c: TLS client contexts and sessions, as the options say. */
+#include "probe/tls_client.h"
 
 #include <errno.h>
 #include <openssl/err.h>
@@ -43,7 +43,7 @@ static bool load_certificate(SSL_CTX *context, const struct options *options, ch
 	return true;
 }
 
-SSL_CTX *secure_context(const struct options *options, char *error)
+SSL_CTX *tls_client_context(const struct options *options, char *error)
 {
 	SSL_CTX *context = SSL_CTX_new(TLS_client_method());
 
@@ -61,7 +61,7 @@ SSL_CTX *secure_context(const struct options *options, char *error)
 	return NULL;
 }
 
-/* The name is for SNI and for the certificate; an address is for the certificate alone (RFC 6066). */
+/* Sets the name for SNI and the certificate check; an address is for the check alone (RFC 6066). */
 static bool name_server(SSL *session, const struct options *options, const struct target *target)
 {
 	const char *name = options->server_name ? options->server_name : target->host;
@@ -72,7 +72,8 @@ static bool name_server(SSL *session, const struct options *options, const struc
 	return SSL_set_tlsext_host_name(session, name) == 1 && SSL_set1_host(session, name) == 1;
 }
 
-SSL *secure_session(SSL_CTX *context, const struct options *options, const struct target *target, int fd, char *error)
+SSL *tls_client_session(SSL_CTX *context, const struct options *options, const struct target *target, int fd,
+			char *error)
 {
 	SSL *session = SSL_new(context);
 
@@ -85,7 +86,7 @@ SSL *secure_session(SSL_CTX *context, const struct options *options, const struc
 	return NULL;
 }
 
-void secure_explain(const SSL *session, int result, char *error)
+void tls_client_explain(const SSL *session, int result, char *error)
 {
 	int system_error = errno, kind = SSL_get_error(session, result);
 	long verified = SSL_get_verify_result(session);
@@ -97,7 +98,7 @@ void secure_explain(const SSL *session, int result, char *error)
 	else if (kind == SSL_ERROR_SYSCALL && system_error)
 		snprintf(error, TARGET_ERROR_SIZE, "%s", strerror(system_error));
 	else if (kind == SSL_ERROR_SYSCALL || ERR_peek_error() == 0)
-		snprintf(error, TARGET_ERROR_SIZE, "the server ended without a word of TLS");
+		snprintf(error, TARGET_ERROR_SIZE, "connection closed during the TLS handshake");
 	else
 		snprintf(error, TARGET_ERROR_SIZE, "TLS: %s", last_error());
 	ERR_clear_error();

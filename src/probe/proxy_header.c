@@ -1,5 +1,5 @@
-/* preface.c: the PROXY protocol header of our own addresses, which a connection can begin with. */
-#include "probe/preface.h"
+/* proxy_header.c: the PROXY protocol header that a connection can begin with. */
+#include "probe/proxy_header.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -40,8 +40,9 @@ static size_t write_text(int family, const struct end *near, const struct end *f
 
 	inet_ntop(family, near->ip, near_ip, sizeof(near_ip));
 	inet_ntop(family, far->ip, far_ip, sizeof(far_ip));
-	return (size_t)snprintf(bytes, PREFACE_MAX + 1, "PROXY TCP%c %s %s %u %u\r\n", family == AF_INET6 ? '6' : '4',
-				near_ip, far_ip, (unsigned)ntohs(near->port), (unsigned)ntohs(far->port));
+	return (size_t)snprintf(bytes, PROXY_HEADER_MAX + 1, "PROXY TCP%c %s %s %u %u\r\n",
+				family == AF_INET6 ? '6' : '4', near_ip, far_ip, (unsigned)ntohs(near->port),
+				(unsigned)ntohs(far->port));
 }
 
 static size_t write_binary(int family, const struct end *near, const struct end *far, char *bytes)
@@ -62,7 +63,7 @@ static size_t write_binary(int family, const struct end *near, const struct end 
 	return (size_t)(at - bytes);
 }
 
-size_t preface_write(unsigned version, const struct sockaddr *near, const struct sockaddr *far, char *bytes)
+size_t proxy_header_write(unsigned version, const struct sockaddr *near, const struct sockaddr *far, char *bytes)
 {
 	struct end near_end = end_of(near), far_end = end_of(far);
 

@@ -1,10 +1,10 @@
-/* check_probe_preface.c: PROXY headers that are sent are byte for byte what the protocol says. */
+/* check_probe_proxy_header.c: sent PROXY headers are as the protocol specifies, byte for byte. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <string.h>
 
 #include "check_run.h"
-#include "probe/preface.h"
+#include "probe/proxy_header.h"
 
 static struct sockaddr_storage address_of(const char *ip, uint16_t port)
 {
@@ -45,26 +45,27 @@ static const struct {
 		 "\x07")},
 };
 
-START_TEST(a_header_is_as_the_protocol_says)
+START_TEST(header_has_the_specified_bytes)
 {
 	struct sockaddr_storage near = address_of(headers[_i].near, headers[_i].near_port);
 	struct sockaddr_storage far = address_of(headers[_i].far, headers[_i].far_port);
-	char bytes[PREFACE_MAX + 1];
-	size_t length = preface_write(headers[_i].version, (struct sockaddr *)&near, (struct sockaddr *)&far, bytes);
+	char bytes[PROXY_HEADER_MAX + 1];
+	size_t length =
+		proxy_header_write(headers[_i].version, (struct sockaddr *)&near, (struct sockaddr *)&far, bytes);
 
 	ck_assert_uint_eq(length, headers[_i].length);
 	ck_assert_mem_eq(bytes, headers[_i].bytes, length);
 }
 END_TEST
 
-START_TEST(the_longest_header_has_its_place)
+START_TEST(longest_header_fits_the_buffer)
 {
 	static const char ip[] = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
 	struct sockaddr_storage near = address_of(ip, 65535), far = address_of(ip, 65535);
-	char bytes[PREFACE_MAX + 1];
-	size_t length = preface_write(1, (struct sockaddr *)&near, (struct sockaddr *)&far, bytes);
+	char bytes[PROXY_HEADER_MAX + 1];
+	size_t length = proxy_header_write(1, (struct sockaddr *)&near, (struct sockaddr *)&far, bytes);
 
-	ck_assert_uint_le(length, PREFACE_MAX);
+	ck_assert_uint_le(length, PROXY_HEADER_MAX);
 	ck_assert_mem_eq(bytes + length - 2, "\r\n", 2);
 }
 END_TEST
@@ -74,8 +75,8 @@ static Suite *suite(void)
 	Suite *suite = suite_create("probe_preface");
 	TCase *bytes = tcase_create("bytes");
 
-	tcase_add_loop_test(bytes, a_header_is_as_the_protocol_says, 0, sizeof headers / sizeof *headers);
-	tcase_add_test(bytes, the_longest_header_has_its_place);
+	tcase_add_loop_test(bytes, header_has_the_specified_bytes, 0, sizeof headers / sizeof *headers);
+	tcase_add_test(bytes, longest_header_fits_the_buffer);
 	suite_add_tcase(suite, bytes);
 	return suite;
 }
