@@ -42,7 +42,7 @@ static bool is_weekday(const char *text)
 					   "friday", "saturday", "sunday"};
 	size_t length = strlen(text);
 
-	for (size_t i = 0; i < sizeof(days) / sizeof(days[0]); i++)
+	for (size_t i = 0; i < sizeof days / sizeof days[0]; i++)
 		if ((length == 3 || length == strlen(days[i])) && strncasecmp(text, days[i], length) == 0)
 			return true;
 	return false;
@@ -71,7 +71,7 @@ static bool read_zone_name(const char *text, int *seconds)
 	} zones[] = {{"UTC", 0},  {"GMT", 0},  {"UT", 0},   {"Z", 0},    {"EST", -5}, {"EDT", -4},
 		     {"CST", -6}, {"CDT", -5}, {"MST", -7}, {"MDT", -6}, {"PST", -8}, {"PDT", -7}};
 
-	for (size_t i = 0; i < sizeof(zones) / sizeof(zones[0]); i++)
+	for (size_t i = 0; i < sizeof zones / sizeof zones[0]; i++)
 		if (strcasecmp(text, zones[i].name) == 0) {
 			*seconds = zones[i].hours * 3600;
 			return true;
@@ -100,7 +100,7 @@ static bool read_zone(const char *text, struct parts *parts)
 {
 	if (read_zone_number(text, &parts->zone_seconds) || read_zone_name(text, &parts->zone_seconds))
 		return true;
-	if (strlen(text) >= sizeof(parts->zone) ||
+	if (strlen(text) >= sizeof parts->zone ||
 	    strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") < strlen(text))
 		return false;
 	strcpy(parts->zone, text);
@@ -181,7 +181,7 @@ static bool read_rfc3339(const char *line, time_t near, struct parts *parts)
 
 	if (sscanf(line, "%4d-%2d-%2d%c%2d:%2d:%2d%n", &year, &tm->tm_mon, &tm->tm_mday, &separator, &tm->tm_hour,
 		   &tm->tm_min, &tm->tm_sec, &end) != 7 ||
-	    end == 0 || !strchr("Tt ", separator))
+	    end == 0 || strchr("Tt ", separator) == NULL)
 		return false;
 	tm->tm_mon--;
 	set_year(tm, year, true, near);
@@ -311,7 +311,8 @@ static bool take_line(const char *bytes, size_t length, char *line)
 	}
 	while (length > 0 && (isspace((unsigned char)bytes[length - 1]) || bytes[length - 1] == '\0'))
 		length--;
-	if (length == 0 || length >= LINE_MAX_SIZE || memchr(bytes, '\n', length) || memchr(bytes, '\0', length))
+	if (length == 0 || length >= LINE_MAX_SIZE || memchr(bytes, '\n', length) != NULL ||
+	    memchr(bytes, '\0', length) != NULL)
 		return false;
 	memcpy(line, bytes, length);
 	line[length] = '\0';
@@ -324,7 +325,7 @@ bool clock_read_daytime(const char *bytes, size_t length, time_t near, struct cl
 
 	if (!take_line(bytes, length, line))
 		return false;
-	for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++) {
+	for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
 		struct parts parts = {.zone_seconds = NO_ZONE, .resolution = 1};
 
 		if (!formats[i].read(line, near, &parts) || !is_date(&parts.tm))
@@ -379,9 +380,9 @@ void clock_print(const struct clock_reading *reading, char *text)
 	char seconds[24] = "?", fraction[24] = "";
 	struct tm tm;
 
-	if (gmtime_r(&reading->time.tv_sec, &tm))
-		strftime(seconds, sizeof(seconds), "%Y-%m-%dT%H:%M:%S", &tm);
+	if (gmtime_r(&reading->time.tv_sec, &tm) != NULL)
+		strftime(seconds, sizeof seconds, "%Y-%m-%dT%H:%M:%S", &tm);
 	if (reading->time.tv_nsec != 0 || reading->resolution < 1)
-		snprintf(fraction, sizeof(fraction), ".%06ld", reading->time.tv_nsec / 1000);
+		snprintf(fraction, sizeof fraction, ".%06ld", reading->time.tv_nsec / 1000);
 	snprintf(text, CLOCK_TEXT_SIZE, "%s%sZ", seconds, fraction);
 }

@@ -44,7 +44,7 @@ static bool is_target(const struct flow *flow, const struct sockaddr *source)
 	const struct sockaddr_in6 *a = (const struct sockaddr_in6 *)(const void *)source;
 	const struct sockaddr_in6 *b = (const struct sockaddr_in6 *)&flow->target.address;
 
-	return a->sin6_port == b->sin6_port && memcmp(&a->sin6_addr, &b->sin6_addr, sizeof(a->sin6_addr)) == 0;
+	return a->sin6_port == b->sin6_port && memcmp(&a->sin6_addr, &b->sin6_addr, sizeof a->sin6_addr) == 0;
 }
 
 /* Returns the number in the control message LEVEL, TYPE, or ABSENT. */
@@ -55,7 +55,7 @@ static int control_number(struct msghdr *message, int level, int type, int absen
 
 		if (control->cmsg_level != level || control->cmsg_type != type)
 			continue;
-		memcpy(&number, CMSG_DATA(control), sizeof(number));
+		memcpy(&number, CMSG_DATA(control), sizeof number);
 		return number;
 	}
 	return absent;
@@ -75,12 +75,12 @@ static void tell_refusal(struct flow *flow, struct msghdr *message, const char *
 	const struct sock_extended_err *error = control_error(message);
 	struct flow_refusal refusal = {.bytes = bytes, .length = length};
 
-	if (!error || error->ee_origin == SO_EE_ORIGIN_TIMESTAMPING)
+	if (error == NULL || error->ee_origin == SO_EE_ORIGIN_TIMESTAMPING)
 		return;
 	refusal.error = (int)error->ee_errno;
 	refusal.mtu = error->ee_errno == EMSGSIZE ? error->ee_info : 0;
 	if (error->ee_origin == SO_EE_ORIGIN_LOCAL) {
-		snprintf(refusal.by, sizeof(refusal.by), "this host");
+		snprintf(refusal.by, sizeof refusal.by, "this host");
 	} else {
 		target_print(SO_EE_OFFENDER(error), refusal.by);
 		*strrchr(refusal.by, ':') = '\0'; /* an ICMP message has no port */
@@ -98,14 +98,14 @@ static void on_readable(evutil_socket_t fd, short what, void *context)
 		struct cmsghdr align;
 		char bytes[512];
 	} control;
-	struct iovec vector = {bytes, sizeof(bytes)};
+	struct iovec vector = {bytes, sizeof bytes};
 	struct msghdr message = {
 		.msg_name = &source,
-		.msg_namelen = sizeof(source),
+		.msg_namelen = sizeof source,
 		.msg_iov = &vector,
 		.msg_iovlen = 1,
 		.msg_control = &control,
-		.msg_controllen = sizeof(control),
+		.msg_controllen = sizeof control,
 	};
 	bool v6 = flow->target.address.ss_family == AF_INET6;
 	int level = v6 ? IPPROTO_IPV6 : IPPROTO_IP;
@@ -117,8 +117,8 @@ static void on_readable(evutil_socket_t fd, short what, void *context)
 		tell_refusal(flow, &message, bytes, (size_t)length);
 		return;
 	}
-	message.msg_namelen = sizeof(source);
-	message.msg_controllen = sizeof(control);
+	message.msg_namelen = sizeof source;
+	message.msg_controllen = sizeof control;
 	length = recvmsg(fd, &message, 0);
 	if (length < 0)
 		return; /* no data, or an error that the error queue has reported in full */
@@ -137,9 +137,9 @@ static void on_readable(evutil_socket_t fd, short what, void *context)
 struct flow *flow_open(struct event_base *base, const struct options *options, const struct target_address *address,
 		       const struct flow_calls *calls, void *context, char *error)
 {
-	struct flow *flow = calloc(1, sizeof(*flow));
+	struct flow *flow = calloc(1, sizeof *flow);
 
-	if (!flow) {
+	if (flow == NULL) {
 		snprintf(error, TARGET_ERROR_SIZE, "%s", strerror(ENOMEM));
 		return NULL;
 	}
@@ -149,7 +149,7 @@ struct flow *flow_open(struct event_base *base, const struct options *options, c
 	if (flow->fd < 0)
 		goto fail;
 	flow->readable = event_new(base, flow->fd, EV_READ | EV_PERSIST, on_readable, flow);
-	if (flow->readable && event_add(flow->readable, NULL) == 0)
+	if (flow->readable != NULL && event_add(flow->readable, NULL) == 0)
 		return flow;
 	snprintf(error, TARGET_ERROR_SIZE, "%s", strerror(ENOMEM));
 fail:
@@ -159,9 +159,9 @@ fail:
 
 void flow_free(struct flow *flow)
 {
-	if (!flow)
+	if (flow == NULL)
 		return;
-	if (flow->readable)
+	if (flow->readable != NULL)
 		event_free(flow->readable);
 	if (flow->fd >= 0)
 		close(flow->fd);
@@ -173,8 +173,8 @@ bool flow_forbid_fragments(struct flow *flow)
 	bool v6 = flow->target.address.ss_family == AF_INET6;
 	int level = v6 ? IPPROTO_IPV6 : IPPROTO_IP, on = 1, probe = v6 ? IPV6_PMTUDISC_PROBE : IP_PMTUDISC_PROBE;
 
-	return setsockopt(flow->fd, level, v6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER, &probe, sizeof(probe)) == 0 &&
-	       setsockopt(flow->fd, level, v6 ? IPV6_RECVFRAGSIZE : IP_RECVFRAGSIZE, &on, sizeof(on)) == 0;
+	return setsockopt(flow->fd, level, v6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER, &probe, sizeof probe) == 0 &&
+	       setsockopt(flow->fd, level, v6 ? IPV6_RECVFRAGSIZE : IP_RECVFRAGSIZE, &on, sizeof on) == 0;
 }
 
 int flow_send(struct flow *flow, const void *bytes, size_t length)

@@ -32,13 +32,13 @@ static void question_free(struct question *question)
 /* Returns NULL when out of memory. */
 static struct question *question_new(const char *host, const char *port, const struct addrinfo *hints)
 {
-	struct question *question = calloc(1, sizeof(*question));
+	struct question *question = calloc(1, sizeof *question);
 	pthread_condattr_t attributes;
 
-	if (!question)
+	if (question == NULL)
 		return NULL;
-	snprintf(question->host, sizeof(question->host), "%s", host);
-	snprintf(question->port, sizeof(question->port), "%s", port);
+	snprintf(question->host, sizeof question->host, "%s", host);
+	snprintf(question->port, sizeof question->port, "%s", port);
 	question->hints = *hints;
 	pthread_mutex_init(&question->lock, NULL);
 	pthread_condattr_init(&attributes);
@@ -113,7 +113,7 @@ int lookup_addresses(const char *host, const char *port, const struct addrinfo *
 		return getaddrinfo(host, port, hints, list);
 	struct question *question = question_new(host, port, hints);
 
-	if (!question)
+	if (question == NULL)
 		return EAI_MEMORY;
 	int error = start_thread(question, &thread);
 

@@ -38,7 +38,7 @@ static int conclude(const struct options *options, const struct target *target, 
 	char error[TARGET_ERROR_SIZE];
 	struct run *run = run_new(options, target, error);
 
-	if (!run)
+	if (run == NULL)
 		return refuse(error, EXIT_USAGE);
 	run->reached = status != EXIT_NO_CONNECTION;
 	run_fail(run, "%s", why);
@@ -59,7 +59,7 @@ static int run_found(const struct options *options, struct target *target, char 
 
 	struct run *run = run_new(options, target, error);
 
-	if (!run)
+	if (run == NULL)
 		return refuse(error, EXIT_USAGE);
 	int status = options->mtu                                         ? mtu_run(run)
 		     : options->type == TYPE_ECHO && !options->half_close ? ping_run(run)
@@ -116,7 +116,7 @@ static int wait_for_service(const struct options *options, struct target *target
 			return status;
 		rest(RETRY_MS);
 	}
-	snprintf(told, sizeof(told), "%s did not answer within %.10g s: %s", options->target,
+	snprintf(told, sizeof told, "%s did not answer within %.10g s: %s", options->target,
 		 (double)options->wait_ms / 1000, why);
 	return conclude(options, target, told, status);
 }
@@ -128,7 +128,7 @@ static bool is_possible(struct options *options, struct target *target, char *er
 
 	if (!target_parse(options, target, error))
 		return false;
-	if (!options->bind)
+	if (options->bind == NULL)
 		return true;
 	if (!target_parse_bind(options, &near, error))
 		return false;
@@ -146,7 +146,7 @@ static int probe(struct options *options)
 
 	if (!is_possible(options, &target, why))
 		return refuse(why, EXIT_USAGE);
-	options->colour = isatty(STDOUT_FILENO) && !options->json && !(no_colour && *no_colour);
+	options->colour = isatty(STDOUT_FILENO) && !options->json && !(no_colour != NULL && *no_colour);
 	options->progress = isatty(STDERR_FILENO) && !options->json && !options->quiet;
 
 	int status = options->wait_ms ? wait_for_service(options, &target) : EXIT_OK;

@@ -56,7 +56,7 @@ static void on_too_large(struct mtu *mtu, const char *by, unsigned told)
 
 	event_del(mtu->timer);
 	if (told > mtu->headers) {
-		snprintf(fits, sizeof(fits), ", %u would pass", told);
+		snprintf(fits, sizeof fits, ", %u would pass", told);
 		if (told - mtu->headers > mtu->passes && told - mtu->headers < mtu->size)
 			mtu->told = told - mtu->headers;
 	}
@@ -198,7 +198,7 @@ static void summarize(void *context, struct json *json)
 
 	if (mtu->passes == 0)
 		return;
-	if (!json) {
+	if (json == NULL) {
 		report_summary(mtu->options, REPORT_PLAIN, "largest datagram that passes: %zu bytes, MTU %u",
 			       mtu->passes, packet_size(mtu, mtu->passes));
 		return;
@@ -225,9 +225,9 @@ int mtu_run(struct run *run)
 {
 	static const struct flow_calls calls = {.on_datagram = on_datagram, .on_refusal = on_refusal};
 	char error[TARGET_ERROR_SIZE];
-	struct mtu *mtu = calloc(1, sizeof(*mtu));
+	struct mtu *mtu = calloc(1, sizeof *mtu);
 
-	if (!mtu) {
+	if (mtu == NULL) {
 		run_fail(run, "%s", strerror(ENOMEM));
 		return run_finish(run);
 	}
@@ -237,19 +237,19 @@ int mtu_run(struct run *run)
 	run->context = mtu;
 	mtu->timer = evtimer_new(run->base, on_timeout, mtu);
 	mtu->flow = flow_open(run->base, run->options, &run->target->addresses[0], &calls, mtu, error);
-	if (!mtu->flow || !mtu->timer) {
-		run_fail(run, "%s", mtu->timer ? error : strerror(ENOMEM));
+	if (mtu->flow == NULL || mtu->timer == NULL) {
+		run_fail(run, "%s", mtu->timer != NULL ? error : strerror(ENOMEM));
 	} else if (!flow_forbid_fragments(mtu->flow)) {
 		run_fail(run, "cannot forbid fragments: %s", strerror(errno));
 	} else {
-		snprintf(run->peer, sizeof(run->peer), "%s", flow_peer(mtu->flow));
+		snprintf(run->peer, sizeof run->peer, "%s", flow_peer(mtu->flow));
 		begin(mtu);
 		run_loop(run);
 	}
 	int status = run_finish(run);
 
 	flow_free(mtu->flow);
-	if (mtu->timer)
+	if (mtu->timer != NULL)
 		event_free(mtu->timer);
 	free(mtu);
 	return status;

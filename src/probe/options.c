@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+#define COUNT_OF(array) (sizeof array / sizeof((array)[0]))
 
 const struct options_type options_types[TYPE_COUNT] = {
 	[TYPE_ECHO] = {"echo", 7},  [TYPE_DISCARD] = {"discard", 9},  [TYPE_DAYTIME] = {"daytime", 13},
@@ -146,7 +146,7 @@ static bool take_duration(const struct row *row, const char *text, struct option
 	char digits[64];
 	double number;
 
-	snprintf(digits, sizeof(digits), "%.*s", (int)(length < sizeof(digits) ? length : 0), text);
+	snprintf(digits, sizeof digits, "%.*s", (int)(length < sizeof digits ? length : 0), text);
 	for (size_t i = 0; i < COUNT_OF(units); i++) {
 		if (strcmp(text + length, units[i].unit) != 0 || !read_decimal(digits, &number))
 			continue;
@@ -273,8 +273,9 @@ static void print_forms(FILE *out, const struct row *row)
 {
 	char forms[64];
 
-	snprintf(forms, sizeof(forms), "%s%c%s--%s%s%s", row->letter ? "-" : " ", row->letter ? row->letter : ' ',
-		 row->letter ? ", " : "  ", row->name, row->argument ? " " : "", row->argument ? row->argument : "");
+	snprintf(forms, sizeof forms, "%s%c%s--%s%s%s", row->letter ? "-" : " ", row->letter ? row->letter : ' ',
+		 row->letter ? ", " : "  ", row->name, row->argument != NULL ? " " : "",
+		 row->argument != NULL ? row->argument : "");
 	fprintf(out, "  %-30s", forms);
 }
 
@@ -306,12 +307,13 @@ static void make_tables(struct getopt_tables *tables)
 	char *letter = tables->letters;
 
 	for (size_t i = 0; i < ROW_COUNT; i++) {
-		tables->names[i] = (struct option){rows[i].name, rows[i].argument ? required_argument : no_argument,
-						   NULL, FIRST_LONG + (int)i};
+		tables->names[i] =
+			(struct option){rows[i].name, rows[i].argument != NULL ? required_argument : no_argument, NULL,
+					FIRST_LONG + (int)i};
 		if (!rows[i].letter)
 			continue;
 		*letter++ = (char)rows[i].letter;
-		if (rows[i].argument)
+		if (rows[i].argument != NULL)
 			*letter++ = ':';
 	}
 	*letter = '\0';
@@ -347,9 +349,10 @@ static const char *find_contradiction(const struct options *options)
 	} contradictions[] = {
 		{o->udp && o->tls, "--tls needs TCP"},
 		{o->udp && o->proxy, "--proxy needs TCP"},
-		{(o->cacert || o->cert || o->key || o->server_name || o->insecure) && !o->tls,
+		{(o->cacert != NULL || o->cert != NULL || o->key != NULL || o->server_name != NULL || o->insecure) &&
+			 !o->tls,
 		 "--cacert, --cert, --key, --server-name and -k need --tls"},
-		{o->key && !o->cert, "--key needs --cert"},
+		{o->key != NULL && o->cert == NULL, "--key needs --cert"},
 		{o->mtu && o->type != TYPE_ECHO, "--mtu needs echo"},
 		{o->mtu && (o->tls || o->proxy), "--mtu goes over UDP"},
 		{o->half_close + o->mtu + o->early + o->reconnect > 1,
@@ -398,7 +401,7 @@ static struct options take_rest(struct options options, int count, char **argume
 
 	const char *contradiction = find_contradiction(&options);
 
-	if (contradiction) {
+	if (contradiction != NULL) {
 		fprintf(stderr, "smallprobe: %s\n", contradiction);
 		return refuse(options);
 	}
@@ -431,7 +434,7 @@ struct options options_parse(int argc, char **argv)
 	while ((value = getopt_long(argc, argv, tables.letters, tables.names, NULL)) != -1) {
 		const struct row *row = row_of(value);
 
-		if (!row)
+		if (row == NULL)
 			return refuse(options);
 		if (!row->take(row, optarg, &options, error)) {
 			fprintf(stderr, "smallprobe: --%s %s: %s\n", row->name, optarg, error);

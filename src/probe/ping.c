@@ -63,7 +63,7 @@ static void check_end(struct ping *ping)
 
 	if (!all_sent(ping) || series_waiting(ping->run->series, &sequence, &sent_ns))
 		return;
-	if (!ping->flow) {
+	if (ping->flow == NULL) {
 		run_stop(ping->run);
 		return;
 	}
@@ -117,12 +117,12 @@ static void note(struct notes *notes, bool is, const char *format, ...)
 	size_t used = strlen(notes->text);
 	va_list values;
 
-	if (!is || used + 2 >= sizeof(notes->text))
+	if (!is || used + 2 >= sizeof notes->text)
 		return;
 	notes->bad = true;
 	notes->text[used++] = ' ';
 	va_start(values, format);
-	vsnprintf(notes->text + used, sizeof(notes->text) - used, format, values);
+	vsnprintf(notes->text + used, sizeof notes->text - used, format, values);
 	va_end(values);
 }
 
@@ -133,7 +133,7 @@ static void take_reply(struct ping *ping, uint64_t sequence, size_t length, cons
 	struct run *run = ping->run;
 	struct series_reply reply = series_receive(run->series, sequence, run_now());
 	bool corrupted = reply.expected && differs_at != PAYLOAD_SAME;
-	bool elsewhere = datagram && !datagram->from_target;
+	bool elsewhere = datagram != NULL && !datagram->from_target;
 	char source[TARGET_TEXT_SIZE], ttl[16] = "", number[32] = "", time[48] = "";
 	struct notes notes = {0};
 
@@ -146,14 +146,14 @@ static void take_reply(struct ping *ping, uint64_t sequence, size_t length, cons
 	if (reply.expected && reply.rtt_ns > ping->slowest_ns)
 		ping->slowest_ns = reply.rtt_ns;
 
-	snprintf(source, sizeof(source), "%s", run->peer);
-	if (datagram)
+	snprintf(source, sizeof source, "%s", run->peer);
+	if (datagram != NULL)
 		target_print(datagram->source, source);
-	if (datagram && datagram->ttl >= 0)
-		snprintf(ttl, sizeof(ttl), " ttl=%d", datagram->ttl);
+	if (datagram != NULL && datagram->ttl >= 0)
+		snprintf(ttl, sizeof ttl, " ttl=%d", datagram->ttl);
 	if (reply.expected) {
-		snprintf(number, sizeof(number), " seq=%llu", (unsigned long long)sequence);
-		snprintf(time, sizeof(time), " time=%.3f ms", (double)reply.rtt_ns / 1e6);
+		snprintf(number, sizeof number, " seq=%llu", (unsigned long long)sequence);
+		snprintf(time, sizeof time, " time=%.3f ms", (double)reply.rtt_ns / 1e6);
 	}
 	note(&notes, !reply.expected, "unexpected");
 	note(&notes, reply.duplicated, "duplicate");
@@ -246,7 +246,7 @@ static void send_bytes(struct ping *ping)
 
 static void send_request(struct ping *ping)
 {
-	if (ping->flow)
+	if (ping->flow != NULL)
 		send_datagram(ping);
 	else
 		send_bytes(ping);
@@ -282,7 +282,7 @@ static void begin(struct ping *ping)
 	ping->due_ns = run_now();
 	report_line(ping->options, REPORT_PLAIN, "echo %s (%s): %u bytes over %s", ping->run->target->host,
 		    ping->run->peer, ping->options->size,
-		    ping->flow           ? "UDP"
+		    ping->flow != NULL   ? "UDP"
 		    : ping->options->tls ? "TLS"
 					 : "TCP");
 	on_send_due(-1, 0, ping);
@@ -293,7 +293,7 @@ static void on_open(void *context)
 	struct ping *ping = context;
 
 	ping->run->reached = true;
-	snprintf(ping->run->peer, sizeof(ping->run->peer), "%s", stream_peer(ping->stream));
+	snprintf(ping->run->peer, sizeof ping->run->peer, "%s", stream_peer(ping->stream));
 	if (!ping->begun) {
 		begin(ping);
 		return;
@@ -423,15 +423,15 @@ static bool open_flow(struct ping *ping)
 
 	ping->payload = (struct payload){.seed = payload_new_seed(), .size = ping->options->size};
 	ping->datagram = malloc(ping->payload.size + 1);
-	if (!ping->datagram)
+	if (ping->datagram == NULL)
 		return false;
 	ping->flow = flow_open(run->base, run->options, &run->target->addresses[0], &calls, ping, error);
-	if (!ping->flow) {
+	if (ping->flow == NULL) {
 		run_fail(run, "%s", error);
 		run_stop(run);
 		return true;
 	}
-	snprintf(run->peer, sizeof(run->peer), "%s", flow_peer(ping->flow));
+	snprintf(run->peer, sizeof run->peer, "%s", flow_peer(ping->flow));
 	begin(ping);
 	return true;
 }
@@ -452,7 +452,7 @@ static void summarize(void *context, struct json *json)
 	uint64_t outages = ping->outages + (ping->lost_ns != 0);
 	uint64_t outage_ns = ping->outage_ns + (ping->lost_ns ? run_now() - ping->lost_ns : 0);
 
-	if (json) {
+	if (json != NULL) {
 		json_uint(json, "outages", outages);
 		json_number(json, "outage_ms", (double)outage_ns / 1e6, 3);
 	} else {
@@ -469,15 +469,16 @@ static bool prepare(struct ping *ping)
 	ping->timeout_timer = evtimer_new(base, on_timeout, ping);
 	ping->end_timer = evtimer_new(base, on_linger_end, ping);
 	ping->retry_timer = evtimer_new(base, on_retry, ping);
-	return ping->send_timer && ping->timeout_timer && ping->end_timer && ping->retry_timer;
+	return ping->send_timer != NULL && ping->timeout_timer != NULL && ping->end_timer != NULL &&
+	       ping->retry_timer != NULL;
 }
 
 static void drop(struct ping *ping)
 {
 	struct event *timers[] = {ping->send_timer, ping->timeout_timer, ping->end_timer, ping->retry_timer};
 
-	for (size_t i = 0; i < sizeof(timers) / sizeof(timers[0]); i++)
-		if (timers[i])
+	for (size_t i = 0; i < sizeof timers / sizeof timers[0]; i++)
+		if (timers[i] != NULL)
 			event_free(timers[i]);
 	stream_free(ping->stream);
 	flow_free(ping->flow);

@@ -21,13 +21,13 @@ static struct end end_of(const struct sockaddr *address)
 	if (address->sa_family == AF_INET6) {
 		const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)address;
 
-		end.length = sizeof(v6->sin6_addr);
+		end.length = sizeof v6->sin6_addr;
 		end.port = v6->sin6_port;
 		memcpy(end.ip, &v6->sin6_addr, end.length);
 	} else {
 		const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)address;
 
-		end.length = sizeof(v4->sin_addr);
+		end.length = sizeof v4->sin_addr;
 		end.port = v4->sin_port;
 		memcpy(end.ip, &v4->sin_addr, end.length);
 	}
@@ -38,8 +38,8 @@ static size_t write_text(int family, const struct end *near, const struct end *f
 {
 	char near_ip[INET6_ADDRSTRLEN], far_ip[INET6_ADDRSTRLEN];
 
-	inet_ntop(family, near->ip, near_ip, sizeof(near_ip));
-	inet_ntop(family, far->ip, far_ip, sizeof(far_ip));
+	inet_ntop(family, near->ip, near_ip, sizeof near_ip);
+	inet_ntop(family, far->ip, far_ip, sizeof far_ip);
 	return (size_t)snprintf(bytes, PROXY_HEADER_MAX + 1, "PROXY TCP%c %s %s %u %u\r\n",
 				family == AF_INET6 ? '6' : '4', near_ip, far_ip, (unsigned)ntohs(near->port),
 				(unsigned)ntohs(far->port));
@@ -49,17 +49,17 @@ static size_t write_binary(int family, const struct end *near, const struct end 
 {
 	static const char signature[12] = "\r\n\r\n\0\r\nQUIT\n";
 	enum { COMMAND_PROXY = 0x21, TCP_OVER_IPV4 = 0x11, TCP_OVER_IPV6 = 0x21 };
-	uint16_t length = htons((uint16_t)(2 * near->length + 2 * sizeof(near->port)));
+	uint16_t length = htons((uint16_t)(2 * near->length + 2 * sizeof near->port));
 	char *at = bytes;
 
-	at = mempcpy(at, signature, sizeof(signature));
+	at = mempcpy(at, signature, sizeof signature);
 	*at++ = COMMAND_PROXY;
 	*at++ = family == AF_INET6 ? TCP_OVER_IPV6 : TCP_OVER_IPV4;
-	at = mempcpy(at, &length, sizeof(length));
+	at = mempcpy(at, &length, sizeof length);
 	at = mempcpy(at, near->ip, near->length);
 	at = mempcpy(at, far->ip, far->length);
-	at = mempcpy(at, &near->port, sizeof(near->port));
-	at = mempcpy(at, &far->port, sizeof(far->port));
+	at = mempcpy(at, &near->port, sizeof near->port);
+	at = mempcpy(at, &far->port, sizeof far->port);
 	return (size_t)(at - bytes);
 }
 

@@ -62,8 +62,8 @@ static bool judge_echo(const struct request *request, enum ending ending, char *
 	if (differs_at != PAYLOAD_SAME)
 		snprintf(why, WHY_SIZE, "corrupted at byte %zu", differs_at);
 	else if (request->length < request->options->size)
-		snprintf(why, WHY_SIZE, "only %zu of %u bytes came after the shutdown of the sending side", request->length,
-			 request->options->size);
+		snprintf(why, WHY_SIZE, "only %zu of %u bytes came after the shutdown of the sending side",
+			 request->length, request->options->size);
 	else if (request->length > request->options->size)
 		snprintf(why, WHY_SIZE, "%zu bytes more than were sent", request->length - request->options->size);
 	else if (ending == ENDING_TIMED_OUT)
@@ -182,11 +182,11 @@ static void summarize(void *context, struct json *json)
 	double offset = (request->least + request->most) / 2, uncertainty = (request->most - request->least) / 2;
 	char text[CLOCK_TEXT_SIZE];
 
-	if (json && rules_of(request)->is_text && request->text_length > 0)
+	if (json != NULL && rules_of(request)->is_text && request->text_length > 0)
 		json_bytes(json, "text", request->text, request->text_length);
 	if (request->readings == 0)
 		return;
-	if (!json) {
+	if (json == NULL) {
 		report_summary(request->options, REPORT_PLAIN,
 			       "clock offset %+.6f s, uncertainty %.6f s, of %u answers", offset, uncertainty,
 			       request->readings);
@@ -252,7 +252,7 @@ static void print_reply(struct request *request, enum ending ending, bool right,
 	char ttl[16] = "";
 
 	if (request->ttl >= 0)
-		snprintf(ttl, sizeof(ttl), " ttl=%d", request->ttl);
+		snprintf(ttl, sizeof ttl, " ttl=%d", request->ttl);
 	if (right && ending == ENDING_TIMED_OUT && options->type != TYPE_DISCARD)
 		remark = " (not closed by the server)";
 	if (right && options->type == TYPE_ECHO)
@@ -278,9 +278,9 @@ static void judge(struct request *request, enum ending ending, const char *broke
 	char why[WHY_SIZE] = "";
 
 	if (request->surplus > 0)
-		snprintf(why, sizeof(why), "%llu bytes too many", (unsigned long long)request->surplus);
+		snprintf(why, sizeof why, "%llu bytes too many", (unsigned long long)request->surplus);
 	else if (ending == ENDING_BROKEN)
-		snprintf(why, sizeof(why), "broke off after %zu bytes: %s", request->length, broken_by);
+		snprintf(why, sizeof why, "broke off after %zu bytes: %s", request->length, broken_by);
 	else
 		rules_of(request)->judge(request, ending, why);
 
@@ -362,7 +362,7 @@ static void on_open(void *context)
 	const struct options *options = request->options;
 
 	request->run->reached = true;
-	snprintf(request->run->peer, sizeof(request->run->peer), "%s", stream_peer(request->stream));
+	snprintf(request->run->peer, sizeof request->run->peer, "%s", stream_peer(request->stream));
 	wait_for_reply(request);
 	if ((rules_of(request)->asks || options->early) && !send_request(request)) {
 		run_fail(request->run, "%s", strerror(ENOMEM));
@@ -408,7 +408,7 @@ static void on_end(void *context, enum stream_end end, const char *reason)
 	if (request->length == 0 || end == STREAM_BROKEN)
 		note_reply_time(request);
 	if (request->run->peer[0] == '\0')
-		snprintf(request->run->peer, sizeof(request->run->peer), "%s", stream_peer(request->stream));
+		snprintf(request->run->peer, sizeof request->run->peer, "%s", stream_peer(request->stream));
 	judge(request, end == STREAM_CLOSED ? ENDING_CLOSED : ENDING_BROKEN, reason);
 }
 
@@ -473,11 +473,11 @@ static bool open_flow(struct request *request)
 	char error[TARGET_ERROR_SIZE];
 
 	request->flow = flow_open(run->base, run->options, &run->target->addresses[0], &calls, request, error);
-	if (!request->flow) {
+	if (request->flow == NULL) {
 		run_fail(run, "%s", error);
 		return false;
 	}
-	snprintf(run->peer, sizeof(run->peer), "%s", flow_peer(request->flow));
+	snprintf(run->peer, sizeof run->peer, "%s", flow_peer(request->flow));
 	return true;
 }
 
@@ -518,16 +518,16 @@ static bool prepare(struct request *request)
 	request->round_timer = evtimer_new(base, on_round, request);
 	request->reply_timer = evtimer_new(base, on_reply_timeout, request);
 	request->over = evtimer_new(base, on_over, request);
-	return request->reply && request->round_timer && request->reply_timer && request->over &&
-	       event_add(request->round_timer, &at_once) == 0;
+	return request->reply != NULL && request->round_timer != NULL && request->reply_timer != NULL &&
+	       request->over != NULL && event_add(request->round_timer, &at_once) == 0;
 }
 
 static void exchange_free(struct request *request)
 {
 	struct event *timers[] = {request->round_timer, request->reply_timer, request->over};
 
-	for (size_t i = 0; i < sizeof(timers) / sizeof(timers[0]); i++)
-		if (timers[i])
+	for (size_t i = 0; i < sizeof timers / sizeof timers[0]; i++)
+		if (timers[i] != NULL)
 			event_free(timers[i]);
 	stream_free(request->stream);
 	flow_free(request->flow);
@@ -537,9 +537,9 @@ static void exchange_free(struct request *request)
 
 int request_run(struct run *run)
 {
-	struct request *request = calloc(1, sizeof(*request));
+	struct request *request = calloc(1, sizeof *request);
 
-	if (!request) {
+	if (request == NULL) {
 		run_fail(run, "%s", strerror(ENOMEM));
 		return run_finish(run);
 	}

@@ -43,7 +43,7 @@ static struct event_base *new_base(void)
 {
 	struct event_config *config = event_config_new();
 
-	if (!config)
+	if (config == NULL)
 		return NULL;
 	struct event_base *base = NULL;
 
@@ -59,30 +59,31 @@ static bool watch_for_end(struct run *run)
 
 	run->ends[0] = evsignal_new(run->base, SIGINT, on_end, run);
 	run->ends[1] = evsignal_new(run->base, SIGTERM, on_end, run);
-	if (!run->ends[0] || !run->ends[1] || event_add(run->ends[0], NULL) < 0 || event_add(run->ends[1], NULL) < 0)
+	if (run->ends[0] == NULL || run->ends[1] == NULL || event_add(run->ends[0], NULL) < 0 ||
+	    event_add(run->ends[1], NULL) < 0)
 		return false;
 	if (!run->options->deadline_ms)
 		return true;
 	run->ends[2] = evtimer_new(run->base, on_end, run);
-	return run->ends[2] && event_add(run->ends[2], &deadline) == 0;
+	return run->ends[2] != NULL && event_add(run->ends[2], &deadline) == 0;
 }
 
 struct run *run_new(const struct options *options, const struct target *target, char *error)
 {
-	struct run *run = calloc(1, sizeof(*run));
+	struct run *run = calloc(1, sizeof *run);
 
 	snprintf(error, TARGET_ERROR_SIZE, "%s", strerror(ENOMEM));
-	if (!run)
+	if (run == NULL)
 		return NULL;
 	run->options = options;
 	run->target = target;
 	run->base = new_base();
 	run->series = series_new(SERIES_WINDOW);
-	if (!run->base || !run->series || !watch_for_end(run))
+	if (run->base == NULL || run->series == NULL || !watch_for_end(run))
 		goto fail;
 	if (options->tls)
 		run->tls = tls_client_context(options, error);
-	if (!options->tls || run->tls)
+	if (!options->tls || run->tls != NULL)
 		return run;
 fail:
 	run_free(run);
@@ -91,14 +92,14 @@ fail:
 
 void run_free(struct run *run)
 {
-	if (!run)
+	if (run == NULL)
 		return;
 	SSL_CTX_free(run->tls);
-	for (size_t i = 0; i < sizeof(run->ends) / sizeof(run->ends[0]); i++)
-		if (run->ends[i])
+	for (size_t i = 0; i < sizeof run->ends / sizeof run->ends[0]; i++)
+		if (run->ends[i] != NULL)
 			event_free(run->ends[i]);
 	series_free(run->series);
-	if (run->base)
+	if (run->base != NULL)
 		event_base_free(run->base);
 	free(run);
 }
@@ -120,7 +121,7 @@ void run_fail(struct run *run, const char *format, ...)
 	va_list values;
 
 	va_start(values, format);
-	vsnprintf(run->failure, sizeof(run->failure), format, values);
+	vsnprintf(run->failure, sizeof run->failure, format, values);
 	va_end(values);
 	run->failed = true;
 	if (!run->options->silent)
@@ -132,7 +133,7 @@ void run_note_unreached(struct run *run, const char *format, ...)
 	va_list values;
 
 	va_start(values, format);
-	vsnprintf(run->failure, sizeof(run->failure), format, values);
+	vsnprintf(run->failure, sizeof run->failure, format, values);
 	va_end(values);
 }
 
@@ -204,7 +205,7 @@ static void write_times(struct json *json, const struct rtt_summary *rtt)
 		return;
 	}
 	json_begin_object(json, "rtt_ms");
-	for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)
+	for (size_t i = 0; i < sizeof times / sizeof times[0]; i++)
 		json_number(json, times[i].key, ms(times[i].ns), 6);
 	json_end(json);
 }
@@ -233,7 +234,7 @@ static bool write_json(const struct run *run, const struct series_counts *counts
 	json_uint(&json, "wrong_source", counts->wrong_source);
 	json_uint(&json, "unexpected", counts->unexpected);
 	write_times(&json, rtt);
-	if (run->summarize)
+	if (run->summarize != NULL)
 		run->summarize(run->context, &json);
 	json_string(&json, "error", run->failure[0] ? run->failure : NULL);
 	json_int(&json, "exit_status", status);
@@ -269,7 +270,7 @@ int run_finish(struct run *run)
 	if (counts.sent > 0 && (status != EXIT_NO_CONNECTION || run->options->udp)) {
 		print_counts(run, &counts, status);
 		print_times(run, &rtt);
-		if (run->summarize)
+		if (run->summarize != NULL)
 			run->summarize(run->context, NULL);
 	}
 	return status_after_output(status, !report_is_lost());

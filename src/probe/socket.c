@@ -20,7 +20,7 @@ static bool fail(char *error, const char *what, const char *on)
 
 static bool set(int fd, int level, int name, int value)
 {
-	return setsockopt(fd, level, name, &value, sizeof(value)) == 0;
+	return setsockopt(fd, level, name, &value, sizeof value) == 0;
 }
 
 static bool tune(int fd, const struct options *options, int family, char *error)
@@ -48,10 +48,10 @@ static bool bind_near_end(int fd, const struct options *options, int family, cha
 {
 	struct target_address near;
 
-	if (options->interface && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, options->interface,
-					     (socklen_t)strlen(options->interface) + 1) < 0)
+	if (options->interface != NULL && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, options->interface,
+						     (socklen_t)strlen(options->interface) + 1) < 0)
 		return fail(error, "cannot use interface", options->interface);
-	if (!options->bind)
+	if (options->bind == NULL)
 		return true;
 	if (!target_parse_bind(options, &near, error))
 		return false;

@@ -53,7 +53,7 @@ static struct timeval after_ms(int64_t ms)
 
 static void drop_event(struct event **event)
 {
-	if (*event)
+	if (*event != NULL)
 		event_free(*event);
 	*event = NULL;
 }
@@ -88,7 +88,7 @@ static void end_by_tls(struct stream *stream, int result)
 	bool closed = SSL_get_error(stream->session, result) == SSL_ERROR_ZERO_RETURN;
 
 	tls_client_explain(stream->session, result, error);
-	snprintf(reason, sizeof(reason), "%s: %s", stream->peer, error);
+	snprintf(reason, sizeof reason, "%s: %s", stream->peer, error);
 	end(stream, closed ? STREAM_CLOSED : STREAM_BROKEN, reason);
 }
 
@@ -96,7 +96,7 @@ static void end_by_errno(struct stream *stream, int error)
 {
 	char reason[TARGET_ERROR_SIZE];
 
-	snprintf(reason, sizeof(reason), "%s: %s", stream->peer, strerror(error));
+	snprintf(reason, sizeof reason, "%s: %s", stream->peer, strerror(error));
 	end(stream, STREAM_BROKEN, reason);
 }
 
@@ -104,7 +104,7 @@ static void end_by_peer(struct stream *stream)
 {
 	char reason[TARGET_ERROR_SIZE];
 
-	snprintf(reason, sizeof(reason), "%s: closed by the server", stream->peer);
+	snprintf(reason, sizeof reason, "%s: closed by the server", stream->peer);
 	end(stream, STREAM_CLOSED, reason);
 }
 
@@ -139,12 +139,12 @@ static void receive(struct stream *stream)
 {
 	static char bytes[READ_SIZE]; /* this part of the probe has one thread */
 
-	if (stream->session) {
+	if (stream->session != NULL) {
 		receive_tls(stream, bytes);
 		return;
 	}
 
-	ssize_t length = recv(stream->fd, bytes, sizeof(bytes), 0);
+	ssize_t length = recv(stream->fd, bytes, sizeof bytes, 0);
 
 	if (length > 0)
 		stream->calls.on_bytes(stream->context, bytes, (size_t)length);
@@ -162,7 +162,7 @@ static void shut_now(struct stream *stream)
 		return;
 	stream->shut = true;
 	/* a lost connection is reported by reading */
-	if (stream->session) {
+	if (stream->session != NULL) {
 		ERR_clear_error();
 		SSL_shutdown(stream->session);
 		ERR_clear_error();
@@ -174,7 +174,7 @@ static void shut_now(struct stream *stream)
  * reason, after the data that came before it. */
 static ssize_t send_piece(struct stream *stream, const void *bytes, size_t length)
 {
-	if (!stream->session) {
+	if (stream->session == NULL) {
 		ssize_t sent = send(stream->fd, bytes, length, MSG_NOSIGNAL);
 
 		return sent >= 0 ? sent : errno == EAGAIN || errno == EINTR ? 0 : -1;
@@ -197,7 +197,7 @@ static void flush(struct stream *stream)
 	while ((left = evbuffer_get_length(stream->unsent)) > 0) {
 		size_t piece = left < PIECE_SIZE ? left : PIECE_SIZE;
 		const void *bytes = evbuffer_pullup(stream->unsent, (ev_ssize_t)piece);
-		ssize_t sent = bytes ? send_piece(stream, bytes, piece) : -1;
+		ssize_t sent = bytes != NULL ? send_piece(stream, bytes, piece) : -1;
 
 		if (sent < 0)
 			evbuffer_drain(stream->unsent, left);
@@ -245,8 +245,8 @@ static void note_failure(struct attempt *attempt, const char *what, const char *
 	char text[TARGET_TEXT_SIZE];
 
 	target_print((const struct sockaddr *)&stream->target->addresses[attempt->index].address, text);
-	if (used + 1 < sizeof(stream->reasons))
-		snprintf(stream->reasons + used, sizeof(stream->reasons) - used, "%s%s%s: %s", used ? "; " : "", what,
+	if (used + 1 < sizeof stream->reasons)
+		snprintf(stream->reasons + used, sizeof stream->reasons - used, "%s%s%s: %s", used ? "; " : "", what,
 			 text, reason);
 }
 
@@ -258,7 +258,7 @@ static void on_timeout(evutil_socket_t fd, short what, void *context)
 	(void)fd;
 	(void)what;
 	if (stream->fd >= 0) {
-		snprintf(reason, sizeof(reason), "%s: the TLS handshake takes longer than the timeout", stream->peer);
+		snprintf(reason, sizeof reason, "%s: the TLS handshake takes longer than the timeout", stream->peer);
 		end(stream, STREAM_BROKEN, reason);
 		return;
 	}
@@ -318,7 +318,7 @@ static void on_writable(evutil_socket_t fd, short what, void *context)
 static bool send_proxy_header(struct stream *stream)
 {
 	struct sockaddr_storage near, far;
-	socklen_t near_length = sizeof(near), far_length = sizeof(far);
+	socklen_t near_length = sizeof near, far_length = sizeof far;
 	char bytes[PROXY_HEADER_MAX + 1];
 
 	if (!stream->options->proxy)
@@ -336,16 +336,16 @@ static void begin_session(struct stream *stream)
 {
 	char error[TARGET_ERROR_SIZE], reason[TARGET_ERROR_SIZE + TARGET_TEXT_SIZE + 2];
 
-	if (!stream->tls) {
+	if (stream->tls == NULL) {
 		opened(stream);
 		return;
 	}
 	stream->session = tls_client_session(stream->tls, stream->options, stream->target, stream->fd, error);
-	if (stream->session) {
+	if (stream->session != NULL) {
 		shake_hands(stream);
 		return;
 	}
-	snprintf(reason, sizeof(reason), "%s: %s", stream->peer, error);
+	snprintf(reason, sizeof reason, "%s: %s", stream->peer, error);
 	end(stream, STREAM_BROKEN, reason);
 }
 
@@ -365,7 +365,7 @@ static void take(struct attempt *attempt)
 
 	stream->readable = event_new(stream->base, stream->fd, EV_READ | EV_PERSIST, on_readable, stream);
 	stream->writable = event_new(stream->base, stream->fd, EV_WRITE, on_writable, stream);
-	if (!stream->readable || !stream->writable || event_add(stream->readable, NULL) < 0)
+	if (stream->readable == NULL || stream->writable == NULL || event_add(stream->readable, NULL) < 0)
 		end_by_errno(stream, ENOMEM);
 	else if (!send_proxy_header(stream))
 		end_by_errno(stream, errno);
@@ -380,7 +380,7 @@ static void on_connected(evutil_socket_t fd, short what, void *context)
 	struct attempt *attempt = context;
 	struct stream *stream = attempt->stream;
 	int error = 0;
-	socklen_t length = sizeof(error);
+	socklen_t length = sizeof error;
 
 	(void)what;
 	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
@@ -419,7 +419,7 @@ static bool begin(struct attempt *attempt)
 		return false;
 	}
 	attempt->event = event_new(stream->base, fd, EV_WRITE, on_connected, attempt);
-	if (attempt->event && event_add(attempt->event, NULL) == 0)
+	if (attempt->event != NULL && event_add(attempt->event, NULL) == 0)
 		return true;
 	note_failure(attempt, "", strerror(ENOMEM));
 	drop_attempt(attempt);
@@ -454,10 +454,10 @@ static void on_stagger(evutil_socket_t fd, short what, void *context)
 struct stream *stream_open(struct event_base *base, const struct options *options, const struct target *target,
 			   SSL_CTX *tls, const struct stream_calls *calls, void *context)
 {
-	struct stream *stream = calloc(1, sizeof(*stream));
+	struct stream *stream = calloc(1, sizeof *stream);
 	struct timeval timeout = after_ms(options->timeout_ms), at_once = {0};
 
-	if (!stream)
+	if (stream == NULL)
 		return NULL;
 	*stream = (struct stream){
 		.base = base,
@@ -471,8 +471,8 @@ struct stream *stream_open(struct event_base *base, const struct options *option
 		.stagger = evtimer_new(base, on_stagger, stream),
 		.timeout = evtimer_new(base, on_timeout, stream),
 	};
-	if (stream->unsent && stream->stagger && stream->timeout && event_add(stream->timeout, &timeout) == 0 &&
-	    event_add(stream->stagger, &at_once) == 0)
+	if (stream->unsent != NULL && stream->stagger != NULL && stream->timeout != NULL &&
+	    event_add(stream->timeout, &timeout) == 0 && event_add(stream->stagger, &at_once) == 0)
 		return stream;
 	stream_free(stream);
 	return NULL;
@@ -480,7 +480,7 @@ struct stream *stream_open(struct event_base *base, const struct options *option
 
 void stream_free(struct stream *stream)
 {
-	if (!stream)
+	if (stream == NULL)
 		return;
 	drop_event(&stream->stagger);
 	drop_event(&stream->timeout);
@@ -488,14 +488,14 @@ void stream_free(struct stream *stream)
 	drop_event(&stream->writable);
 	for (size_t i = 0; i < stream->begun; i++)
 		drop_attempt(&stream->attempts[i]);
-	if (stream->session && stream->open && !stream->shut) {
+	if (stream->session != NULL && stream->open && !stream->shut) {
 		SSL_shutdown(stream->session); /* close_notify; a failure to send it is no loss */
 		ERR_clear_error();
 	}
 	SSL_free(stream->session);
 	if (stream->fd >= 0)
 		close(stream->fd);
-	if (stream->unsent)
+	if (stream->unsent != NULL)
 		evbuffer_free(stream->unsent);
 	free(stream);
 }

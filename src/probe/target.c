@@ -28,7 +28,7 @@ static bool read_port(const char *text, bool udp, uint16_t *port, char *error)
 
 	const struct servent *service = getservbyname(text, udp ? "udp" : "tcp");
 
-	if (!service) {
+	if (service == NULL) {
 		snprintf(error, TARGET_ERROR_SIZE, "services(5) has no '%.64s' over %s", text, udp ? "UDP" : "TCP");
 		return false;
 	}
@@ -44,8 +44,8 @@ static bool is_address(const char *host)
 
 	if (inet_pton(AF_INET, host, &ip) == 1)
 		return true;
-	snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(host, "%"), host);
-	return inet_pton(AF_INET6, bare, &ip) == 1 && !(strchr(host, '%') && strchr(host, '%')[1] == '\0');
+	snprintf(bare, sizeof bare, "%.*s", (int)strcspn(host, "%"), host);
+	return inet_pton(AF_INET6, bare, &ip) == 1 && !(strchr(host, '%') != NULL && strchr(host, '%')[1] == '\0');
 }
 
 static bool is_label(const char *label, size_t length)
@@ -81,13 +81,14 @@ static bool split(const char *text, char *host, const char **port, char *error)
 
 	*port = NULL;
 	if (text[0] == '[') {
-		if (!end || (end[1] != '\0' && end[1] != ':') || !memchr(text, ':', (size_t)(end - text))) {
+		if (end == NULL || (end[1] != '\0' && end[1] != ':') ||
+		    memchr(text, ':', (size_t)(end - text)) == NULL) {
 			snprintf(error, TARGET_ERROR_SIZE, "'%.200s' is not [IPV6-ADDRESS]:PORT", text);
 			return false;
 		}
 		*port = end[1] == ':' ? end + 2 : NULL;
 		length = (size_t)(end - ++text);
-	} else if (colon && !strchr(colon + 1, ':')) {
+	} else if (colon != NULL && strchr(colon + 1, ':') == NULL) {
 		*port = colon + 1;
 		length = (size_t)(colon - text);
 	}
@@ -111,13 +112,13 @@ bool target_parse(const struct options *options, struct target *target, char *er
 		snprintf(error, TARGET_ERROR_SIZE, "'%.253s' is neither a host name nor an address", target->host);
 		return false;
 	}
-	if (port && options->port) {
+	if (port != NULL && options->port != NULL) {
 		snprintf(error, TARGET_ERROR_SIZE, "a port is given twice: '%.64s' and -p %.64s", port, options->port);
 		return false;
 	}
-	if (!port)
+	if (port == NULL)
 		port = options->port;
-	return !port || read_port(port, options->udp, &target->port, error);
+	return port == NULL || read_port(port, options->udp, &target->port, error);
 }
 
 /* Adds the addresses of LIST to TARGET: the family of the first one first, then both interleaved (RFC 8305). */
@@ -125,10 +126,11 @@ static void take_addresses(struct target *target, const struct addrinfo *list)
 {
 	const struct addrinfo *next[2] = {list, list};
 
-	for (size_t turn = 0; target->count < TARGET_ADDRESSES_MAX && (next[0] || next[1]); turn = !turn) {
-		while (next[turn] && (next[turn]->ai_family == list->ai_family) != (turn == 0))
+	for (size_t turn = 0; target->count < TARGET_ADDRESSES_MAX && (next[0] != NULL || next[1] != NULL);
+	     turn = !turn) {
+		while (next[turn] != NULL && (next[turn]->ai_family == list->ai_family) != (turn == 0))
 			next[turn] = next[turn]->ai_next;
-		if (!next[turn])
+		if (next[turn] == NULL)
 			continue;
 		struct target_address *address = &target->addresses[target->count++];
 
@@ -153,7 +155,7 @@ bool target_resolve(const struct options *options, struct target *target, char *
 	struct addrinfo *list;
 	char port[8];
 
-	snprintf(port, sizeof(port), "%u", (unsigned)target->port);
+	snprintf(port, sizeof port, "%u", (unsigned)target->port);
 	int64_t timeout_ms = target->is_address ? 0 : options->deadline_ms;
 	int code = lookup_addresses(target->host, port, &hints, timeout_ms, &list);
 
@@ -184,14 +186,14 @@ bool target_parse_bind(const struct options *options, struct target_address *add
 		snprintf(error, TARGET_ERROR_SIZE, "'%.253s' is not an address", host);
 		return false;
 	}
-	if (port_text && strcmp(port_text, "0") != 0 && !read_port(port_text, options->udp, &port, error))
+	if (port_text != NULL && strcmp(port_text, "0") != 0 && !read_port(port_text, options->udp, &port, error))
 		return false;
 
 	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
 	struct addrinfo *list;
 	char number[8];
 
-	snprintf(number, sizeof(number), "%u", (unsigned)port);
+	snprintf(number, sizeof number, "%u", (unsigned)port);
 	int code = getaddrinfo(host, number, &hints, &list);
 
 	if (code != 0) {
@@ -210,7 +212,7 @@ void target_print(const struct sockaddr *address, char *text)
 	socklen_t length = v6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 	char host[64], port[8];
 
-	if (getnameinfo(address, length, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+	if (getnameinfo(address, length, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 		snprintf(text, TARGET_TEXT_SIZE, "?");
 	else
 		snprintf(text, TARGET_TEXT_SIZE, v6 ? "[%s]:%s" : "%s:%s", host, port);

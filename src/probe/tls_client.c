@@ -12,19 +12,20 @@ static const char *last_error(void)
 	unsigned long code = ERR_peek_error();
 	const char *reason = ERR_SYSTEM_ERROR(code) ? strerror(ERR_GET_REASON(code)) : ERR_reason_error_string(code);
 
-	return reason ? reason : "unknown error";
+	return reason != NULL ? reason : "unknown error";
 }
 
 static bool fail(char *error, const char *option, const char *file)
 {
-	snprintf(error, TARGET_ERROR_SIZE, "%s%s%s: %s", option, file ? " " : "", file ? file : "", last_error());
+	snprintf(error, TARGET_ERROR_SIZE, "%s%s%s: %s", option, file != NULL ? " " : "", file != NULL ? file : "",
+		 last_error());
 	ERR_clear_error();
 	return false;
 }
 
 static bool load_authorities(SSL_CTX *context, const struct options *options, char *error)
 {
-	if (options->cacert)
+	if (options->cacert != NULL)
 		return SSL_CTX_load_verify_locations(context, options->cacert, NULL) == 1 ||
 		       fail(error, "--cacert", options->cacert);
 	return SSL_CTX_set_default_verify_paths(context) == 1 || fail(error, "the system's authorities", NULL);
@@ -32,9 +33,9 @@ static bool load_authorities(SSL_CTX *context, const struct options *options, ch
 
 static bool load_certificate(SSL_CTX *context, const struct options *options, char *error)
 {
-	const char *key = options->key ? options->key : options->cert;
+	const char *key = options->key != NULL ? options->key : options->cert;
 
-	if (!options->cert)
+	if (options->cert == NULL)
 		return true;
 	if (SSL_CTX_use_certificate_chain_file(context, options->cert) != 1)
 		return fail(error, "--cert", options->cert);
@@ -47,7 +48,7 @@ SSL_CTX *tls_client_context(const struct options *options, char *error)
 {
 	SSL_CTX *context = SSL_CTX_new(TLS_client_method());
 
-	if (!context) {
+	if (context == NULL) {
 		fail(error, "TLS", NULL);
 		return NULL;
 	}
@@ -64,7 +65,7 @@ SSL_CTX *tls_client_context(const struct options *options, char *error)
 /* Sets the name for SNI and the certificate check; an address is for the check alone (RFC 6066). */
 static bool name_server(SSL *session, const struct options *options, const struct target *target)
 {
-	const char *name = options->server_name ? options->server_name : target->host;
+	const char *name = options->server_name != NULL ? options->server_name : target->host;
 
 	if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(session), name) == 1)
 		return true;
@@ -77,7 +78,7 @@ SSL *tls_client_session(SSL_CTX *context, const struct options *options, const s
 {
 	SSL *session = SSL_new(context);
 
-	if (session && name_server(session, options, target) && SSL_set_fd(session, fd) == 1) {
+	if (session != NULL && name_server(session, options, target) && SSL_set_fd(session, fd) == 1) {
 		SSL_set_connect_state(session);
 		return session;
 	}

@@ -462,7 +462,7 @@ read_two() {
 @test "probe: --half-close and --early pass with ours, and are told where they do not" {
 	start_all
 	run -0 probe --half-close -s 300000 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
-	has 'after we ended our side'
+	has 'after the shutdown of the sending side'
 	run -0 probe --half-close qotd "127.0.0.1:$(port_of qotd tcp 127.0.0.1)"
 	run -0 probe --early -s 1000 daytime "127.0.0.1:$(port_of daytime tcp 127.0.0.1)"
 	start_server breaks 100
@@ -470,7 +470,7 @@ read_two() {
 	has 'wrong: '
 	start_server says ''
 	run -1 probe --half-close echo "127.0.0.1:$PORT"
-	has 'wrong: only 0 of 56 bytes came after we ended our side'
+	has 'wrong: only 0 of 56 bytes came after the shutdown of the sending side'
 }
 
 make_certificates() {

@@ -42,7 +42,7 @@ static bool reaches(const struct load *load, const struct target_address *addres
 	char text[TARGET_TEXT_SIZE];
 	struct pollfd poller = {.events = POLLOUT};
 	int reason = 0;
-	socklen_t length = sizeof(reason);
+	socklen_t length = sizeof reason;
 
 	poller.fd = socket_open(load->options, address, error);
 	if (poller.fd < 0)
@@ -85,7 +85,7 @@ static bool choose_address(struct load *load, char *error)
 
 static void copy_stats(struct load *load, struct load_thread *threads, struct load_stats *stats)
 {
-	memset(stats, 0, sizeof(*stats));
+	memset(stats, 0, sizeof *stats);
 	pthread_mutex_lock(&load->lock);
 	for (unsigned i = 0; i < load->options->threads; i++)
 		load_stats_add(stats, &threads[i].copy);
@@ -121,9 +121,9 @@ static bool watch(struct load *load, struct load_thread *threads, int signals)
 	while (ended < load->options->threads) {
 		struct pollfd sources[] = {{.fd = load->done, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
 		int ready = poll(sources, 2, load->options->progress ? (int)(PROGRESS_EVERY_NS / 1000000) : -1);
-		if (ready > 0 && sources[0].revents != 0 && read(load->done, &some, sizeof(some)) == sizeof(some))
+		if (ready > 0 && sources[0].revents != 0 && read(load->done, &some, sizeof some) == sizeof some)
 			ended += some;
-		if (ready > 0 && sources[1].revents != 0 && read(signals, &signal, sizeof(signal)) == sizeof(signal)) {
+		if (ready > 0 && sources[1].revents != 0 && read(signals, &signal, sizeof signal) == sizeof signal) {
 			stop = stop == LOAD_GOES_ON ? LOAD_STOPS : LOAD_BREAKS_OFF;
 			atomic_store(&load->stop, stop);
 		}
@@ -192,7 +192,7 @@ static bool start(struct load *load, struct load_thread *threads, unsigned *star
 		int error = pthread_create(&thread->id, NULL, load_thread_run, thread);
 		if (error == 0)
 			continue;
-		snprintf(thread->error, sizeof(thread->error), "cannot start a thread: %s", strerror(error));
+		snprintf(thread->error, sizeof thread->error, "cannot start a thread: %s", strerror(error));
 		atomic_store(&load->failed, true);
 		load_expect(load, *started);
 		return false;
@@ -203,7 +203,7 @@ static bool start(struct load *load, struct load_thread *threads, unsigned *star
 static int run_threads(struct load *load, int signals)
 {
 	const unsigned count = load->options->threads;
-	struct load_thread *threads = calloc(count, sizeof(*threads));
+	struct load_thread *threads = calloc(count, sizeof *threads);
 	unsigned started = 0;
 	bool interrupted = false;
 

@@ -30,13 +30,13 @@ static const struct {
 	{"stalls", "connections stalled", offsetof(struct load_stats, stalls), false},
 	{"broken", "connections broken", offsetof(struct load_stats, broken), false},
 };
-enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
+enum { ROWS = sizeof rows / sizeof rows[0] };
 
 static uint64_t value_of(const struct load_stats *stats, size_t row)
 {
 	uint64_t value;
 
-	memcpy(&value, (const char *)stats + rows[row].offset, sizeof(value));
+	memcpy(&value, (const char *)stats + rows[row].offset, sizeof value);
 	return value;
 }
 
@@ -88,7 +88,7 @@ static void json_rtt(struct json *json, const struct rtt *rtt)
 		return;
 	}
 	json_begin_object(json, "rtt_ms");
-	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++)
+	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
 		json_number(json, values[i].name, values[i].ns / 1e6, 6);
 	json_end(json);
 }

@@ -37,7 +37,7 @@ static bool prepare(struct load_thread *thread)
 	thread->scratch = calloc(thread->line_count, sizeof(uint64_t) * thread->load->options->depth);
 	if (thread->buffer != NULL && thread->scratch != NULL)
 		return true;
-	snprintf(thread->error, sizeof(thread->error), "%u requests in flight on each of %u connections: %s",
+	snprintf(thread->error, sizeof thread->error, "%u requests in flight on each of %u connections: %s",
 		 thread->load->options->depth, thread->line_count, strerror(ENOMEM));
 	return false;
 }
@@ -63,7 +63,7 @@ static bool open_stream(struct load_conn *line)
 		return false;
 	if (connect(line->fd, (const struct sockaddr *)&address->address, address->length) == 0 || errno == EINPROGRESS)
 		return true;
-	snprintf(thread->error, sizeof(thread->error), "connect to %s: %s", load->peer, strerror(errno));
+	snprintf(thread->error, sizeof thread->error, "connect to %s: %s", load->peer, strerror(errno));
 	close(line->fd);
 	return false;
 }
@@ -107,7 +107,7 @@ static bool introduce(const struct stream *stream)
 {
 	const struct load *load = stream->line.owner->load;
 	struct sockaddr_storage near;
-	socklen_t length = sizeof(near);
+	socklen_t length = sizeof near;
 	char header[PROXY_HEADER_MAX + 1];
 
 	if (load->options->proxy == 0)
@@ -125,7 +125,7 @@ static void go_on_opening(struct stream *stream)
 	struct load *load = line->owner->load;
 	char text[TARGET_ERROR_SIZE];
 	int error = 0;
-	socklen_t length = sizeof(error);
+	socklen_t length = sizeof error;
 
 	if (!stream->connected && (getsockopt(line->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0 || error != 0)) {
 		load_conn_break(line, strerror(error != 0 ? error : errno));

@@ -72,7 +72,7 @@ static struct load_conn *line_at(const struct load_thread *thread, unsigned inde
 
 static bool fail(struct load_thread *thread, const char *what)
 {
-	snprintf(thread->error, sizeof(thread->error), "%s: %s", what, strerror(errno));
+	snprintf(thread->error, sizeof thread->error, "%s: %s", what, strerror(errno));
 	return false;
 }
 
@@ -138,7 +138,7 @@ void load_conn_break(struct load_conn *line, const char *reason)
 
 	if (thread->begin_ns == 0) {
 		if (thread->error[0] == '\0')
-			snprintf(thread->error, sizeof(thread->error), "connect to %s: %.400s", thread->load->peer,
+			snprintf(thread->error, sizeof thread->error, "connect to %s: %.400s", thread->load->peer,
 				 reason);
 		line_close(line);
 		return;
@@ -247,7 +247,7 @@ static void on_tick(struct load_thread *thread)
 {
 	uint64_t ticks;
 
-	if (read(thread->timer, &ticks, sizeof(ticks)) < 0 && errno != EAGAIN && errno != EINTR)
+	if (read(thread->timer, &ticks, sizeof ticks) < 0 && errno != EAGAIN && errno != EINTR)
 		fail(thread, "timer");
 }
 
@@ -298,8 +298,7 @@ static bool open_lines(struct load_thread *thread)
 		if (!turn(thread, (int)(SWEEP_MAX / 1000000)) || atomic_load(&load->failed))
 			return false;
 		if (atomic_load(&load->stop) != LOAD_GOES_ON && thread->open < thread->line_count) {
-			snprintf(thread->error, sizeof(thread->error), "connect to %s: not done at the end",
-				 load->peer);
+			snprintf(thread->error, sizeof thread->error, "connect to %s: not done at the end", load->peer);
 			return false;
 		}
 		for (unsigned i = 0; i < next && thread->opening > 0; i++) {
@@ -415,7 +414,7 @@ void *load_thread_run(void *argument)
 		measure(thread);
 	close_lines(thread);
 	publish(thread);
-	while (write(load->done, &one, sizeof(one)) < 0 && errno == EINTR)
+	while (write(load->done, &one, sizeof one) < 0 && errno == EINTR)
 		;
 	return NULL;
 }

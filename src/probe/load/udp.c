@@ -70,7 +70,7 @@ static void release(struct load_thread *thread)
 static bool prepare(struct load_thread *thread)
 {
 	const struct options *options = thread->load->options;
-	struct batches *batches = thread->scratch = calloc(1, sizeof(*batches));
+	struct batches *batches = thread->scratch = calloc(1, sizeof *batches);
 	const unsigned count = thread->batch;
 
 	if (batches == NULL)
@@ -78,14 +78,14 @@ static bool prepare(struct load_thread *thread)
 	batches->mask = window_of(options) - 1;
 	/* one byte more than was sent, to detect an overlong reply */
 	batches->slot = (options->size + 1 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-	batches->in = calloc(count, sizeof(*batches->in));
-	batches->out = calloc(count, sizeof(*batches->out));
-	batches->in_parts = calloc(count, sizeof(*batches->in_parts));
-	batches->out_parts = calloc(count, sizeof(*batches->out_parts));
+	batches->in = calloc(count, sizeof *batches->in);
+	batches->out = calloc(count, sizeof *batches->out);
+	batches->in_parts = calloc(count, sizeof *batches->in_parts);
+	batches->out_parts = calloc(count, sizeof *batches->out_parts);
 	batches->in_bytes = calloc(count, batches->slot);
 	batches->out_bytes = calloc(count, batches->slot);
-	if (!batches->in || !batches->out || !batches->in_parts || !batches->out_parts || !batches->in_bytes ||
-	    !batches->out_bytes)
+	if (batches->in == NULL || batches->out == NULL || batches->in_parts == NULL || batches->out_parts == NULL ||
+	    batches->in_bytes == NULL || batches->out_bytes == NULL)
 		goto fail;
 	for (unsigned i = 0; i < count; i++) {
 		batches->in_parts[i] = (struct iovec){batches->in_bytes + i * batches->slot, batches->slot};
@@ -96,7 +96,7 @@ static bool prepare(struct load_thread *thread)
 	return true;
 
 fail:
-	snprintf(thread->error, sizeof(thread->error), "batches of %u datagrams: %s", count, strerror(ENOMEM));
+	snprintf(thread->error, sizeof thread->error, "batches of %u datagrams: %s", count, strerror(ENOMEM));
 	return false;
 }
 
@@ -106,8 +106,8 @@ static bool ask_for_less(int fd, int family)
 	const int no = 0;
 	const int level = family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
 
-	return setsockopt(fd, level, family == AF_INET6 ? IPV6_RECVERR : IP_RECVERR, &no, sizeof(no)) == 0 &&
-	       setsockopt(fd, level, family == AF_INET6 ? IPV6_RECVHOPLIMIT : IP_RECVTTL, &no, sizeof(no)) == 0;
+	return setsockopt(fd, level, family == AF_INET6 ? IPV6_RECVERR : IP_RECVERR, &no, sizeof no) == 0 &&
+	       setsockopt(fd, level, family == AF_INET6 ? IPV6_RECVHOPLIMIT : IP_RECVTTL, &no, sizeof no) == 0;
 }
 
 static bool open_flow(struct load_conn *line)
@@ -123,14 +123,14 @@ static bool open_flow(struct load_conn *line)
 		return false;
 	flow->payload = (struct payload){.seed = payload_new_seed(), .size = load->options->size};
 	flow->series = series_new(window);
-	flow->due_ns = calloc(window, sizeof(*flow->due_ns));
+	flow->due_ns = calloc(window, sizeof *flow->due_ns);
 	errno = ENOMEM;
 	if (flow->series != NULL && flow->due_ns != NULL && ask_for_less(line->fd, address->address.ss_family) &&
 	    connect(line->fd, (const struct sockaddr *)&address->address, address->length) == 0) {
 		load_conn_opened(line);
 		return true;
 	}
-	snprintf(thread->error, sizeof(thread->error), "connect to %s: %s", load->peer, strerror(errno));
+	snprintf(thread->error, sizeof thread->error, "connect to %s: %s", load->peer, strerror(errno));
 	series_free(flow->series);
 	free(flow->due_ns);
 	close(line->fd);
@@ -198,7 +198,7 @@ static void on_unsent(struct flow *flow, int error)
 	else if (error == EAGAIN)
 		load_conn_watch(&flow->line, true);
 	else if (error != ENOBUFS && error != EINTR && thread->error[0] == '\0') /* retried by the sweep */
-		snprintf(thread->error, sizeof(thread->error), "send to %s: %s", thread->load->peer, strerror(error));
+		snprintf(thread->error, sizeof thread->error, "send to %s: %s", thread->load->peer, strerror(error));
 }
 
 static void take_back(struct flow *flow, unsigned count)
@@ -309,7 +309,7 @@ static void receive(struct flow *flow)
 	if (count < 0 && is_answer_of_network(errno))
 		thread->stats.refused++;
 	else if (count < 0 && errno != EAGAIN && errno != EINTR && thread->error[0] == '\0')
-		snprintf(thread->error, sizeof(thread->error), "receive from %s: %s", thread->load->peer,
+		snprintf(thread->error, sizeof thread->error, "receive from %s: %s", thread->load->peer,
 			 strerror(errno));
 	for (int i = 0; i < count; i++)
 		on_reply(flow, batches->in_parts[i].iov_base, batches->in[i].msg_len);
@@ -336,7 +336,7 @@ static void sweep(struct load_conn *line)
 		give_up_oldest(flow);
 	/* only ICMP errors so far: no reply to wait for */
 	if (thread->stats.refused > 0 && thread->stats.counts.received == 0 && thread->error[0] == '\0')
-		snprintf(thread->error, sizeof(thread->error), "connect to %s: %s", thread->load->peer,
+		snprintf(thread->error, sizeof thread->error, "connect to %s: %s", thread->load->peer,
 			 strerror(ECONNREFUSED));
 	if (thread->interval_ns == 0 && !line->watches_output)
 		issue(line, thread->load->options->depth);
