@@ -1144,7 +1144,7 @@ END_TEST
 START_TEST(a_wildcard_of_another_network_takes_its_own_port_for_itself)
 {
 	prepare(ECHO "0.0.0.0\n", 1);
-	udp_socket_hear_elsewhere(endpoints[0].sockets[0]);
+	udp_socket_set_foreign_netns(endpoints[0].sockets[0]);
 	each_socket(start_one);
 	host_start(&host);
 	struct socket_address here = net_address("127.0.0.1", socket_address_port(&endpoints[0].address));

@@ -183,13 +183,13 @@ static bool seat_init(struct seat *seat, struct place *place, unsigned index, st
 	}
 	seat->udp = udp_socket_new(rooms->udp, worker, fd, &endpoint->address, instance);
 	if (seat->udp != NULL && endpoint->from_listen_fds)
-		udp_socket_leave_open(seat->udp);
+		udp_socket_keep_open(seat->udp);
 	if (seat->udp != NULL && endpoint->from_listen_fds && !socket_is_of_our_network(fd))
-		udp_socket_hear_elsewhere(seat->udp);
+		udp_socket_set_foreign_netns(seat->udp);
 	if (seat->udp != NULL && endpoint->from_parent)
 		udp_socket_set_shared(seat->udp, true);
 	if (seat->udp != NULL && endpoint->dual_stack)
-		udp_socket_serve_both_families(seat->udp);
+		udp_socket_set_dual_stack(seat->udp);
 	return seat->udp != NULL;
 }
 
@@ -239,7 +239,7 @@ static void share(struct place *place)
 		if (place->seats[i].tcp != NULL)
 			tcp_listener_share(place->seats[i].tcp);
 		else
-			udp_socket_leave_open(place->seats[i].udp);
+			udp_socket_keep_open(place->seats[i].udp);
 }
 
 /* What others have too they go on with: so it must not refuse anybody. */
@@ -629,7 +629,7 @@ static int give(struct gift *gift, struct worker *worker)
 		if (gift->seats[i]->tcp != NULL)
 			tcp_listener_name(gift->seats[i]->tcp, gift->taken[i]);
 		else
-			udp_socket_name(gift->seats[i]->udp, gift->taken[i]);
+			udp_socket_set_worker_fd(gift->seats[i]->udp, gift->taken[i]);
 	return 0;
 }
 

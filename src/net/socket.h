@@ -29,6 +29,18 @@ bool socket_address_set(struct socket_address *address, int family, const void *
 uint16_t socket_address_port(const struct socket_address *address);
 bool socket_address_is_wildcard(const struct socket_address *address);
 
+static inline bool socket_address_is_multicast(const struct socket_address *address)
+{
+	if (address->any.sa_family == AF_INET)
+		return IN_MULTICAST(ntohl(address->v4.sin_addr.s_addr));
+	return IN6_IS_ADDR_MULTICAST(&address->v6.sin6_addr);
+}
+
+static inline bool socket_address_is_broadcast(const struct socket_address *address)
+{
+	return address->any.sa_family == AF_INET && address->v4.sin_addr.s_addr == htonl(INADDR_BROADCAST);
+}
+
 /* The IP alone, IPv4 mapped into ::ffff:0:0/96. */
 struct in6_addr socket_address_ip(const struct socket_address *address);
 

@@ -1,4 +1,4 @@
-/* udp.h: the life of a batch of datagrams. */
+/* udp.h: datagram sockets: each is served by one worker, in batches. */
 #ifndef SMALLSERVD_NET_UDP_H
 #define SMALLSERVD_NET_UDP_H
 
@@ -8,57 +8,55 @@
 #include "net/socket.h"
 #include "thread/worker.h"
 
-/* What bounds a worker's turn at one socket, and the memory of its datagrams. */
 enum {
-	UDP_BATCH = 32,
-	UDP_DATAGRAM_SIZE = 64 * 1024, /* room for the longest, so that none is ever cut */
+	UDP_BATCH = 32,                /* messages of a receive: bounds a socket's turn on its worker */
+	UDP_DATAGRAM_SIZE = 64 * 1024, /* the longest datagram fits, so that none is truncated */
 };
 
 /* UDP on all workers. */
 struct udp;
 
-/* Prepares COUNT workers that do not run yet. NULL when out of memory. */
+/* Returns the UDP part of COUNT workers, which do not run yet; NULL when out of memory. */
 struct udp *udp_new(struct worker *const *workers, unsigned count);
 
-/* The workers have been stopped. NULL is fine. */
+/* Frees UDP after the workers have stopped. NULL is fine. */
 void udp_free(struct udp *udp);
 
 /* A datagram socket served by one worker. */
 struct udp_socket;
 
-/* FD, bound to ADDRESS, stays the caller's, and open until the socket has stopped. NULL when out of memory. */
+/* Returns a socket served by worker number WORKER; NULL when out of memory. FD, bound to ADDRESS, stays the caller's, who keeps it open
+ * until the socket has stopped. */
 struct udp_socket *udp_socket_new(struct udp *udp, unsigned worker, int fd, const struct socket_address *address,
 				  struct instance *instance);
 
-/* SHARED with another process: from the next receive on its options are left as they are, since both would have to know
- * of a change (UDP_GRO), and it is read as if the other one had made it. Not shared, as at first: they are ours again.
- * Any thread. */
+/* Marks the socket as SHARED with another process, or no longer: the options of a shared socket are not changed, and UDP_GRO is assumed
+ * to be on. Takes effect with the next receive. Any thread. */
 void udp_socket_set_shared(struct udp_socket *socket, bool shared);
 
-/* Others have it too, and may go on with it: so a stop answers what is queued, but leaves it open to what comes. Main thread, before the
- * stop. */
-void udp_socket_leave_open(struct udp_socket *socket);
+/* Leaves the socket's later datagrams to another process: a stop answers the queued ones only. Main thread, before the stop. */
+void udp_socket_keep_open(struct udp_socket *socket);
 
-/* IPv4 clients reach it too, though it is an IPv6 socket. Before its start. */
-void udp_socket_serve_both_families(struct udp_socket *socket);
+/* Marks an IPv6 socket as one with IPv4 clients too. Before its start. */
+void udp_socket_set_dual_stack(struct udp_socket *socket);
 
-/* It is of another network than this process: so which addresses are its own nobody here can tell, and on a wildcard its own port as source is
- * enough to be dropped. Before its start. */
-void udp_socket_hear_elsewhere(struct udp_socket *socket);
+/* Marks the socket as one of a foreign network namespace, whose local addresses are unknown: a wildcard then drops all datagrams
+ * from its own port. Before its start. */
+void udp_socket_set_foreign_netns(struct udp_socket *socket);
 
-/* From now on serves by RUNTIME. Not again before the worker has got the task. Main thread. */
+/* Serves by INSTANCE from now on. Main thread; not again before the worker has run the task. */
 void udp_socket_change(struct udp_socket *socket, struct instance *instance);
 
-/* FD is what its worker calls its socket (worker_give_fds), where that is not what main calls it. Before its start. */
-void udp_socket_name(struct udp_socket *socket, int fd);
+/* Sets the socket's number in its worker's descriptor table (worker_give_fds). Before its start. */
+void udp_socket_set_worker_fd(struct udp_socket *socket, int fd);
 
 /* Starts serving. Main thread. */
 void udp_socket_start(struct udp_socket *socket);
 
-/* Answers what the kernel has queued, then stops and posts DONE to MAIN. Main thread, once. */
+/* Answers the queued datagrams, stops and posts DONE to MAIN. Main thread, once. */
 void udp_socket_stop(struct udp_socket *socket, struct task_queue *main, struct task *done);
 
-/* It has stopped, or its worker has. NULL is fine. */
+/* Frees a socket that has stopped, or whose worker has. NULL is fine. */
 void udp_socket_free(struct udp_socket *socket);
 
 #endif
