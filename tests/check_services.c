@@ -1,4 +1,4 @@
-/* check_services.c: each service turns these bytes into those. */
+/* check_services.c: input and output of each service. */
 #include "check_run.h"
 
 #include <inttypes.h>
@@ -15,7 +15,7 @@ enum { TCP_SIZE = 1024, UDP_SIZE = 65535 };
 static char error[OPTION_ERROR_SIZE];
 static char buffer[UDP_SIZE];
 
-/* Settings as config.c makes them: zeroed, then each row's text parsed. */
+/* Makes settings as the loader does: zeroed, then filled by the rows. */
 
 static void take_error(void *context, const char *message)
 {
@@ -78,7 +78,7 @@ static void assert_prints(const struct service *service, const char *key, const 
 	free_settings(service, settings);
 }
 
-/* What SERVICE says in answer to LENGTH bytes in a datagram; in buffer. */
+/* Sends a datagram of LENGTH bytes to SERVICE; the reply is in buffer. */
 static ssize_t ask(const struct service *service, const void *settings, int64_t seconds, long nanoseconds,
 		   uint64_t random, size_t length)
 {
@@ -87,7 +87,7 @@ static ssize_t ask(const struct service *service, const void *settings, int64_t 
 	return service->udp_reply(&context, buffer, length, sizeof(buffer));
 }
 
-/* The same over TCP, which must be all. */
+/* Returns the output of SERVICE after a connect, which must be complete. */
 static struct service_output connect_to(const struct service *service, const void *settings, int64_t seconds,
 					long nanoseconds, uint64_t random)
 {
@@ -98,7 +98,7 @@ static struct service_output connect_to(const struct service *service, const voi
 	return output;
 }
 
-/* Says the same on TCP and UDP: EXPECTED. */
+/* Asserts the output EXPECTED over TCP and UDP. */
 static void assert_says(const struct service *service, const void *settings, int64_t seconds, long nanoseconds,
 			const char *expected)
 {
@@ -110,10 +110,10 @@ static void assert_says(const struct service *service, const void *settings, int
 	memset(buffer, 'x', sizeof(buffer));
 	ck_assert_int_eq(ask(service, settings, seconds, nanoseconds, 0, 0), (ssize_t)length);
 	ck_assert_mem_eq(buffer, expected, length);
-	ck_assert_int_eq(buffer[length + 1], 'x'); /* a NUL may lie between */
+	ck_assert_int_eq(buffer[length + 1], 'x'); /* one byte may be a NUL */
 }
 
-/* The table */
+/* --- the table --- */
 
 START_TEST(services_are_in_the_order_of_their_ports)
 {
@@ -133,7 +133,7 @@ START_TEST(services_are_found_by_name)
 }
 END_TEST
 
-START_TEST(services_are_what_iana_and_the_rfcs_say)
+START_TEST(table_matches_iana_and_the_rfcs)
 {
 	static const struct {
 		const char *name;
@@ -158,7 +158,7 @@ START_TEST(services_are_what_iana_and_the_rfcs_say)
 }
 END_TEST
 
-START_TEST(replies_are_longer_than_requests_only_where_the_table_says)
+START_TEST(only_amplifying_services_reply_longer_than_asked)
 {
 	for (size_t length = 0; length <= 2048; length++) {
 		ck_assert_int_le(ask(&echo_service, NULL, 0, 0, length, length), (ssize_t)length);
@@ -168,7 +168,7 @@ START_TEST(replies_are_longer_than_requests_only_where_the_table_says)
 }
 END_TEST
 
-/* echo */
+/* --- echo --- */
 
 START_TEST(echo_returns_every_datagram)
 {
@@ -184,7 +184,7 @@ START_TEST(echo_returns_every_datagram)
 }
 END_TEST
 
-START_TEST(echo_returns_a_stream_however_it_is_cut)
+START_TEST(echo_returns_a_stream_in_any_segments)
 {
 	char sent[64], received[64];
 
@@ -201,9 +201,9 @@ START_TEST(echo_returns_a_stream_however_it_is_cut)
 }
 END_TEST
 
-/* discard */
+/* --- discard --- */
 
-START_TEST(discard_never_answers)
+START_TEST(discard_never_replies)
 {
 	for (size_t length = 0; length <= UDP_SIZE; length += 977)
 		ck_assert_int_eq(ask(&discard_service, NULL, 0, 0, 0, length), -1);
@@ -212,7 +212,7 @@ START_TEST(discard_never_answers)
 }
 END_TEST
 
-/* time */
+/* --- time --- */
 
 static void assert_time_bytes(int64_t seconds, const char *expected)
 {
@@ -224,7 +224,7 @@ static void assert_time_bytes(int64_t seconds, const char *expected)
 	ck_assert_mem_eq(buffer, expected, 4);
 }
 
-START_TEST(time_is_what_the_rfc_lists)
+START_TEST(time_matches_the_examples_of_the_rfc)
 {
 	assert_time_bytes(0, "\x83\xaa\x7e\x80");           /* 2,208,988,800 is 1970-01-01 */
 	assert_time_bytes(189302400, "\x8e\xf3\x05\x00");   /* 2,398,291,200 is 1976-01-01 */
@@ -234,16 +234,16 @@ START_TEST(time_is_what_the_rfc_lists)
 }
 END_TEST
 
-START_TEST(time_starts_again_in_2036)
+START_TEST(time_wraps_in_2036)
 {
 	assert_time_bytes(2085978495, "\xff\xff\xff\xff");
 	assert_time_bytes(2085978496, "\0\0\0\0");
 	assert_time_bytes(2085978497, "\0\0\0\1");
-	assert_time_bytes(2147483648, "\x03\xaa\x7e\x80"); /* beyond 32 bits of ours */
+	assert_time_bytes(2147483648, "\x03\xaa\x7e\x80"); /* beyond 32 signed bits */
 }
 END_TEST
 
-/* chargen */
+/* --- chargen --- */
 
 enum { LINE_SIZE = 74, PERIOD = 95 * LINE_SIZE };
 
@@ -254,7 +254,7 @@ static char expected_character(uint64_t position)
 	return column == 72 ? '\r' : column == 73 ? '\n' : (char)(' ' + (line + column) % 95);
 }
 
-START_TEST(chargen_begins_as_the_rfc_shows)
+START_TEST(chargen_starts_as_the_rfc_shows)
 {
 	static const char lines[] = " !\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefg\r\n"
 				    "!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefgh\r\n";
@@ -265,7 +265,7 @@ START_TEST(chargen_begins_as_the_rfc_shows)
 }
 END_TEST
 
-START_TEST(chargen_goes_on_from_every_position)
+START_TEST(chargen_continues_from_every_position)
 {
 	struct service_context context = {0};
 
@@ -281,7 +281,7 @@ START_TEST(chargen_goes_on_from_every_position)
 }
 END_TEST
 
-START_TEST(chargen_is_one_stream_whatever_leaves_at_once)
+START_TEST(chargen_is_one_stream_for_any_send_sizes)
 {
 	static const size_t steps[] = {1, 73, 74, 75, 1000, 7029, 7030, 65536, 1000000};
 	struct service_context context = {0};
@@ -300,7 +300,7 @@ START_TEST(chargen_is_one_stream_whatever_leaves_at_once)
 }
 END_TEST
 
-START_TEST(chargen_goes_on_after_many_terabytes)
+START_TEST(chargen_continues_after_many_terabytes)
 {
 	struct service_context context = {0};
 	uint64_t position = UINT64_C(1) << 60;
@@ -312,7 +312,7 @@ START_TEST(chargen_goes_on_after_many_terabytes)
 }
 END_TEST
 
-START_TEST(chargen_replies_with_as_much_as_was_sent_up_to_512)
+START_TEST(chargen_datagram_has_the_length_of_its_request_up_to_512)
 {
 	for (size_t length = 0; length <= 600; length++) {
 		size_t reply = length < 512 ? length : 512;
@@ -328,7 +328,7 @@ START_TEST(chargen_replies_with_as_much_as_was_sent_up_to_512)
 }
 END_TEST
 
-/* daytime */
+/* --- daytime --- */
 
 static const struct {
 	const char *format, *timezone;
@@ -368,7 +368,7 @@ static void *make_daytime(const char *format, const char *zone)
 	return settings;
 }
 
-START_TEST(daytime_writes_the_known_line)
+START_TEST(daytime_writes_each_format)
 {
 	void *settings = make_daytime(daytimes[_i].format, daytimes[_i].timezone);
 
@@ -417,14 +417,14 @@ static void assert_line(const struct service_context *context, const char *expec
 	ck_assert_mem_eq(buffer, expected, strlen(expected));
 }
 
-START_TEST(daytime_remembers_a_line_for_its_second_alone)
+START_TEST(daytime_caches_a_line_for_one_second)
 {
 	void *settings = make_daytime("\"%T %s\"", "utc");
 	void *memo = calloc(1, daytime_service.memo_size);
 	struct service_context context = {.settings = settings, .memo = memo};
 
 	ck_assert_ptr_nonnull(memo);
-	assert_line(&context, "00:00:00 0\r\n"); /* the second that a fresh memo says, too */
+	assert_line(&context, "00:00:00 0\r\n"); /* also the second of an empty cache */
 	for (int i = 0; i < 3; i++)
 		for (context.now.tv_sec = 59; context.now.tv_sec <= 60; context.now.tv_sec++) {
 			const char *expected = context.now.tv_sec == 59 ? "00:00:59 59\r\n" : "00:01:00 60\r\n";
@@ -436,7 +436,7 @@ START_TEST(daytime_remembers_a_line_for_its_second_alone)
 }
 END_TEST
 
-START_TEST(daytime_does_not_remember_fractions_nor_long_lines)
+START_TEST(daytime_caches_neither_fractions_nor_long_lines)
 {
 	void *exact = make_daytime("rfc3339", "utc");
 	void *memo = calloc(1, daytime_service.memo_size);
@@ -480,8 +480,8 @@ START_TEST(daytime_is_ctime_in_local_time_by_default)
 }
 END_TEST
 
-/* The process's own zone is far away from the service's. */
-START_TEST(daytime_does_not_ask_the_process_zone)
+/* Runs with the process in a distant zone. */
+START_TEST(daytime_ignores_the_zone_of_the_process)
 {
 	setenv("TZ", "<+12>-12", 1);
 	tzset();
@@ -491,7 +491,7 @@ START_TEST(daytime_does_not_ask_the_process_zone)
 }
 END_TEST
 
-/* Days since 1970 in UTC, and NIST's code of that day. */
+/* Days since 1970 in UTC, and NIST's code of the day. */
 static const struct {
 	int64_t day;
 	const char *code;
@@ -509,7 +509,7 @@ static const struct {
 	{21129, "01"}, {21130, "00"},
 };
 
-START_TEST(nist_counts_the_days_to_a_change_of_daylight_time)
+START_TEST(nist_counts_days_to_a_daylight_change)
 {
 	void *settings = make_daytime("nist", "utc");
 	int64_t midnight = daylight_codes[_i].day * 86400;
@@ -551,13 +551,13 @@ static const struct {
 	{"\"%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s\"", "more than 500 bytes"},
 };
 
-START_TEST(wrong_formats_are_refused)
+START_TEST(invalid_formats_are_refused)
 {
 	assert_refused(&daytime_service, "format", wrong_formats[_i].format, wrong_formats[_i].reason);
 }
 END_TEST
 
-START_TEST(formats_may_fill_their_line)
+START_TEST(longest_formats_fit_the_line)
 {
 	char text[300], expected[300];
 
@@ -579,8 +579,8 @@ START_TEST(formats_may_fill_their_line)
 }
 END_TEST
 
-/* Whatever a clock may say. */
-START_TEST(daytime_bears_any_time)
+/* Times that no clock should return. */
+START_TEST(daytime_accepts_any_clock)
 {
 	static const int64_t times[] = {INT64_MIN, -62135596800, -1, 253402300799, 253402300800, INT64_MAX};
 	static const char *const formats[] = {"ctime", "rfc3339", "smtp", "nist", "\"%c %s %Z\""};
@@ -600,7 +600,7 @@ START_TEST(daytime_bears_any_time)
 }
 END_TEST
 
-START_TEST(daytime_options_print_as_they_read)
+START_TEST(daytime_options_print_as_parsed)
 {
 	static const char *const formats[] = {"ctime", "rfc3339", "smtp", "nist", "\"%H ; %M\"", "\" %s # \""};
 
@@ -611,7 +611,7 @@ START_TEST(daytime_options_print_as_they_read)
 }
 END_TEST
 
-START_TEST(wrong_zones_are_refused)
+START_TEST(invalid_zones_are_refused)
 {
 	assert_refused(&daytime_service, "timezone", "Nowhere/City", "Nowhere/City");
 	assert_refused(&daytime_service, "timezone", "../../../etc/passwd", "must be a zone");
@@ -620,7 +620,7 @@ START_TEST(wrong_zones_are_refused)
 }
 END_TEST
 
-START_TEST(zeroed_settings_are_free)
+START_TEST(zeroed_settings_can_be_freed)
 {
 	for (size_t i = 0; i < service_count; i++) {
 		const struct service *service = service_table[i];
@@ -631,7 +631,7 @@ START_TEST(zeroed_settings_are_free)
 }
 END_TEST
 
-/* qotd */
+/* --- qotd --- */
 
 static char quotes_path[] = "/tmp/check_services.XXXXXX";
 
@@ -673,7 +673,7 @@ START_TEST(quotations_are_sent_with_crlf)
 }
 END_TEST
 
-START_TEST(quotes_files_may_end_and_separate_as_they_like)
+START_TEST(quotes_file_allows_any_separators_and_line_ends)
 {
 	static const char *const files[] = {
 		"One.\n%\nTwo.\n",
@@ -695,7 +695,7 @@ START_TEST(quotes_files_may_end_and_separate_as_they_like)
 }
 END_TEST
 
-START_TEST(every_quotation_is_picked_alike)
+START_TEST(every_quotation_is_picked_equally_often)
 {
 	void *settings = load_quotes("0\n%\n1\n%\n2\n%\n3\n%\n4\n");
 	unsigned counts[5] = {0};
@@ -721,7 +721,7 @@ START_TEST(quotations_have_at_most_511_bytes_as_sent)
 	free_settings(&qotd_service, settings);
 
 	memset(text, 'a', sizeof(text));
-	memcpy(text, "One.\n%\n\n", 8); /* the third line starts it, an empty one */
+	memcpy(text, "One.\n%\n\n", 8); /* starts at the third line, which is empty */
 	strcpy(text + 8 + 508, "\n%\nafter\n");
 	write_quotes(text, strlen(text));
 	snprintf(expected, sizeof(expected), "%s:3: a quotation of 512 bytes", quotes_path);
@@ -740,7 +740,7 @@ static const struct {
 	{"\0", 1, ":1: a NUL byte"},
 };
 
-START_TEST(wrong_quotes_are_refused)
+START_TEST(invalid_quotes_files_are_refused)
 {
 	write_quotes(wrong_quotes[_i].bytes, wrong_quotes[_i].length);
 	assert_refused(&qotd_service, "quotes_file", quotes_path, wrong_quotes[_i].reason);
@@ -748,7 +748,7 @@ START_TEST(wrong_quotes_are_refused)
 }
 END_TEST
 
-START_TEST(files_that_cannot_be_read_are_refused)
+START_TEST(unreadable_files_are_refused)
 {
 	assert_refused(&qotd_service, "quotes_file", "/nonexistent/quotes", "/nonexistent/quotes: No such file");
 	assert_refused(&qotd_service, "quotes_file", "/tmp", "/tmp: Is a directory");
@@ -765,14 +765,14 @@ START_TEST(files_that_cannot_be_read_are_refused)
 }
 END_TEST
 
-START_TEST(quotes_file_prints_as_it_reads)
+START_TEST(quotes_file_prints_as_parsed)
 {
 	write_quotes("One.\n", 5);
 	assert_prints(&qotd_service, "quotes_file", quotes_path);
 }
 END_TEST
 
-START_TEST(the_installed_quotations_are_good)
+START_TEST(installed_quotations_are_valid)
 {
 	const char *tests = getenv("TESTS_SRCDIR");
 	char path[4096];
@@ -812,9 +812,9 @@ static TCase *table_case(void)
 
 	tcase_add_test(table, services_are_in_the_order_of_their_ports);
 	tcase_add_test(table, services_are_found_by_name);
-	tcase_add_test(table, services_are_what_iana_and_the_rfcs_say);
-	tcase_add_test(table, replies_are_longer_than_requests_only_where_the_table_says);
-	tcase_add_test(table, zeroed_settings_are_free);
+	tcase_add_test(table, table_matches_iana_and_the_rfcs);
+	tcase_add_test(table, only_amplifying_services_reply_longer_than_asked);
+	tcase_add_test(table, zeroed_settings_can_be_freed);
 	return table;
 }
 
@@ -823,10 +823,10 @@ static TCase *simple_case(void)
 	TCase *simple = tcase_create("simple");
 
 	tcase_add_test(simple, echo_returns_every_datagram);
-	tcase_add_test(simple, echo_returns_a_stream_however_it_is_cut);
-	tcase_add_test(simple, discard_never_answers);
-	tcase_add_test(simple, time_is_what_the_rfc_lists);
-	tcase_add_test(simple, time_starts_again_in_2036);
+	tcase_add_test(simple, echo_returns_a_stream_in_any_segments);
+	tcase_add_test(simple, discard_never_replies);
+	tcase_add_test(simple, time_matches_the_examples_of_the_rfc);
+	tcase_add_test(simple, time_wraps_in_2036);
 	return simple;
 }
 
@@ -834,11 +834,11 @@ static TCase *chargen_case(void)
 {
 	TCase *chargen = tcase_create("chargen");
 
-	tcase_add_test(chargen, chargen_begins_as_the_rfc_shows);
-	tcase_add_test(chargen, chargen_goes_on_from_every_position);
-	tcase_add_test(chargen, chargen_is_one_stream_whatever_leaves_at_once);
-	tcase_add_test(chargen, chargen_goes_on_after_many_terabytes);
-	tcase_add_test(chargen, chargen_replies_with_as_much_as_was_sent_up_to_512);
+	tcase_add_test(chargen, chargen_starts_as_the_rfc_shows);
+	tcase_add_test(chargen, chargen_continues_from_every_position);
+	tcase_add_test(chargen, chargen_is_one_stream_for_any_send_sizes);
+	tcase_add_test(chargen, chargen_continues_after_many_terabytes);
+	tcase_add_test(chargen, chargen_datagram_has_the_length_of_its_request_up_to_512);
 	tcase_set_timeout(chargen, 60);
 	return chargen;
 }
@@ -847,18 +847,18 @@ static TCase *daytime_case(void)
 {
 	TCase *daytime = tcase_create("daytime");
 
-	tcase_add_loop_test(daytime, daytime_writes_the_known_line, 0, COUNT_OF(daytimes));
+	tcase_add_loop_test(daytime, daytime_writes_each_format, 0, COUNT_OF(daytimes));
 	tcase_add_loop_test(daytime, daytime_follows_its_zone, 0, COUNT_OF(zoned));
 	tcase_add_test(daytime, daytime_is_ctime_in_local_time_by_default);
-	tcase_add_test(daytime, daytime_remembers_a_line_for_its_second_alone);
-	tcase_add_test(daytime, daytime_does_not_remember_fractions_nor_long_lines);
-	tcase_add_test(daytime, daytime_does_not_ask_the_process_zone);
-	tcase_add_loop_test(daytime, nist_counts_the_days_to_a_change_of_daylight_time, 0, COUNT_OF(daylight_codes));
-	tcase_add_loop_test(daytime, wrong_formats_are_refused, 0, COUNT_OF(wrong_formats));
-	tcase_add_test(daytime, formats_may_fill_their_line);
-	tcase_add_test(daytime, daytime_bears_any_time);
-	tcase_add_test(daytime, daytime_options_print_as_they_read);
-	tcase_add_test(daytime, wrong_zones_are_refused);
+	tcase_add_test(daytime, daytime_caches_a_line_for_one_second);
+	tcase_add_test(daytime, daytime_caches_neither_fractions_nor_long_lines);
+	tcase_add_test(daytime, daytime_ignores_the_zone_of_the_process);
+	tcase_add_loop_test(daytime, nist_counts_days_to_a_daylight_change, 0, COUNT_OF(daylight_codes));
+	tcase_add_loop_test(daytime, invalid_formats_are_refused, 0, COUNT_OF(wrong_formats));
+	tcase_add_test(daytime, longest_formats_fit_the_line);
+	tcase_add_test(daytime, daytime_accepts_any_clock);
+	tcase_add_test(daytime, daytime_options_print_as_parsed);
+	tcase_add_test(daytime, invalid_zones_are_refused);
 	return daytime;
 }
 
@@ -868,13 +868,13 @@ static TCase *qotd_case(void)
 
 	tcase_add_checked_fixture(qotd, make_quotes_path, remove_quotes_path);
 	tcase_add_test(qotd, quotations_are_sent_with_crlf);
-	tcase_add_test(qotd, quotes_files_may_end_and_separate_as_they_like);
-	tcase_add_test(qotd, every_quotation_is_picked_alike);
+	tcase_add_test(qotd, quotes_file_allows_any_separators_and_line_ends);
+	tcase_add_test(qotd, every_quotation_is_picked_equally_often);
 	tcase_add_test(qotd, quotations_have_at_most_511_bytes_as_sent);
-	tcase_add_loop_test(qotd, wrong_quotes_are_refused, 0, COUNT_OF(wrong_quotes));
-	tcase_add_test(qotd, files_that_cannot_be_read_are_refused);
-	tcase_add_test(qotd, quotes_file_prints_as_it_reads);
-	tcase_add_test(qotd, the_installed_quotations_are_good);
+	tcase_add_loop_test(qotd, invalid_quotes_files_are_refused, 0, COUNT_OF(wrong_quotes));
+	tcase_add_test(qotd, unreadable_files_are_refused);
+	tcase_add_test(qotd, quotes_file_prints_as_parsed);
+	tcase_add_test(qotd, installed_quotations_are_valid);
 	return qotd;
 }
 

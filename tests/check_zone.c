@@ -1,4 +1,4 @@
-/* check_zone.c: local time is what RFC 9636 and the C library say, and no file can harm us. */
+/* check_zone.c: local time against RFC 9636 and the C library, and hostile files. */
 #define _GNU_SOURCE 1 /* FTW_ACTIONRETVAL */
 #include "check_run.h"
 
@@ -14,7 +14,7 @@
 
 #define DATABASE "/usr/share/zoneinfo"
 
-enum { STEP = 13 * 24 * 60 * 60 + 18457 }; /* about two weeks, at another hour each time */
+enum { STEP = 13 * 24 * 60 * 60 + 18457 }; /* about two weeks, at a different hour each time */
 
 static const int64_t year_1900 = -2208988800, year_1971 = 31536000, year_2101 = 4133980800;
 
@@ -38,7 +38,7 @@ static struct zone *rule(const char *text)
 	return zone;
 }
 
-/* Against the C library, which reads the same from the environment. */
+/* --- against the C library, which reads the zone from TZ --- */
 
 static void set_library_zone(const char *name)
 {
@@ -58,7 +58,7 @@ static void assert_like_library(const char *name, const struct zone *zone, int64
 		    ours.tm_wday == theirs.tm_wday && ours.tm_yday == theirs.tm_yday &&
 		    ours.tm_isdst == theirs.tm_isdst && ours.tm_gmtoff == theirs.tm_gmtoff &&
 		    strcmp(ours.tm_zone, theirs.tm_zone) == 0;
-	if (!same) /* ck_assert would write each success to a file */
+	if (!same) /* ck_assert would log each success */
 		ck_abort_msg("%s at %lld: %04d-%02d-%02d %02d:%02d:%02d %s, the library has %04d-%02d-%02d "
 			     "%02d:%02d:%02d %s",
 			     name, (long long)seconds, ours.tm_year + 1900, ours.tm_mon + 1, ours.tm_mday, ours.tm_hour,
@@ -76,7 +76,7 @@ static bool library_has(const struct tm *type, int64_t seconds)
 	       strcmp(tm.tm_zone, type->tm_zone) == 0;
 }
 
-/* The first second in (LOW, HIGH] at which the library leaves TYPE. */
+/* Returns the first second in (LOW, HIGH] at which the library leaves TYPE. */
 static int64_t find_change(const struct tm *type, int64_t low, int64_t high)
 {
 	while (high - low > 1) {
@@ -90,7 +90,7 @@ static int64_t find_change(const struct tm *type, int64_t low, int64_t high)
 	return high;
 }
 
-/* Every two weeks, and around each change in between. */
+/* Compares every two weeks, and around each change in between. */
 static void compare_with_library(const char *name, const struct zone *zone, int64_t first)
 {
 	set_library_zone(name);
@@ -128,7 +128,7 @@ static int compare_file(const char *path, const struct stat *status, int kind, s
 	if (kind != FTW_F)
 		return FTW_CONTINUE;
 	zone = zone_load(name, error);
-	if (!zone && strstr(error, "not a TZif file")) /* a table */
+	if (!zone && strstr(error, "not a TZif file")) /* a file of the database that is no zone */
 		return FTW_CONTINUE;
 	ck_assert_msg(zone != NULL, "%s: %s", name, error);
 	compare_with_library(name, zone, year_1900);
@@ -137,7 +137,7 @@ static int compare_file(const char *path, const struct stat *status, int kind, s
 	return FTW_CONTINUE;
 }
 
-START_TEST(every_zone_agrees_with_the_c_library)
+START_TEST(every_zone_matches_the_c_library)
 {
 	if (!have_database())
 		return;
@@ -169,18 +169,18 @@ static const char *const rules[] = {
 	"ONE-1TWO,M2.5.0/-145,M8.5.6/+145",
 };
 
-START_TEST(posix_strings_agree_with_the_c_library)
+START_TEST(posix_strings_match_the_c_library)
 {
 	struct zone *zone = rule(rules[_i]);
 
-	compare_with_library(rules[_i], zone, year_1971); /* before, the library counts every year as 1970 */
+	compare_with_library(rules[_i], zone, year_1971); /* before 1971 the library takes every year for 1970 */
 	zone_free(zone);
 }
 END_TEST
 
-/* POSIX TZ strings where the library differs, or where the answer is known. */
+/* --- POSIX TZ strings that the library reads differently, or with known results --- */
 
-START_TEST(the_rule_of_the_united_states_is_meant_without_one)
+START_TEST(missing_rule_defaults_to_the_united_states)
 {
 	struct zone *zone = rule("EST5EDT4:30");
 
@@ -192,7 +192,7 @@ START_TEST(the_rule_of_the_united_states_is_meant_without_one)
 }
 END_TEST
 
-START_TEST(daylight_time_may_last_all_year)
+START_TEST(daylight_time_can_last_all_year)
 {
 	struct zone *zone = rule("EST5EDT,0/0,J365/25");
 
@@ -205,7 +205,7 @@ START_TEST(daylight_time_may_last_all_year)
 }
 END_TEST
 
-START_TEST(changes_may_fall_into_another_year)
+START_TEST(changes_can_fall_into_an_adjacent_year)
 {
 	struct zone *zone = rule("ONE0TWO,J365/167,J32/0"); /* from January 6 at 23:00, to February 1 at 0:00 TWO */
 
@@ -222,7 +222,7 @@ START_TEST(changes_may_fall_into_another_year)
 }
 END_TEST
 
-START_TEST(empty_daylight_time_never_comes)
+START_TEST(empty_daylight_time_never_applies)
 {
 	struct zone *zone = rule("ONE0TWO,J60/2,J60/3");
 
@@ -237,7 +237,7 @@ START_TEST(empty_daylight_time_never_comes)
 }
 END_TEST
 
-START_TEST(wrong_posix_strings_are_refused)
+START_TEST(invalid_posix_strings_are_refused)
 {
 	static const char *const wrong[] = {
 		"",
@@ -286,7 +286,7 @@ START_TEST(wrong_posix_strings_are_refused)
 }
 END_TEST
 
-START_TEST(no_zone_is_utc)
+START_TEST(null_zone_is_utc)
 {
 	assert_time(NULL, 0, "1970-01-01 00:00:00 +0000 UTC Thu 001");
 	assert_time(NULL, -1, "1969-12-31 23:59:59 +0000 UTC Wed 365");
@@ -296,7 +296,7 @@ START_TEST(no_zone_is_utc)
 }
 END_TEST
 
-START_TEST(years_keep_four_digits)
+START_TEST(years_are_clamped_to_four_digits)
 {
 	struct zone *east = rule("<+15>-15"), *west = rule("<-15>15");
 
@@ -309,7 +309,7 @@ START_TEST(years_keep_four_digits)
 }
 END_TEST
 
-/* TZif files of our own making. */
+/* --- generated TZif files --- */
 
 struct file {
 	unsigned char bytes[1024];
@@ -355,7 +355,7 @@ static void put_type(struct file *file, int32_t offset, unsigned char is_dayligh
 	put(file, &abbreviation, 1);
 }
 
-/* Three types, and three changes: to 1 at second 1000, to 2 at 2000, back to 1 at 3000. */
+/* Appends a block with three types and three changes: to 1 at second 1000, to 2 at 2000, back to 1 at 3000. */
 static void put_block(struct file *file, size_t time_size)
 {
 	put_number(file, 1000, time_size);
@@ -373,7 +373,7 @@ static struct file make_file(char version, const char *footer)
 	struct file file = {.length = 0};
 
 	if (version >= '2') {
-		put_header(&file, version, 0, 0, 1, 4); /* a first block that newer readers skip */
+		put_header(&file, version, 0, 0, 1, 4); /* a first block, skipped by readers of version 2 */
 		put_type(&file, 0, 0, 0);
 		put(&file, "OLD", 4);
 	}
@@ -403,7 +403,7 @@ static void assert_transitions(const struct zone *zone)
 	assert_time(zone, 3000, "1970-01-01 01:50:00 +0100 ONE Thu 001");
 }
 
-START_TEST(each_version_is_read)
+START_TEST(every_tzif_version_is_read)
 {
 	static const char versions[] = {'\0', '2', '3', '4', '5'};
 	struct file file = make_file(versions[_i], "\n\n");
@@ -415,7 +415,7 @@ START_TEST(each_version_is_read)
 }
 END_TEST
 
-START_TEST(the_footer_holds_after_the_last_transition)
+START_TEST(footer_applies_after_the_last_transition)
 {
 	struct file file = make_file('3', "\nONE-1TWO,M3.5.0,M10.5.0/3\n");
 	struct zone *zone = parse(&file);
@@ -429,7 +429,7 @@ START_TEST(the_footer_holds_after_the_last_transition)
 }
 END_TEST
 
-START_TEST(a_zone_may_have_no_transitions)
+START_TEST(zone_without_transitions_is_read)
 {
 	struct file file = {.length = 0};
 
@@ -453,7 +453,7 @@ static void assert_refused(const struct file *file, const char *reason)
 	ck_assert_msg(strstr(error, reason) != NULL, "%s", error);
 }
 
-START_TEST(leap_seconds_are_refused)
+START_TEST(file_with_leap_seconds_is_refused)
 {
 	struct file file = {.length = 0};
 
@@ -466,7 +466,7 @@ START_TEST(leap_seconds_are_refused)
 }
 END_TEST
 
-/* Where the parts of a file of version 1 are. */
+/* Offsets of the parts of a file of version 1. */
 enum { TIMES = 44, INDICES = TIMES + 12, TYPES = INDICES + 3, ABBREVIATIONS = TYPES + 18, END = ABBREVIATIONS + 12 };
 
 static const struct {
@@ -474,22 +474,22 @@ static const struct {
 	unsigned char byte;
 	const char *reason;
 } wrong_bytes[] = {
-	{0, 't', "not a TZif file"},               /* magic */
-	{36, 1, "cut"},                            /* 16 million types more */
-	{TIMES + 6, 0, "wrong transition"},        /* the second before the first */
-	{TIMES + 8, 0x80, "wrong transition"},     /* the third long before 1970 */
-	{INDICES, 3, "wrong transition"},          /* to a fourth type */
-	{INDICES + 2, 255, "wrong transition"},    /* to a type far outside */
-	{TYPES, 0x80, "wrong local time"},         /* an offset of decades */
-	{TYPES + 4, 2, "wrong local time"},        /* daylight time is 0 or 1 */
-	{TYPES + 5, 12, "wrong local time"},       /* an abbreviation outside */
-	{TYPES + 5, 3, "wrong local time"},        /* an empty one */
-	{ABBREVIATIONS, '\n', "wrong local time"}, /* one that breaks the line */
-	{ABBREVIATIONS, 0xff, "wrong local time"},
-	{END - 1, 'S', "wrong local time"}, /* one without end */
+	{0, 't', "not a TZif file"},                 /* magic */
+	{36, 1, "truncated"},                        /* 16 million more types */
+	{TIMES + 6, 0, "invalid transition"},        /* second transition before the first */
+	{TIMES + 8, 0x80, "invalid transition"},     /* third transition long before 1970 */
+	{INDICES, 3, "invalid transition"},          /* to a fourth type */
+	{INDICES + 2, 255, "invalid transition"},    /* to a type far outside */
+	{TYPES, 0x80, "invalid local time"},         /* an offset of decades */
+	{TYPES + 4, 2, "invalid local time"},        /* daylight time is 0 or 1 */
+	{TYPES + 5, 12, "invalid local time"},       /* an abbreviation outside */
+	{TYPES + 5, 3, "invalid local time"},        /* an empty one */
+	{ABBREVIATIONS, '\n', "invalid local time"}, /* one with a line feed */
+	{ABBREVIATIONS, 0xff, "invalid local time"},
+	{END - 1, 'S', "invalid local time"}, /* one without terminator */
 };
 
-START_TEST(wrong_bytes_are_refused)
+START_TEST(invalid_bytes_are_refused)
 {
 	struct file file = make_file('\0', "");
 
@@ -499,7 +499,7 @@ START_TEST(wrong_bytes_are_refused)
 }
 END_TEST
 
-START_TEST(wrong_footers_are_refused)
+START_TEST(invalid_footers_are_refused)
 {
 	static const char *const footers[] = {
 		"", "\n", "\nONE-1", "ONE-1\n", "\nONE\n", "\nONE-1 \n", "\nONE-1TWO,M3.5.0\n",
@@ -511,23 +511,23 @@ START_TEST(wrong_footers_are_refused)
 
 		assert_refused(&wrong, "footer");
 	}
-	file.bytes[file.length - 2] = '\0'; /* what is before it would do */
+	file.bytes[file.length - 2] = '\0'; /* the part before the NUL is valid */
 	assert_refused(&file, "footer");
 }
 END_TEST
 
-START_TEST(long_abbreviations_are_refused)
+START_TEST(overlong_abbreviations_are_refused)
 {
 	struct file file = {.length = 0};
 
 	put_header(&file, '\0', 0, 0, 1, 17);
 	put_type(&file, 0, 0, 0);
 	put(&file, "SIXTEEN-LETTERS-", 17);
-	assert_refused(&file, "wrong local time");
+	assert_refused(&file, "invalid local time");
 }
 END_TEST
 
-START_TEST(a_file_without_types_is_refused)
+START_TEST(file_without_types_is_refused)
 {
 	struct file file = {.length = 0};
 
@@ -536,7 +536,7 @@ START_TEST(a_file_without_types_is_refused)
 }
 END_TEST
 
-/* Parsed from a block of its exact size, so that a sanitizer sees the first byte read behind it. */
+/* Parses a block of the exact size, so that a sanitizer detects an overread. */
 static struct zone *parse_exactly(const unsigned char *bytes, size_t length)
 {
 	unsigned char *copy = malloc(length + (length == 0));
@@ -548,7 +548,7 @@ static struct zone *parse_exactly(const unsigned char *bytes, size_t length)
 	return zone;
 }
 
-START_TEST(a_file_cut_anywhere_is_refused)
+START_TEST(file_truncated_anywhere_is_refused)
 {
 	struct file file = make_file('3', "\nONE-1TWO,M3.5.0,M10.5.0/3\n");
 
@@ -575,10 +575,10 @@ static void assert_sane(const struct zone *zone)
 	}
 }
 
-START_TEST(damaged_files_do_no_harm)
+START_TEST(corrupted_files_are_read_safely)
 {
 	const struct file whole = make_file(_i ? '3' : '\0', "\nONE-1TWO,M3.5.0,M10.5.0/3\n");
-	uint64_t state = 88172645463325252; /* xorshift, always the same */
+	uint64_t state = 88172645463325252; /* xorshift with a fixed seed */
 
 	for (int round = 0; round < 50000; round++) {
 		struct file file = whole;
@@ -598,7 +598,7 @@ START_TEST(damaged_files_do_no_harm)
 }
 END_TEST
 
-/* Names. */
+/* --- names --- */
 
 START_TEST(names_outside_the_database_are_refused)
 {
@@ -619,7 +619,7 @@ START_TEST(names_outside_the_database_are_refused)
 }
 END_TEST
 
-START_TEST(zones_that_count_leap_seconds_are_refused)
+START_TEST(zones_with_leap_seconds_are_refused)
 {
 	if (access(DATABASE "/right/Europe/Berlin", R_OK) != 0)
 		return;
@@ -643,7 +643,7 @@ START_TEST(utc_needs_no_database)
 }
 END_TEST
 
-START_TEST(local_follows_the_variable)
+START_TEST(local_follows_tz)
 {
 	setenv("TZ", "<+0545>-5:45", 1);
 	assert_loads("local", 0, "1970-01-01 05:45:00 +0545 +0545 Thu 001");
@@ -664,21 +664,21 @@ START_TEST(local_follows_the_variable)
 }
 END_TEST
 
-START_TEST(local_is_the_system_without_the_variable)
+START_TEST(local_without_tz_is_the_system_zone)
 {
 	unsetenv("TZ");
 	struct zone *zone = zone_load("local", error);
 	ck_assert_msg(zone != NULL, "%s", error);
 	zone_free(zone);
 
-	setenv("TZ", "Nowhere/City", 1); /* unusable: as if it were not there */
+	setenv("TZ", "Nowhere/City", 1); /* an unusable TZ is ignored */
 	zone = zone_load("local", error);
 	ck_assert_msg(zone != NULL, "%s", error);
 	zone_free(zone);
 }
 END_TEST
 
-START_TEST(loading_leaves_the_process_zone_alone)
+START_TEST(loading_does_not_change_the_process_zone)
 {
 	if (!have_database())
 		return;
@@ -698,38 +698,38 @@ static Suite *suite(void)
 	TCase *files = tcase_create("files");
 	TCase *names = tcase_create("names");
 
-	tcase_add_test(library, every_zone_agrees_with_the_c_library);
-	tcase_add_loop_test(library, posix_strings_agree_with_the_c_library, 0, sizeof(rules) / sizeof(rules[0]));
+	tcase_add_test(library, every_zone_matches_the_c_library);
+	tcase_add_loop_test(library, posix_strings_match_the_c_library, 0, sizeof(rules) / sizeof(rules[0]));
 	tcase_set_timeout(library, 300);
 	suite_add_tcase(zones, library);
 
-	tcase_add_test(rule_strings, the_rule_of_the_united_states_is_meant_without_one);
-	tcase_add_test(rule_strings, daylight_time_may_last_all_year);
-	tcase_add_test(rule_strings, changes_may_fall_into_another_year);
-	tcase_add_test(rule_strings, empty_daylight_time_never_comes);
-	tcase_add_test(rule_strings, wrong_posix_strings_are_refused);
-	tcase_add_test(rule_strings, no_zone_is_utc);
-	tcase_add_test(rule_strings, years_keep_four_digits);
+	tcase_add_test(rule_strings, missing_rule_defaults_to_the_united_states);
+	tcase_add_test(rule_strings, daylight_time_can_last_all_year);
+	tcase_add_test(rule_strings, changes_can_fall_into_an_adjacent_year);
+	tcase_add_test(rule_strings, empty_daylight_time_never_applies);
+	tcase_add_test(rule_strings, invalid_posix_strings_are_refused);
+	tcase_add_test(rule_strings, null_zone_is_utc);
+	tcase_add_test(rule_strings, years_are_clamped_to_four_digits);
 	suite_add_tcase(zones, rule_strings);
 
-	tcase_add_loop_test(files, each_version_is_read, 0, 5);
-	tcase_add_test(files, the_footer_holds_after_the_last_transition);
-	tcase_add_test(files, a_zone_may_have_no_transitions);
-	tcase_add_test(files, leap_seconds_are_refused);
-	tcase_add_loop_test(files, wrong_bytes_are_refused, 0, sizeof(wrong_bytes) / sizeof(wrong_bytes[0]));
-	tcase_add_test(files, wrong_footers_are_refused);
-	tcase_add_test(files, long_abbreviations_are_refused);
-	tcase_add_test(files, a_file_without_types_is_refused);
-	tcase_add_test(files, a_file_cut_anywhere_is_refused);
-	tcase_add_loop_test(files, damaged_files_do_no_harm, 0, 2);
+	tcase_add_loop_test(files, every_tzif_version_is_read, 0, 5);
+	tcase_add_test(files, footer_applies_after_the_last_transition);
+	tcase_add_test(files, zone_without_transitions_is_read);
+	tcase_add_test(files, file_with_leap_seconds_is_refused);
+	tcase_add_loop_test(files, invalid_bytes_are_refused, 0, sizeof(wrong_bytes) / sizeof(wrong_bytes[0]));
+	tcase_add_test(files, invalid_footers_are_refused);
+	tcase_add_test(files, overlong_abbreviations_are_refused);
+	tcase_add_test(files, file_without_types_is_refused);
+	tcase_add_test(files, file_truncated_anywhere_is_refused);
+	tcase_add_loop_test(files, corrupted_files_are_read_safely, 0, 2);
 	suite_add_tcase(zones, files);
 
 	tcase_add_test(names, names_outside_the_database_are_refused);
-	tcase_add_test(names, zones_that_count_leap_seconds_are_refused);
+	tcase_add_test(names, zones_with_leap_seconds_are_refused);
 	tcase_add_test(names, utc_needs_no_database);
-	tcase_add_test(names, local_follows_the_variable);
-	tcase_add_test(names, local_is_the_system_without_the_variable);
-	tcase_add_test(names, loading_leaves_the_process_zone_alone);
+	tcase_add_test(names, local_follows_tz);
+	tcase_add_test(names, local_without_tz_is_the_system_zone);
+	tcase_add_test(names, loading_does_not_change_the_process_zone);
 	suite_add_tcase(zones, names);
 	return zones;
 }

@@ -1,4 +1,4 @@
-/* chargen.c: RFC 864: lines of 72 characters without end, each starting one character further in a ring of 95. */
+/* chargen.c: RFC 864: an endless stream of 72-character lines, each starting one character further in a ring of 95. */
 #include "service/service.h"
 
 #include <string.h>
@@ -6,17 +6,17 @@
 #include "core/transport.h"
 
 enum {
-	RING_SIZE = 95, /* the printing characters, from space to tilde */
+	RING_SIZE = 95, /* the printable characters, from space to tilde */
 	LINE_LENGTH = 72,
 	LINE_SIZE = LINE_LENGTH + 2,
 	PERIOD = RING_SIZE * LINE_SIZE,
-	PERIODS = 37, /* from any position at least 36 periods are ahead: a quarter of a MiB less a bit */
+	PERIODS = 37, /* at least 36 periods are readable from any position: nearly 256 KiB */
 	REPLY_MAX = 512,
 };
 
 static char stream[PERIODS * PERIOD];
 
-/* A constructor, as it needs neither a lock nor a check on the fast path: no thread exists before main. */
+/* Runs as a constructor, before any thread: the fast path needs neither a lock nor a check. */
 __attribute__((constructor)) static void fill_stream(void)
 {
 	char *at = stream;
@@ -39,10 +39,10 @@ static struct service_output chargen_output(const struct service_context *contex
 	(void)context;
 	(void)buffer;
 	(void)size;
-	return (struct service_output){.bytes = stream + offset, .length = sizeof(stream) - offset};
+	return (struct service_output){.bytes = stream + offset, .length = sizeof stream - offset};
 }
 
-/* RFC 864 asks for a random length; that of the request keeps a forged source from drawing more than was sent. */
+/* Replies with the length of the request. RFC 864 asks for a random length, which would amplify a forged request. */
 static ssize_t chargen_reply(const struct service_context *context, char *bytes, size_t length, size_t size)
 {
 	size_t reply = length < REPLY_MAX ? length : REPLY_MAX;

@@ -9,13 +9,13 @@
 
 enum {
 	PATTERN_MAX = 255,
-	TEXT_MAX = 500,  /* what a pattern may make of any time; callers have at least 1024 bytes */
+	TEXT_MAX = 500,  /* the longest output of a pattern; callers have at least 1,024 bytes */
 	NUMBER_MAX = 20, /* characters of an int64_t */
 };
 
 struct settings;
 
-/* A way to write the time: a pattern of strftime, or else a function, which returns the length of the whole LINE. */
+/* A format: a pattern of strftime, or a function that returns the length of the whole LINE. */
 struct style {
 	const char *word;
 	const char *pattern;
@@ -23,7 +23,7 @@ struct style {
 };
 
 struct format {
-	const struct style *style; /* NULL: the user's own pattern */
+	const struct style *style; /* NULL: a pattern from the configuration */
 	char *pattern;
 };
 
@@ -37,8 +37,8 @@ struct settings {
 	struct zone_choice timezone;
 };
 
-/* Copies PATTERN to EXPANDED with SECONDS in place of each %s, for which strftime would ask the process's own zone.
- * False: it does not fit. */
+/* Copies PATTERN to EXPANDED with SECONDS in place of each %s, which strftime would compute in the zone of the process.
+ * Returns false if it does not fit. */
 static bool expand_seconds(const char *pattern, int64_t seconds, char *expanded, size_t size)
 {
 	size_t length = 0;
@@ -64,10 +64,10 @@ static size_t write_pattern(const char *pattern, int64_t seconds, const struct t
 {
 	char expanded[TEXT_MAX + NUMBER_MAX];
 
-	if (!expand_seconds(pattern, seconds, expanded, sizeof(expanded)))
+	if (!expand_seconds(pattern, seconds, expanded, sizeof expanded))
 		return 0;
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral" /* check_pattern has checked it */
+#pragma GCC diagnostic ignored "-Wformat-nonliteral" /* checked by check_pattern */
 	return strftime(line, TEXT_MAX + 1, expanded, tm);
 #pragma GCC diagnostic pop
 }
@@ -87,7 +87,7 @@ static size_t write_rfc3339(const struct settings *settings, const struct timesp
 					 tm.tm_gmtoff < 0 ? '-' : '+', minutes / 60, minutes % 60);
 }
 
-/* NIST's daylight saving code of a day in UTC: 00 in standard time and 50 in daylight time of the United States. In the
+/* Returns NIST's daylight saving code of a day in UTC: 00 in standard time and 50 in daylight time of the United States. In the
  * month of a change it counts the days, down to 51 and 01 on the day itself. By the rules since 2007, from the second
  * Sunday of March to the first Sunday of November. */
 static int daylight_code(const struct tm *utc)
@@ -104,9 +104,8 @@ static int daylight_code(const struct tm *utc)
 	return 50;
 }
 
-/* JJJJJ YR-MO-DA HH:MM:SS TT L H msADV UTC(NIST) OTM, always in UTC, between line feeds. No leap second is announced,
- * as the clock tells of none; the health is good, and the time is not sent in advance. The label is NTP's for a clock
- * without a source that we can vouch for. */
+/* Writes `JJJJJ YR-MO-DA HH:MM:SS TT L H msADV UTC(NIST) OTM` in UTC between line feeds. Leap seconds are not announced, as the
+ * clock does not report them; the health is good, the advance 0. The label is that of an unsynchronised NTP clock. */
 static size_t write_nist(const struct settings *settings, const struct timespec *now, char *line, size_t size)
 {
 	enum { MODIFIED_JULIAN_1970 = 40587 };
@@ -124,12 +123,12 @@ static const struct style styles[] = {
 	{.word = "ctime", .pattern = "%a %b %e %H:%M:%S %Y"},
 	{.word = "rfc3339", .write = write_rfc3339},
 	{.word = "smtp",
-	 .pattern = "%d %^b %Y %H:%M:%S %Z"}, /* RFC 867: 02 FEB 82 07:59:01 PST; now with its century */
+	 .pattern = "%d %^b %Y %H:%M:%S %Z"}, /* RFC 867: 02 FEB 82 07:59:01 PST, with four digits of the year */
 	{.word = "nist", .write = write_nist},
 };
-enum { STYLE_COUNT = sizeof(styles) / sizeof(styles[0]) };
+enum { STYLE_COUNT = sizeof styles / sizeof styles[0] };
 
-/* The line of one second, if it is not too long. */
+/* The line of the last second, if it is short enough. */
 struct memo {
 	time_t second;
 	size_t length; /* 0: none yet */
@@ -138,7 +137,7 @@ struct memo {
 
 static void remember(struct memo *memo, time_t second, const char *line, size_t length)
 {
-	if (!memo || length > sizeof(memo->line))
+	if (memo == NULL || length > sizeof memo->line)
 		return;
 	memo->second = second;
 	memo->length = length;
@@ -147,7 +146,7 @@ static void remember(struct memo *memo, time_t second, const char *line, size_t 
 
 static size_t recall(const struct memo *memo, time_t second, char *line)
 {
-	if (!memo || memo->second != second)
+	if (memo == NULL || memo->second != second)
 		return 0;
 	memcpy(line, memo->line, memo->length);
 	return memo->length;
@@ -160,13 +159,13 @@ static size_t write_line(const struct service_context *context, char *line, size
 	time_t second = context->now.tv_sec;
 	struct tm tm;
 
-	if (style && style->write)
+	if (style != NULL && style->write != NULL)
 		return style->write(settings, &context->now, line, size);
 	size_t length = recall(context->memo, second, line);
 	if (length > 0)
 		return length;
 	zone_localtime(settings->timezone.zone, second, &tm);
-	length = write_pattern(style ? style->pattern : settings->format.pattern, second, &tm, line);
+	length = write_pattern(style != NULL ? style->pattern : settings->format.pattern, second, &tm, line);
 	line[length++] = '\r';
 	line[length++] = '\n';
 	remember(context->memo, second, line, length);
@@ -186,7 +185,7 @@ static ssize_t daytime_reply(const struct service_context *context, char *bytes,
 	return (ssize_t)write_line(context, bytes, size);
 }
 
-/* Moves *AT from the percent sign to the letter. False, with the error: strftime would not know it. */
+/* Advances *AT from the percent sign to the letter. Returns false, with the error, for a conversion that strftime does not have. */
 static bool check_conversion(const char **at, char *error)
 {
 	const char *start = *at, *letter = start + 1 + strspn(start + 1, "_-0^#0123456789");
@@ -196,7 +195,7 @@ static bool check_conversion(const char **at, char *error)
 		letters = "%aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ";
 	if (*letter == 'E' || *letter == 'O')
 		letters = *letter++ == 'E' ? "cCxXyY" : "deHImMSuUVwWy";
-	if (*letter != '\0' && strchr(letters, *letter)) {
+	if (*letter != '\0' && strchr(letters, *letter) != NULL) {
 		*at = letter;
 		return true;
 	}
@@ -206,7 +205,7 @@ static bool check_conversion(const char **at, char *error)
 
 static bool check_pattern(const char *pattern, char *error)
 {
-	/* the longest of every kind; no conversion gets longer, and none is empty */
+	/* the longest text for each conversion; none is empty */
 	static const struct tm longest = {
 		.tm_year = 9999 - 1900,
 		.tm_mon = 8,
@@ -239,7 +238,7 @@ static bool parse_pattern(const char *text, struct format *format, char *error)
 		return false;
 	}
 	format->pattern = strndup(text + 1, length);
-	if (!format->pattern) {
+	if (format->pattern == NULL) {
 		snprintf(error, OPTION_ERROR_SIZE, "out of memory");
 		return false;
 	}
@@ -274,7 +273,7 @@ static void format_print(const struct option *option, const void *field, FILE *o
 	const struct format *format = field;
 
 	(void)option;
-	if (format->style)
+	if (format->style != NULL)
 		fputs(format->style->word, out);
 	else
 		fprintf(out, "\"%s\"", format->pattern);
@@ -300,7 +299,7 @@ static bool timezone_parse(const struct option *option, const char *text, void *
 	if (!option_string.parse(option, text, &choice->name, error))
 		return false;
 	choice->zone = zone_load(choice->name, error);
-	if (choice->zone)
+	if (choice->zone != NULL)
 		return true;
 	option_string.free(&choice->name);
 	return false;
@@ -351,7 +350,7 @@ const struct service daytime_service = {
 	.transports = TRANSPORT_BOTH,
 	.amplifies = true,
 	.options = options,
-	.option_count = sizeof(options) / sizeof(options[0]),
+	.option_count = sizeof options / sizeof options[0],
 	.settings_size = sizeof(struct settings),
 	.memo_size = sizeof(struct memo),
 	.tcp_output = daytime_output,

@@ -1,4 +1,4 @@
-/* discard.c: RFC 863: reads and never answers. */
+/* discard.c: RFC 863: reads and never replies. */
 #include "service/service.h"
 
 #include "core/transport.h"

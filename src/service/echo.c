@@ -1,4 +1,4 @@
-/* echo.c: RFC 862: what comes in goes out. */
+/* echo.c: RFC 862: returns its input. */
 #include "service/service.h"
 
 #include "core/transport.h"

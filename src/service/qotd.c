@@ -1,4 +1,4 @@
-/* qotd.c: RFC 865: one quotation out of a file. */
+/* qotd.c: RFC 865: a random quotation from a file. */
 #include "service/service.h"
 
 #include <errno.h>
@@ -56,8 +56,8 @@ static ssize_t qotd_reply(const struct service_context *context, char *bytes, si
 /* The quotation that is being read. */
 struct draft {
 	char text[QUOTE_MAX + 1];
-	size_t length; /* goes on above QUOTE_MAX, then text is not whole */
-	unsigned line; /* where it starts; 0: nothing yet */
+	size_t length; /* counts beyond QUOTE_MAX; the text is truncated then */
+	unsigned line; /* its first line; 0: empty so far */
 };
 
 static void append(struct draft *draft, const char *text, size_t length)
@@ -69,7 +69,7 @@ static void append(struct draft *draft, const char *text, size_t length)
 
 static bool end_quote(struct quotes *quotes, struct draft *draft, char *error)
 {
-	if (draft->length == 0) /* nothing before a first % or behind a last one */
+	if (draft->length == 0) /* empty before a first % or after a last one */
 		return true;
 	if (draft->length > QUOTE_MAX) {
 		snprintf(error, OPTION_ERROR_SIZE, "%s:%u: a quotation of %zu bytes, RFC 865 has room for %d",
@@ -77,11 +77,11 @@ static bool end_quote(struct quotes *quotes, struct draft *draft, char *error)
 		return false;
 	}
 
-	char **list = reallocarray(quotes->list, quotes->count + 1, sizeof(*list));
-	if (list)
+	char **list = reallocarray(quotes->list, quotes->count + 1, sizeof *list);
+	if (list != NULL)
 		quotes->list = list;
 	char *quote = strndup(draft->text, draft->length);
-	if (!list || !quote) {
+	if (list == NULL || quote == NULL) {
 		free(quote);
 		snprintf(error, OPTION_ERROR_SIZE, "out of memory");
 		return false;
@@ -91,11 +91,11 @@ static bool end_quote(struct quotes *quotes, struct draft *draft, char *error)
 	return true;
 }
 
-/* Takes one line of the file, its end included. */
+/* Adds one line of the file, its end included. */
 static bool add_line(struct quotes *quotes, struct draft *draft, unsigned number, const char *line, size_t length,
 		     char *error)
 {
-	if (memchr(line, '\0', length)) {
+	if (memchr(line, '\0', length) != NULL) {
 		snprintf(error, OPTION_ERROR_SIZE, "%s:%u: a NUL byte", quotes->file, number);
 		return false;
 	}
@@ -131,21 +131,21 @@ static bool read_quotes(struct quotes *quotes, FILE *file, char *error)
 	return false;
 }
 
-/* Opens a file of bounded size; NULL with the error. */
+/* Opens a file of bounded size. Returns NULL with the error. */
 static FILE *open_quotes(const char *path, char *error)
 {
 	struct stat status;
-	const char *wrong;
-	FILE *file = text_file_open(path, &wrong);
+	const char *reason;
+	FILE *file = text_file_open(path, &reason);
 
-	if (file && fstat(fileno(file), &status) != 0)
-		wrong = strerror(errno);
-	else if (file && status.st_size > FILE_MAX)
-		wrong = "over 16 MiB";
-	else if (file)
+	if (file != NULL && fstat(fileno(file), &status) != 0)
+		reason = strerror(errno);
+	else if (file != NULL && status.st_size > FILE_MAX)
+		reason = "over 16 MiB";
+	else if (file != NULL)
 		return file;
-	snprintf(error, OPTION_ERROR_SIZE, "%s: %s", path, wrong);
-	if (file)
+	snprintf(error, OPTION_ERROR_SIZE, "%s: %s", path, reason);
+	if (file != NULL)
 		fclose(file);
 	return NULL;
 }
@@ -173,11 +173,11 @@ static bool quotes_load(const struct option *option, void *field, option_tell *t
 	char error[OPTION_ERROR_SIZE];
 
 	(void)option;
-	if (!quotes->file)
+	if (quotes->file == NULL)
 		return true;
 	FILE *file = open_quotes(quotes->file, error);
-	bool good = file && read_quotes(quotes, file, error);
-	if (file)
+	bool good = file != NULL && read_quotes(quotes, file, error);
+	if (file != NULL)
 		fclose(file);
 	if (!good)
 		tell(context, error);
@@ -215,7 +215,7 @@ const struct service qotd_service = {
 	.transports = TRANSPORT_BOTH,
 	.amplifies = true,
 	.options = options,
-	.option_count = sizeof(options) / sizeof(options[0]),
+	.option_count = sizeof options / sizeof options[0],
 	.settings_size = sizeof(struct settings),
 	.tcp_output = qotd_output,
 	.udp_reply = qotd_reply,

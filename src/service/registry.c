@@ -1,4 +1,4 @@
-/* registry.c: which services exist. */
+/* registry.c: the table of services. */
 #include "service/service.h"
 
 #include <string.h>
@@ -6,7 +6,7 @@
 const struct service *const service_table[] = {
 	&echo_service, &discard_service, &daytime_service, &qotd_service, &chargen_service, &time_service,
 };
-const size_t service_count = sizeof(service_table) / sizeof(service_table[0]);
+const size_t service_count = sizeof service_table / sizeof service_table[0];
 
 const struct service *service_find(const char *name)
 {

@@ -9,14 +9,13 @@
 /* From 1900-01-01 to 1970-01-01: 70 years, 17 of them leap years. */
 static const uint32_t seconds_before_1970 = 2208988800;
 
-/* The protocol has 32 bits and no era: the count starts again at 0 on 2036-02-07 06:28:16 UTC, and a client takes it
- * for the era that its own clock is in. */
+/* Writes the low 32 bits: the count wraps to 0 on 2036-02-07 06:28:16 UTC, and clients assume the era of their own clock. */
 static size_t write_time(const struct timespec *now, char *bytes)
 {
 	uint32_t seconds = htonl((uint32_t)now->tv_sec + seconds_before_1970);
 
-	memcpy(bytes, &seconds, sizeof(seconds));
-	return sizeof(seconds);
+	memcpy(bytes, &seconds, sizeof seconds);
+	return sizeof seconds;
 }
 
 static struct service_output time_output(const struct service_context *context, uint64_t position, char *buffer,

@@ -1,4 +1,4 @@
-/* zone.h: local time in any time zone, apart from the process's own TZ. */
+/* zone.h: local time in any time zone, independent of the TZ of the process. */
 #ifndef SMALLSERVD_SERVICE_ZONE_H
 #define SMALLSERVD_SERVICE_ZONE_H
 
@@ -8,23 +8,23 @@
 
 enum { ZONE_ABBREVIATION_MAX = 15 };
 
-/* The rules of one time zone, immutable once loaded. */
+/* A time zone, immutable once loaded. */
 struct zone;
 
-/* Loads NAME: `utc`, `local` (what TZ names, else /etc/localtime, else UTC), or a zone of the tz database. The caller
- * frees it. NULL: the reason is in ERROR (OPTION_ERROR_SIZE bytes). */
+/* Loads NAME: `utc`, `local` (the zone of TZ, else /etc/localtime, else UTC), or a zone of the tz database. The caller
+ * frees it. Returns NULL with the reason in ERROR (OPTION_ERROR_SIZE bytes). */
 struct zone *zone_load(const char *name, char *error);
 
-/* The same from the bytes of a TZif file (RFC 9636), which may be hostile. */
+/* Loads a zone from the bytes of a TZif file (RFC 9636), which may be hostile. Otherwise as zone_load. */
 struct zone *zone_parse(const void *bytes, size_t length, char *error);
 
-/* The same from a POSIX TZ string, as `CET-1CEST,M3.5.0,M10.5.0/3`. */
+/* Loads a zone from a POSIX TZ string, as `CET-1CEST,M3.5.0,M10.5.0/3`. Otherwise as zone_load. */
 struct zone *zone_parse_rule(const char *text, char *error);
 
 void zone_free(struct zone *zone);
 
-/* Breaks SECONDS since 1970 down to local time; a NULL zone is UTC. Years stay within 1000 and 9999. tm_zone lives as
- * long as the zone. Thread-safe, no allocation. */
+/* Converts SECONDS since 1970 to local time; a NULL zone is UTC. Years are clamped to 1000 to 9999. tm_zone is valid as long as the
+ * zone. Any thread, no allocation. */
 void zone_localtime(const struct zone *zone, int64_t seconds, struct tm *tm);
 
 #endif
