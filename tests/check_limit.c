@@ -1,4 +1,4 @@
-/* check_limit.c: a gate is exact under any number of threads, and whoever waits at it is told. */
+/* check_limit.c: a gate is exact under any number of threads, and loses no wake-up. */
 #include <sched.h>
 #include <semaphore.h>
 #include <time.h>
@@ -7,7 +7,7 @@
 #include "check_threads.h"
 #include "net/limit.h"
 
-enum { THREADS = 8, ROUNDS = 20000, PATIENCE_S = 20, MEETINGS = 500000, MEETING_S = 2 };
+enum { THREADS = 8, ROUNDS = 20000, TIMEOUT_S = 20, MEETINGS = 500000, MEETING_S = 2 };
 
 START_TEST(gate_admits_up_to_its_maximum)
 {
@@ -23,7 +23,7 @@ START_TEST(gate_admits_up_to_its_maximum)
 }
 END_TEST
 
-START_TEST(gate_without_places_admits_nobody)
+START_TEST(gate_without_slots_admits_none)
 {
 	struct limit_gate gate;
 	limit_gate_init(&gate, 0);
@@ -32,7 +32,7 @@ START_TEST(gate_without_places_admits_nobody)
 }
 END_TEST
 
-START_TEST(leaving_tells_of_a_waiter_once)
+START_TEST(leave_reports_a_failed_attempt_once)
 {
 	struct limit_gate gate;
 	limit_gate_init(&gate, 2);
@@ -44,7 +44,7 @@ START_TEST(leaving_tells_of_a_waiter_once)
 }
 END_TEST
 
-START_TEST(leaving_wakes_nobody_where_nobody_was_refused)
+START_TEST(leave_reports_nothing_if_no_attempt_failed)
 {
 	struct limit_gate gate;
 	limit_gate_init(&gate, 2);
@@ -55,23 +55,23 @@ START_TEST(leaving_wakes_nobody_where_nobody_was_refused)
 }
 END_TEST
 
-struct crowd {
+struct visitor {
 	struct limit_gate *gate;
 	_Atomic int64_t *inside;
 	int64_t most, admitted;
 };
 
-static void *come_and_go(void *argument)
+static void *enter_and_leave(void *argument)
 {
-	struct crowd *crowd = argument;
+	struct visitor *visitor = argument;
 	for (int i = 0; i < ROUNDS; i++) {
-		if (!limit_gate_enter(crowd->gate))
+		if (!limit_gate_enter(visitor->gate))
 			continue;
-		int64_t now = atomic_fetch_add(crowd->inside, 1) + 1;
-		crowd->most = now > crowd->most ? now : crowd->most;
-		crowd->admitted++;
-		atomic_fetch_sub(crowd->inside, 1);
-		limit_gate_leave(crowd->gate);
+		int64_t now = atomic_fetch_add(visitor->inside, 1) + 1;
+		visitor->most = now > visitor->most ? now : visitor->most;
+		visitor->admitted++;
+		atomic_fetch_sub(visitor->inside, 1);
+		limit_gate_leave(visitor->gate);
 	}
 	return NULL;
 }
@@ -81,29 +81,29 @@ START_TEST(gate_never_admits_more_than_its_maximum)
 	enum { MAXIMUM = 3 };
 	struct limit_gate gate;
 	_Atomic int64_t inside = 0;
-	struct crowd crowds[THREADS];
+	struct visitor visitors[THREADS];
 	struct threads threads;
 
 	limit_gate_init(&gate, MAXIMUM);
 	for (int i = 0; i < THREADS; i++)
-		crowds[i] = (struct crowd){.gate = &gate, .inside = &inside};
-	threads_start(&threads, THREADS, come_and_go, crowds, sizeof *crowds);
+		visitors[i] = (struct visitor){.gate = &gate, .inside = &inside};
+	threads_start(&threads, THREADS, enter_and_leave, visitors, sizeof *visitors);
 	threads_join(&threads);
 
-	int64_t admitted = 0; /* of all: which thread gets its turn is the scheduler's business */
+	int64_t admitted = 0; /* by all threads: the scheduler may starve one of them */
 	for (int i = 0; i < THREADS; i++) {
-		ck_assert_int_le(crowds[i].most, MAXIMUM);
-		admitted += crowds[i].admitted;
+		ck_assert_int_le(visitors[i].most, MAXIMUM);
+		admitted += visitors[i].admitted;
 	}
 	ck_assert_int_gt(admitted, 0);
 	ck_assert_int_eq(gate.taken, 0);
 }
 END_TEST
 
-/* Two threads that meet at one place: one gives it back at the moment the other asks for it. */
+/* Two threads and one slot: in each round one frees it at the moment at which the other tries to enter. */
 struct meeting {
 	struct limit_gate gate;
-	atomic_int arrived; /* both, three times a round */
+	atomic_int arrived; /* counts both threads, three times a round */
 	atomic_bool over;
 	int missed;
 };
@@ -111,7 +111,7 @@ struct meeting {
 struct party {
 	struct meeting *meeting;
 	bool leaves;
-	bool entered, told; /* in this round */
+	bool entered, wakes; /* in this round */
 	struct party *other;
 };
 
@@ -122,7 +122,7 @@ static void arrive(struct meeting *meeting, int number)
 		sched_yield();
 }
 
-/* Who was refused must have been promised a wake-up: nobody else comes by who could give it. */
+/* A failed attempt must make the other thread's leave return true: no later leave would. */
 static void *meet(void *argument)
 {
 	struct party *party = argument;
@@ -135,14 +135,14 @@ static void *meet(void *argument)
 		for (volatile int delay = round % 61 * (party->leaves ? 1 : round % 3); delay > 0; delay--)
 			;
 		if (party->leaves)
-			party->told = limit_gate_leave(&meeting->gate);
+			party->wakes = limit_gate_leave(&meeting->gate);
 		else
 			party->entered = limit_gate_enter(&meeting->gate);
 		arrive(meeting, 3 * round + 2);
 		if (party->leaves) {
 			atomic_store(&meeting->over, round == MEETINGS || time(NULL) > end);
 		} else {
-			meeting->missed += !party->entered && !party->other->told;
+			meeting->missed += !party->entered && !party->other->wakes;
 			if (party->entered || limit_gate_enter(&meeting->gate))
 				limit_gate_leave(&meeting->gate);
 		}
@@ -151,7 +151,7 @@ static void *meet(void *argument)
 	return NULL;
 }
 
-START_TEST(whoever_is_refused_while_the_last_place_is_given_back_is_told_of_it)
+START_TEST(attempt_that_fails_during_a_leave_is_reported_by_it)
 {
 	struct meeting meeting = {0};
 	struct party parties[2] = {{.meeting = &meeting, .leaves = true, .other = &parties[1]},
@@ -166,66 +166,66 @@ START_TEST(whoever_is_refused_while_the_last_place_is_given_back_is_told_of_it)
 }
 END_TEST
 
-struct patient {
+struct waiter {
 	struct limit_gate *gate;
-	struct patient *all;
+	struct waiter *all;
 	sem_t woken;
 	int served;
 };
 
-/* What was told before the attempt that failed is of no use to it. */
-static void forget_old_news(struct patient *patient)
+/* Discards wake-ups from before the attempt. */
+static void discard_wakeups(struct waiter *waiter)
 {
-	while (sem_trywait(&patient->woken) == 0)
+	while (sem_trywait(&waiter->woken) == 0)
 		;
 }
 
-static bool enter_or_wait(struct patient *patient)
+static bool enter_or_wait(struct waiter *waiter)
 {
 	struct timespec deadline;
 	clock_gettime(CLOCK_REALTIME, &deadline);
-	deadline.tv_sec += PATIENCE_S;
+	deadline.tv_sec += TIMEOUT_S;
 	for (;;) {
-		forget_old_news(patient);
-		if (limit_gate_enter(patient->gate))
+		discard_wakeups(waiter);
+		if (limit_gate_enter(waiter->gate))
 			return true;
-		if (sem_timedwait(&patient->woken, &deadline) < 0)
+		if (sem_timedwait(&waiter->woken, &deadline) < 0)
 			return false;
 	}
 }
 
-static void *wait_for_places(void *argument)
+static void *wait_for_slots(void *argument)
 {
-	struct patient *patient = argument;
-	while (patient->served < ROUNDS / 4 && enter_or_wait(patient)) {
-		patient->served++;
-		if (!limit_gate_leave(patient->gate))
+	struct waiter *waiter = argument;
+	while (waiter->served < ROUNDS / 4 && enter_or_wait(waiter)) {
+		waiter->served++;
+		if (!limit_gate_leave(waiter->gate))
 			continue;
 		for (int i = 0; i < THREADS; i++)
-			sem_post(&patient->all[i].woken);
+			sem_post(&waiter->all[i].woken);
 	}
 	return NULL;
 }
 
-/* One place for many: a wake-up that is lost leaves a thread waiting for ever. */
-START_TEST(no_freed_place_goes_unnoticed_by_those_who_wait)
+/* One slot for all threads: a lost wake-up leaves a thread waiting until its deadline. */
+START_TEST(waiters_of_a_freed_slot_are_woken)
 {
 	struct limit_gate gate;
-	struct patient patients[THREADS] = {0};
+	struct waiter waiters[THREADS] = {0};
 	struct threads threads;
 
 	limit_gate_init(&gate, 1);
 	for (int i = 0; i < THREADS; i++) {
-		patients[i].gate = &gate;
-		patients[i].all = patients;
-		sem_init(&patients[i].woken, 0, 0);
+		waiters[i].gate = &gate;
+		waiters[i].all = waiters;
+		sem_init(&waiters[i].woken, 0, 0);
 	}
-	threads_start(&threads, THREADS, wait_for_places, patients, sizeof *patients);
+	threads_start(&threads, THREADS, wait_for_slots, waiters, sizeof *waiters);
 	threads_join(&threads);
 
 	for (int i = 0; i < THREADS; i++) {
-		ck_assert_int_eq(patients[i].served, ROUNDS / 4);
-		sem_destroy(&patients[i].woken);
+		ck_assert_int_eq(waiters[i].served, ROUNDS / 4);
+		sem_destroy(&waiters[i].woken);
 	}
 	ck_assert_int_eq(gate.taken, 0);
 }
@@ -237,12 +237,12 @@ static Suite *suite(void)
 	TCase *gate = tcase_create("gate");
 	tcase_set_timeout(gate, 60);
 	tcase_add_test(gate, gate_admits_up_to_its_maximum);
-	tcase_add_test(gate, gate_without_places_admits_nobody);
-	tcase_add_test(gate, leaving_tells_of_a_waiter_once);
-	tcase_add_test(gate, leaving_wakes_nobody_where_nobody_was_refused);
+	tcase_add_test(gate, gate_without_slots_admits_none);
+	tcase_add_test(gate, leave_reports_a_failed_attempt_once);
+	tcase_add_test(gate, leave_reports_nothing_if_no_attempt_failed);
 	tcase_add_test(gate, gate_never_admits_more_than_its_maximum);
-	tcase_add_test(gate, whoever_is_refused_while_the_last_place_is_given_back_is_told_of_it);
-	tcase_add_test(gate, no_freed_place_goes_unnoticed_by_those_who_wait);
+	tcase_add_test(gate, attempt_that_fails_during_a_leave_is_reported_by_it);
+	tcase_add_test(gate, waiters_of_a_freed_slot_are_woken);
 	suite_add_tcase(suite, gate);
 	return suite;
 }

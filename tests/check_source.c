@@ -12,8 +12,9 @@
 #include "check_threads.h"
 #include "config/config.h"
 #include "net/instance.h"
-#include "net/limit.h"
 #include "net/metrics.h"
+#include "net/source_limit.h"
+#include "net/token_bucket.h"
 #include "option/option.h"
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))

@@ -12,6 +12,8 @@
 #include "net/limit.h"
 #include "net/metrics.h"
 #include "net/port_set.h"
+#include "net/source_limit.h"
+#include "net/token_bucket.h"
 #include "service/service.h"
 #include "thread/worker.h"
 
