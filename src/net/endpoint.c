@@ -163,24 +163,18 @@ void endpoint_ports_add(struct endpoint_ports *ports, const struct endpoint *end
 		port_set_add(&ports->broad[transport][family], port);
 }
 
-static bool is_wildcard(const struct option_address *address)
-{
-	static const struct in6_addr any;
-	return memcmp(&address->ip, &any, address->family == AF_INET ? sizeof address->ip.v4 : sizeof any) == 0;
-}
-
 /* An overlapping group cannot have its first socket bound alone. */
 bool endpoint_ports_overlap(const struct endpoint_ports *ports, const struct config_endpoint *wanted)
 {
 	int transport = wanted->transport == TRANSPORT_UDP, family = wanted->address.family == AF_INET6;
-	bool broad = is_wildcard(&wanted->address) || wanted->service->interface != NULL;
+	bool broad = ip_is_wildcard(wanted->address.family, &wanted->address.ip) || wanted->service->interface != NULL;
 	return wanted->port != 0 && (port_set_has(&ports->broad[transport][family], wanted->port) ||
 				     (broad && port_set_has(&ports->any[transport][family], wanted->port)));
 }
 
 unsigned endpoint_bind_order(const struct config_endpoint *wanted)
 {
-	if (!is_wildcard(&wanted->address))
+	if (!ip_is_wildcard(wanted->address.family, &wanted->address.ip))
 		return 2;
 	return wanted->service->interface != NULL ? 1 : 0;
 }

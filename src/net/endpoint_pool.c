@@ -49,31 +49,12 @@ bool endpoint_pool_add(struct endpoint_pool *pool, struct endpoint *endpoint)
 	return true;
 }
 
-static unsigned scope_of(const struct socket_address *address)
-{
-	return address->any.sa_family == AF_INET6 ? address->v6.sin6_scope_id : 0;
-}
-
-static int compare_addresses(const struct socket_address *a, const struct socket_address *b)
-{
-	int order = a->any.sa_family - b->any.sa_family;
-	if (order == 0)
-		order = socket_address_port(a) - socket_address_port(b);
-	if (order != 0)
-		return order;
-	struct in6_addr left = socket_address_ip(a), right = socket_address_ip(b);
-	order = memcmp(&left, &right, sizeof left);
-	if (order != 0 || scope_of(a) == scope_of(b))
-		return order;
-	return scope_of(a) < scope_of(b) ? -1 : 1;
-}
-
 static int compare_entries(const void *left, const void *right)
 {
 	const struct entry *a = left, *b = right;
 	if (a->transport != b->transport)
 		return a->transport < b->transport ? -1 : 1;
-	return compare_addresses(&a->wanted, &b->wanted);
+	return socket_address_compare(&a->wanted, &b->wanted);
 }
 
 /* Returns the index of the first entry that is not less than KEY. */

@@ -1,58 +1,13 @@
-/* socket.h: addresses, creating, binding and tuning sockets. */
+/* socket.h: creating, binding and tuning sockets. */
 #ifndef SMALLSERVD_NET_SOCKET_H
 #define SMALLSERVD_NET_SOCKET_H
 
 #include <net/if.h>
-#include <netinet/in.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
+#include <sys/types.h>
 
-/* An address and port as the kernel takes them. */
-struct socket_address {
-	union {
-		struct sockaddr any;
-		struct sockaddr_in v4;
-		struct sockaddr_in6 v6;
-	};
-	socklen_t length;
-};
-
-/* The INDEX of the interface called ZONE, a name or a number; 0 for the empty name. False: there is no such one. */
-bool socket_find_interface(const char *zone, unsigned *index);
-
-/* Fills ADDRESS from FAMILY, the bytes of the IP, the interface ZONE (empty: none) and PORT in host order. False: there
- * is no such interface. */
-bool socket_address_set(struct socket_address *address, int family, const void *ip, const char *zone, uint16_t port);
-
-uint16_t socket_address_port(const struct socket_address *address);
-bool socket_address_is_wildcard(const struct socket_address *address);
-
-static inline bool socket_address_is_multicast(const struct socket_address *address)
-{
-	if (address->any.sa_family == AF_INET)
-		return IN_MULTICAST(ntohl(address->v4.sin_addr.s_addr));
-	return IN6_IS_ADDR_MULTICAST(&address->v6.sin6_addr);
-}
-
-static inline bool socket_address_is_broadcast(const struct socket_address *address)
-{
-	return address->any.sa_family == AF_INET && address->v4.sin_addr.s_addr == htonl(INADDR_BROADCAST);
-}
-
-/* The IP alone, IPv4 mapped into ::ffff:0:0/96. */
-struct in6_addr socket_address_ip(const struct socket_address *address);
-
-/* Makes the address of an IPv4 client as a socket of both families tells it, ::ffff:1.2.3.4, the IPv4 address that it is. */
-void socket_address_unmap(struct socket_address *address);
-
-/* Whether both are one IP (ports aside). */
-bool socket_address_same_ip(const struct socket_address *a, const struct socket_address *b);
-
-/* Writes `127.0.0.1:7` or `[::1]:7` to TEXT. */
-enum { SOCKET_TEXT_SIZE = INET6_ADDRSTRLEN + 32 };
-void socket_address_print(const struct socket_address *address, char text[SOCKET_TEXT_SIZE]);
+#include "net/sockaddr.h"
 
 /* A multicast group to join, on an interface by its index (0: as the kernel routes). */
 struct socket_group {
@@ -106,9 +61,6 @@ int socket_adopt(int fd, const struct socket_request *request);
 /* Sets on FD, which is in use, what NOW asks for and WAS did not: classes, buffers, times, backlog. Returns 0 or an errno,
  * of the last that failed. */
 int socket_retune(int fd, const struct socket_request *was, const struct socket_request *now);
-
-/* Whether ADDRESS, whatever its port, is one of this host: whether it can be bound. */
-bool socket_address_is_local(const struct socket_address *address);
 
 /* Whether FD is of the network that this process is in, as the handed one of a service with PrivateNetwork= is not. False where the kernel
  * does not tell (before Linux 5.14). */
