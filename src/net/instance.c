@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/transport.h"
+#include "net/sockaddr.h"
 
 struct in6_addr instance_source(const struct instance *instance, const struct in6_addr *ip)
 {
@@ -249,15 +250,25 @@ static bool make_tcp(struct instance *instance, int64_t daemon_maximum)
 	return make_source_limit(instance, daemon_maximum);
 }
 
-static bool make_udp(struct instance *instance)
+static bool make_groups(struct instance *instance)
 {
-	const struct config_service *config = instance->config;
-	const struct option_ports *refused = &config->refuse_source_ports;
+	const struct option_addresses *listed = &instance->config->multicast_groups;
 
-	instance->udp = metrics_blocks(instance->generation->store->metrics, config->name, TRANSPORT_UDP);
-	if (instance->udp == NULL ||
-	    !take_buckets(instance->state, TRANSPORT_UDP, config->datagram_rate, &instance->datagram_buckets))
+	instance->groups = calloc(listed->count + 1, sizeof *instance->groups);
+	if (instance->groups == NULL)
 		return false;
+	for (size_t i = 0; i < listed->count; i++) {
+		struct socket_address address;
+		socket_address_set(&address, listed->list[i].family, &listed->list[i].ip, "", 0);
+		instance->groups[instance->group_count++] = socket_address_ip(&address);
+	}
+	return true;
+}
+
+static bool make_refused_ports(struct instance *instance)
+{
+	const struct option_ports *refused = &instance->config->refuse_source_ports;
+
 	if (refused->count == 0)
 		return true;
 	instance->refused_ports = calloc(1, sizeof *instance->refused_ports);
@@ -267,6 +278,16 @@ static bool make_udp(struct instance *instance)
 		for (unsigned port = refused->list[i].first; port <= refused->list[i].last; port++)
 			port_set_add(instance->refused_ports, (uint16_t)port);
 	return true;
+}
+
+static bool make_udp(struct instance *instance)
+{
+	const struct config_service *config = instance->config;
+
+	instance->udp = metrics_blocks(instance->generation->store->metrics, config->name, TRANSPORT_UDP);
+	return instance->udp != NULL &&
+	       take_buckets(instance->state, TRANSPORT_UDP, config->datagram_rate, &instance->datagram_buckets) &&
+	       make_groups(instance) && make_refused_ports(instance);
 }
 
 static bool instance_init(struct instance *instance, struct generation *generation, const struct config_service *config,
@@ -301,6 +322,7 @@ static void instance_clear(struct instance *instance)
 	leave_buckets(instance->state, instance->datagram_buckets);
 	leave_standing(instance->generation->store, instance->state);
 	free(instance->refused_ports);
+	free(instance->groups);
 	free(instance->memos);
 }
 

@@ -50,6 +50,8 @@ struct instance {
 	struct limit_buckets *connection_buckets; /* NULL: not limited */
 	struct limit_buckets *datagram_buckets;   /* NULL: not limited */
 	struct port_set *refused_ports;           /* of UDP sources; NULL: none */
+	struct in6_addr *groups;                  /* multicast, with IPv4 mapped into IPv6 */
+	size_t group_count;
 	struct log_bound refused_bound, full_bound, failed_bound;
 	struct metrics_block *tcp; /* one a worker; NULL: not served over TCP */
 	struct metrics_block *udp;

@@ -133,28 +133,29 @@ static void unmap_source(struct udp_message *message)
 	message->request->msg_namelen = message->from.length;
 }
 
-/* Answers the datagrams of message I. */
-static void answer_message(struct udp_socket *socket, unsigned i, struct service_context *context)
+/* Answers the datagrams of message I. Returns their count. */
+static size_t answer_message(struct udp_socket *socket, unsigned i, struct service_context *context)
 {
 	struct udp_worker *worker = socket->worker;
-	struct udp_message message = {.request = &worker->in[i].msg_hdr, .bytes = worker->parts[i].iov_base};
+	struct udp_message message;
 	bool join = false;
 
+	message.request = &worker->in[i].msg_hdr;
+	message.bytes = worker->parts[i].iov_base;
 	message.length = worker->in[i].msg_len;
 	message.from = (struct socket_address){.v6 = worker->names[i], .length = message.request->msg_namelen};
 	if (socket->dual_stack)
 		unmap_source(&message);
 	udp_examine(socket, &message);
-	metrics_add(socket->counters, METRIC_DATAGRAMS_RECEIVED, udp_count(message.length, message.segment));
-	metrics_add(socket->counters, METRIC_RECEIVED_BYTES, message.length);
 	if (message.segment == message.length) {
 		answer(socket, &message, message.bytes, message.length, context, false);
-		return;
+		return 1;
 	}
 	for (size_t at = 0; at < message.length; at += message.segment) {
 		size_t left = message.length - at, length = left < message.segment ? left : message.segment;
 		join |= answer(socket, &message, message.bytes + at, length, context, join);
 	}
+	return udp_count(message.length, message.segment);
 }
 
 /* Receives and answers a batch. Returns the count of messages. */
@@ -172,8 +173,13 @@ static int serve(struct udp_socket *socket)
 		.memo = instance_memo(socket->instance, worker_index(socket->worker->thread)),
 	};
 	clock_gettime(CLOCK_REALTIME, &context.now);
-	for (int i = 0; i < received; i++)
-		answer_message(socket, (unsigned)i, &context);
+	size_t datagrams = 0, bytes = 0;
+	for (int i = 0; i < received; i++) {
+		datagrams += answer_message(socket, (unsigned)i, &context);
+		bytes += socket->worker->in[i].msg_len;
+	}
+	metrics_add(socket->counters, METRIC_DATAGRAMS_RECEIVED, datagrams);
+	metrics_add(socket->counters, METRIC_RECEIVED_BYTES, bytes);
 	udp_send_replies(socket);
 	return received;
 }

@@ -1,7 +1,6 @@
 /* udp_filter.c: which datagrams are answered. */
 #include <string.h>
 
-#include "core/clock.h"
 #include "net/udp_internal.h"
 
 static void read_control_part(struct udp_message *message, const struct cmsghdr *part)
@@ -49,15 +48,12 @@ static void read_control(const struct udp_socket *socket, struct udp_message *me
 		read_control_part(message, part);
 }
 
-static bool is_listed_group(const struct config_service *service, const struct socket_address *group)
+static bool is_listed_group(const struct instance *instance, const struct socket_address *address)
 {
-	for (size_t i = 0; i < service->multicast_groups.count; i++) {
-		const struct option_address *listed = &service->multicast_groups.list[i];
-		struct socket_address address;
-		socket_address_set(&address, listed->family, &listed->ip, "", 0);
-		if (socket_address_same_ip(&address, group))
+	struct in6_addr group = socket_address_ip(address);
+	for (size_t i = 0; i < instance->group_count; i++)
+		if (IN6_ARE_ADDR_EQUAL(&instance->groups[i], &group))
 			return true;
-	}
 	return false;
 }
 
@@ -98,8 +94,7 @@ static enum metric judge_destination(const struct udp_socket *socket, const stru
 {
 	bool v4 = to->address.any.sa_family == AF_INET;
 	if (socket_address_is_multicast(&to->address))
-		return is_listed_group(socket->instance->config, &to->address) ? METRIC_COUNT
-									       : METRIC_DROPPED_TO_MULTICAST;
+		return is_listed_group(socket->instance, &to->address) ? METRIC_COUNT : METRIC_DROPPED_TO_MULTICAST;
 	return v4 && to->reply_v4.s_addr != to->address.v4.sin_addr.s_addr ? METRIC_DROPPED_TO_BROADCAST : METRIC_COUNT;
 }
 
@@ -117,20 +112,4 @@ void udp_examine(const struct udp_socket *socket, struct udp_message *message)
 	struct in6_addr ip = socket_address_ip(&message->from);
 	message->prefix = instance_source(instance, &ip);
 	message->denied = instance->prefixes != NULL && !acl_allows(instance->prefixes, &ip);
-}
-
-enum metric udp_judge(const struct udp_socket *socket, const struct udp_message *message, size_t length)
-{
-	const struct instance *instance = socket->instance;
-
-	if (message->verdict != METRIC_COUNT)
-		return message->verdict;
-	if (length > (size_t)instance->config->max_datagram)
-		return METRIC_DROPPED_TOO_LONG;
-	if (message->denied)
-		return METRIC_DROPPED_DENIED;
-	if (instance->datagram_buckets != NULL &&
-	    !limit_bucket_take(instance->datagram_buckets, &message->prefix, clock_ms()))
-		return METRIC_DROPPED_RATE;
-	return METRIC_COUNT;
 }

@@ -6,6 +6,7 @@
 #include <netinet/udp.h>
 #include <stdatomic.h>
 
+#include "core/clock.h"
 #include "net/udp.h"
 
 /* Linux 4.18 and 5.0; a C library may be older than its kernel */
@@ -119,7 +120,21 @@ static inline size_t udp_count(size_t length, size_t segment)
 void udp_examine(const struct udp_socket *socket, struct udp_message *message);
 
 /* Returns the reason to drop a datagram of LENGTH bytes in MESSAGE; METRIC_COUNT: it is answered. Takes a token of the rate limit. */
-enum metric udp_judge(const struct udp_socket *socket, const struct udp_message *message, size_t length);
+static inline enum metric udp_judge(const struct udp_socket *socket, const struct udp_message *message, size_t length)
+{
+	const struct instance *instance = socket->instance;
+
+	if (message->verdict != METRIC_COUNT)
+		return message->verdict;
+	if (length > (size_t)instance->config->max_datagram)
+		return METRIC_DROPPED_TOO_LONG;
+	if (message->denied)
+		return METRIC_DROPPED_DENIED;
+	if (instance->datagram_buckets != NULL &&
+	    !limit_bucket_take(instance->datagram_buckets, &message->prefix, clock_ms()))
+		return METRIC_DROPPED_RATE;
+	return METRIC_COUNT;
+}
 
 /* --- udp_reply.c --- */
 

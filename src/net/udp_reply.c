@@ -28,8 +28,6 @@ static void *put_control(struct msghdr *message, int level, int type, size_t len
 /* Sets the reply's source address to the request's destination, and its traffic class to the request's. */
 static void address_reply(const struct udp_socket *socket, const struct udp_destination *to, struct msghdr *message)
 {
-	if (!socket->wants_control)
-		return;
 	if (to->address.any.sa_family == AF_INET) {
 		struct in_pktinfo *info = put_control(message, IPPROTO_IP, IP_PKTINFO, sizeof *info);
 		info->ipi_spec_dst = to->reply_v4;
@@ -62,31 +60,26 @@ static bool can_join(const struct udp_worker *worker, size_t length)
 }
 
 /* Appends BYTES to the last reply. */
-static void append_part(struct udp_worker *worker, char *bytes, size_t length)
-{
-	struct mmsghdr *reply = &worker->out[worker->reply_count - 1];
-	struct iovec *next = &worker->reply_parts[worker->part_count];
-
-	reply->msg_len += (unsigned)length;
-	if (reply->msg_hdr.msg_iovlen > 0 && (char *)next[-1].iov_base + next[-1].iov_len == bytes) {
-		next[-1].iov_len += length;
-		return;
-	}
-	*next = (struct iovec){.iov_base = bytes, .iov_len = length};
-	worker->part_count++;
-	reply->msg_hdr.msg_iovlen++;
-}
-
 static void join_reply(struct udp_worker *worker, char *bytes, size_t length)
 {
 	unsigned last = worker->reply_count - 1;
+	struct mmsghdr *reply = &worker->out[last];
+	struct iovec *part = &worker->reply_parts[worker->part_count - 1];
+
 	if (worker->segments[last] == 0) {
-		uint16_t segment = (uint16_t)worker->out[last].msg_len;
-		memcpy(put_control(&worker->out[last].msg_hdr, IPPROTO_UDP, UDP_SEGMENT, sizeof segment), &segment,
+		uint16_t segment = (uint16_t)reply->msg_len;
+		memcpy(put_control(&reply->msg_hdr, IPPROTO_UDP, UDP_SEGMENT, sizeof segment), &segment,
 		       sizeof segment);
 		worker->segments[last] = segment;
 	}
-	append_part(worker, bytes, length);
+	reply->msg_len += (unsigned)length;
+	if ((char *)part->iov_base + part->iov_len == bytes) {
+		part->iov_len += length;
+		return;
+	}
+	part[1] = (struct iovec){.iov_base = bytes, .iov_len = length};
+	worker->part_count++;
+	reply->msg_hdr.msg_iovlen++;
 }
 
 void udp_add_reply(struct udp_socket *socket, const struct udp_message *message, char *bytes, size_t length, bool join)
@@ -102,15 +95,19 @@ void udp_add_reply(struct udp_socket *socket, const struct udp_message *message,
 		return;
 	}
 	unsigned i = worker->reply_count++;
+	struct iovec *part = &worker->reply_parts[worker->part_count++];
+	*part = (struct iovec){.iov_base = bytes, .iov_len = length};
 	worker->segments[i] = 0;
-	worker->out[i] = (struct mmsghdr){.msg_hdr = {
+	worker->out[i] = (struct mmsghdr){.msg_len = (unsigned)length,
+					  .msg_hdr = {
 						  .msg_name = message->request->msg_name,
 						  .msg_namelen = message->request->msg_namelen,
-						  .msg_iov = &worker->reply_parts[worker->part_count],
+						  .msg_iov = part,
+						  .msg_iovlen = 1,
 						  .msg_control = worker->control_out[i].bytes,
 					  }};
-	append_part(worker, bytes, length);
-	address_reply(socket, &message->to, &worker->out[i].msg_hdr);
+	if (socket->wants_control)
+		address_reply(socket, &message->to, &worker->out[i].msg_hdr);
 }
 
 /* --- the unsent queue --- */
@@ -235,6 +232,20 @@ static int send_batch(struct udp_socket *socket, unsigned first, unsigned count)
 	return sendmsg(socket->fd, message, 0) < 0 ? -1 : 1;
 }
 
+/* Counts NUMBER replies from FIRST on as sent. */
+static void count_batch(struct udp_socket *socket, unsigned first, unsigned number)
+{
+	const struct udp_worker *worker = socket->worker;
+	size_t datagrams = 0, bytes = 0;
+
+	for (unsigned i = first; i < first + number; i++) {
+		datagrams += udp_count(worker->out[i].msg_len, worker->segments[i]);
+		bytes += worker->out[i].msg_len;
+	}
+	metrics_add(socket->counters, METRIC_DATAGRAMS_SENT, datagrams);
+	metrics_add(socket->counters, METRIC_SENT_BYTES, bytes);
+}
+
 void udp_send_replies(struct udp_socket *socket)
 {
 	struct udp_worker *worker = socket->worker;
@@ -242,9 +253,12 @@ void udp_send_replies(struct udp_socket *socket)
 
 	while (done < count && socket->unsent == NULL) {
 		int number = send_batch(socket, done, count - done);
-		for (int i = 0; i < number; i++, done++)
-			count_sent(socket, worker->out[done].msg_len, worker->segments[done]);
-		if (number > 0 || errno == EINTR)
+		if (number > 0) {
+			count_batch(socket, done, (unsigned)number);
+			done += (unsigned)number;
+			continue;
+		}
+		if (errno == EINTR)
 			continue;
 		if (errno == EAGAIN)
 			break;
