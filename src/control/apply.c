@@ -13,12 +13,10 @@
 #include "core/transport.h"
 
 enum {
-	DESCRIPTORS_A_WORKER =
-		5, /* its epoll with a pair for signals, its task, and an end of a pair to give it others */
-	DESCRIPTORS_RESERVED = 64, /* logs, files, status and whatever libraries open */
-	LAST_ACCEPT_MS = 50,       /* for handshakes under way when an endpoint leaves */
+	DESCRIPTORS_PER_WORKER = 4, /* epoll, two of libevent's signals, the task queue */
+	DESCRIPTORS_RESERVED = 64,  /* logs, files, status and whatever libraries open */
+	LAST_ACCEPT_MS = 50,        /* for handshakes under way when an endpoint leaves */
 	COARSE_MS = 50,
-	HAND_OVER_MS = 10 * 1000, /* a worker that is busy gets to it within a few milliseconds */
 };
 
 /* A socket in service, on its worker. */
@@ -70,12 +68,6 @@ struct change {
 	size_t entry_count;
 	struct place **places;            /* room for those in force then */
 	struct endpoint_pool *in_service; /* whoever is left in it goes; NULL at a start */
-	struct gift {
-		struct seat **seats;
-		int *fds, *taken; /* their sockets, as main calls them, and the worker */
-		size_t count;
-		bool given;
-	} * gifts; /* one a worker */
 };
 
 /* --- endpoints in words --- */
@@ -344,7 +336,7 @@ static bool limit_connections(struct change *change, const struct config *config
 			      struct problems *problems)
 {
 	const struct serving_rooms *rooms = &change->serving->rooms;
-	int64_t own = (int64_t)sockets + rooms->worker_count * DESCRIPTORS_A_WORKER;
+	int64_t own = (int64_t)sockets + rooms->worker_count * DESCRIPTORS_PER_WORKER;
 	int64_t available = rooms->descriptors - own - DESCRIPTORS_RESERVED;
 	int64_t wanted = config->daemon.max_connections;
 
@@ -588,60 +580,6 @@ out_of_memory:
 
 /* --- handing over --- */
 
-static size_t count_fresh(const struct change *change)
-{
-	size_t count = 0;
-	for (size_t i = 0; i < change->entry_count; i++)
-		if (change->entries[i].fresh)
-			count += change->entries[i].place->endpoint->count;
-	return count;
-}
-
-/* What of a change's new sockets goes to WORKER. False: out of memory. */
-static bool gift_pack(struct gift *gift, const struct change *change, unsigned worker)
-{
-	size_t size = count_fresh(change) + 1;
-	unsigned workers = change->serving->rooms.worker_count;
-
-	gift->seats = calloc(size, sizeof(struct seat *));
-	gift->fds = calloc(size, sizeof *gift->fds);
-	gift->taken = calloc(size, sizeof *gift->taken);
-	if (gift->seats == NULL || gift->fds == NULL || gift->taken == NULL)
-		return false;
-	for (size_t i = 0; i < change->entry_count; i++) {
-		struct place *place = change->entries[i].place;
-		for (unsigned j = worker; change->entries[i].fresh && j < place->endpoint->count; j += workers) {
-			gift->seats[gift->count] = &place->seats[j];
-			gift->fds[gift->count++] = place->endpoint->fds[j];
-		}
-	}
-	return true;
-}
-
-/* Returns 0 or an errno. */
-static int give(struct gift *gift, struct worker *worker)
-{
-	int error = worker_give_fds(worker, gift->fds, gift->taken, gift->count, HAND_OVER_MS);
-	if (error != 0)
-		return error;
-	gift->given = true;
-	for (size_t i = 0; i < gift->count; i++)
-		if (gift->seats[i]->tcp != NULL)
-			tcp_listener_name(gift->seats[i]->tcp, gift->taken[i]);
-		else
-			udp_socket_set_worker_fd(gift->seats[i]->udp, gift->taken[i]);
-	return 0;
-}
-
-static void take_back_all(const struct change *change)
-{
-	const struct serving_rooms *rooms = &change->serving->rooms;
-	for (unsigned i = 0; change->gifts != NULL && i < rooms->worker_count; i++)
-		if (change->gifts[i].given)
-			worker_take_back_fds(rooms->workers[i], change->gifts[i].taken, change->gifts[i].count,
-					     HAND_OVER_MS);
-}
-
 /* The last that can fail: who has connected here is reset if the switch does not come. */
 static bool listen_all(const struct change *change, struct problems *problems)
 {
@@ -655,60 +593,23 @@ static bool listen_all(const struct change *change, struct problems *problems)
 
 bool serving_hand_over(struct change *change, struct problems *problems)
 {
-	const struct serving_rooms *rooms = &change->serving->rooms;
-	const char *file = change->generation->config->file;
-
-	change->gifts = calloc(rooms->worker_count, sizeof *change->gifts);
-	for (unsigned i = 0; i < rooms->worker_count; i++) {
-		if (change->gifts == NULL || !gift_pack(&change->gifts[i], change, i)) {
-			problems_add(problems, NULL, "%s: out of memory", file);
-			return false;
-		}
-		int error = give(&change->gifts[i], rooms->workers[i]);
-		if (error != 0) {
-			problems_add(problems, NULL, "%s: worker %u cannot take its sockets over: %s", file, i,
-				     strerror(error));
-			return false;
-		}
-	}
 	return listen_all(change, problems);
 }
 
 /* --- giving up --- */
 
-static void gift_free(struct gift *gift)
-{
-	free(gift->seats);
-	free(gift->fds);
-	free(gift->taken);
-}
-
 static void change_free(struct change *change)
 {
-	for (unsigned i = 0; change->gifts != NULL && i < change->serving->rooms.worker_count; i++)
-		gift_free(&change->gifts[i]);
-	free(change->gifts);
 	endpoint_pool_free(change->in_service, false);
 	free(change->entries);
 	free(change->places);
 	free(change);
 }
 
-bool serving_deals(const struct change *change)
-{
-	for (size_t i = 0; i < change->entry_count; i++) {
-		const struct place *place = change->entries[i].place;
-		if (place != NULL && place->endpoint->from_listen_fds && place->endpoint->transport == TRANSPORT_TCP)
-			return true;
-	}
-	return false;
-}
-
 void serving_cancel(struct change *change)
 {
 	if (change == NULL)
 		return;
-	take_back_all(change);
 	for (size_t i = 0; change->entries != NULL && i < change->entry_count; i++) {
 		struct entry *entry = &change->entries[i];
 		if (entry->fresh)

@@ -44,12 +44,7 @@ struct change;
 struct change *serving_prepare(struct serving *serving, struct config *config, struct endpoint_pool *pool,
 			       struct problems *problems);
 
-/* Whether CHANGE, that of the start, has a socket from whose one worker the others get their connections. No later change
- * can have one that the start has not. */
-bool serving_deals(const struct change *change);
-
-/* Has the workers, which run, take over the sockets that are new to them, and waits for that; then all of them listen. False: PROBLEMS has
- * been told, and CHANGE can only be cancelled. */
+/* Has all new sockets listen. False: PROBLEMS has been told, and CHANGE can only be cancelled. */
 bool serving_hand_over(struct change *change, struct problems *problems);
 
 /* Gives CHANGE up: what it has opened or taken from a pool is closed. NULL is fine. */

@@ -44,7 +44,7 @@ enum seccomp_filter_result seccomp_filter_load(char *reason, size_t size)
 #include <unistd.h>
 
 enum {
-	REVISION = 3, /* of the lists below: count it up with each change */
+	REVISION = 4, /* of the lists below: count it up with each change */
 
 	/* getitimer of a timer that no kernel has is answered by the filter alone, with a number that is no errno: so a process
 	 * learns that it has inherited the filter, and which. */
@@ -170,13 +170,6 @@ static int allow_clone(scmp_filter_ctx filter)
 	return add(filter, SCMP_ACT_ALLOW, "clone", 1, &flags);
 }
 
-/* A worker's table of descriptors, and nothing else that a thread could have for itself. */
-static int allow_unshare(scmp_filter_ctx filter)
-{
-	struct scmp_arg_cmp files = SCMP_A0(SCMP_CMP_EQ, CLONE_FILES, 0);
-	return add(filter, SCMP_ACT_ALLOW, "unshare", 1, &files);
-}
-
 static int add_mark(scmp_filter_ctx filter)
 {
 	struct scmp_arg_cmp timer = SCMP_A0(SCMP_CMP_MASKED_EQ, UINT32_MAX, MARK_TIMER);
@@ -209,8 +202,6 @@ static int load(scmp_filter_ctx filter)
 		error = allow_mappings(filter);
 	if (error == 0)
 		error = allow_clone(filter);
-	if (error == 0)
-		error = allow_unshare(filter);
 	if (error == 0)
 		error = add_mark(filter);
 	/* the calls of another architecture could mean anything: they end the process */

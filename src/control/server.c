@@ -184,14 +184,9 @@ static bool create_workers(struct server *server)
 	return server->tcp != NULL && server->udp != NULL;
 }
 
-/* Each has a table of descriptors of its own, unless one has to deal out to the others what it accepts. */
-static bool start_workers(struct server *server, const struct change *change)
+static bool start_workers(struct server *server)
 {
-	bool separate = !serving_deals(change);
-
 	for (unsigned i = 0; i < server->worker_count; i++) {
-		if (separate)
-			worker_own_descriptors(server->workers[i]);
 		int error = worker_start(server->workers[i]);
 		if (error != 0) {
 			log_error("cannot start worker %u: %s", i, strerror(error));
@@ -457,7 +452,7 @@ bool server_start(struct server *server)
 	if (change == NULL)
 		return false;
 	if (!begin_pid_file(server) || !give_up_root(server) || !confine(server) || !start_log() ||
-	    !start_workers(server, change) || !hand_over_sockets(change) ||
+	    !start_workers(server) || !hand_over_sockets(change) ||
 	    !(server->upgrade_child != NULL || start_watchdog(server)) ||
 	    event_add(server->report_timer, &minute) < 0) {
 		serving_cancel(change);

@@ -53,8 +53,7 @@ struct tcp_listener {
 	struct side *side;
 	struct instance *instance;
 	struct event event;
-	int fd;         /* as main calls it, */
-	int workers_fd; /* and the worker */
+	int fd;
 	bool paused, stopping, stopped;
 	bool shared;                    /* others accept from it too */
 	unsigned rounds_left;           /* of a shared one that stops: its queue may never be empty */
@@ -1208,7 +1207,6 @@ static void stopped(struct tcp_listener *listener)
 		return;
 	listener->stopped = true;
 	event_del(&listener->event);
-	worker_drop_fd(listener->side->worker, listener->workers_fd);
 	*listener->link = listener->next;
 	if (listener->next != NULL)
 		listener->next->link = listener->link;
@@ -1367,8 +1365,8 @@ static void start(void *argument)
 		listener->next->link = &listener->next;
 	side->listeners = listener;
 	instance_hold(listener->instance, side->index);
-	event_assign(&listener->event, worker_base(side->worker), listener->workers_fd, EV_READ | EV_PERSIST,
-		     on_acceptable, listener);
+	event_assign(&listener->event, worker_base(side->worker), listener->fd, EV_READ | EV_PERSIST, on_acceptable,
+		     listener);
 	watch(listener);
 }
 
@@ -1394,7 +1392,7 @@ static void stop(void *argument)
 	if (listener->paused && listener->shared)
 		stopped(listener); /* the queue of a shared one is for the others, where there is no place for it here */
 	else if (!listener->paused)
-		on_acceptable(listener->workers_fd, EV_READ, listener);
+		on_acceptable(listener->fd, EV_READ, listener);
 }
 
 static void end_if_removed(struct timer_wheel_entry *entry)
@@ -1511,7 +1509,7 @@ struct tcp_listener *tcp_listener_new(struct tcp *tcp, unsigned worker, int fd, 
 		return NULL;
 	listener->side = &tcp->sides[worker];
 	listener->instance = instance;
-	listener->fd = listener->workers_fd = fd;
+	listener->fd = fd;
 	listener->start = (struct task){.run = start, .argument = listener};
 	listener->stop = (struct task){.run = stop, .argument = listener};
 	listener->change = (struct task){.run = change, .argument = listener};
@@ -1539,11 +1537,6 @@ int tcp_listener_refuse_new(struct tcp_listener *listener)
 {
 	atomic_store(&listener->refuses, true);
 	return socket_refuse_new(listener->fd);
-}
-
-void tcp_listener_name(struct tcp_listener *listener, int fd)
-{
-	listener->workers_fd = fd;
 }
 
 void tcp_listener_start(struct tcp_listener *listener)

@@ -51,9 +51,6 @@ void tcp_listener_change(struct tcp_listener *listener, struct instance *instanc
 /* As socket_refuse_new, ahead of a stop. Never for a shared one. Main thread. */
 int tcp_listener_refuse_new(struct tcp_listener *listener);
 
-/* FD is what its worker calls its socket (worker_give_fds), where that is not what main calls it. Before its start. */
-void tcp_listener_name(struct tcp_listener *listener, int fd);
-
 /* Starts accepting. Main thread. */
 void tcp_listener_start(struct tcp_listener *listener);
 

@@ -273,7 +273,6 @@ static void finish_stop(struct udp_socket *socket)
 	if (socket->unsent != NULL)
 		return; /* on_writable goes on */
 	event_del(&socket->readable);
-	worker_drop_fd(socket->worker->thread, socket->fd);
 	stopped(socket);
 }
 
@@ -388,11 +387,6 @@ void udp_socket_change(struct udp_socket *socket, struct instance *instance)
 {
 	socket->next_instance = instance;
 	worker_post(socket->worker->thread, &socket->change);
-}
-
-void udp_socket_set_worker_fd(struct udp_socket *socket, int fd)
-{
-	socket->fd = fd;
 }
 
 void udp_socket_start(struct udp_socket *socket)

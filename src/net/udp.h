@@ -47,9 +47,6 @@ void udp_socket_set_foreign_netns(struct udp_socket *socket);
 /* Serves by INSTANCE from now on. Main thread; not again before the worker has run the task. */
 void udp_socket_change(struct udp_socket *socket, struct instance *instance);
 
-/* Sets the socket's number in its worker's descriptor table (worker_give_fds). Before its start. */
-void udp_socket_set_worker_fd(struct udp_socket *socket, int fd);
-
 /* Starts serving. Main thread. */
 void udp_socket_start(struct udp_socket *socket);
 

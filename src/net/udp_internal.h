@@ -62,7 +62,7 @@ struct udp_socket {
 	struct metrics_block *counters;
 	struct event readable, writable;
 	struct event retry; /* adds READABLE again */
-	int fd;             /* in the worker's descriptor table */
+	int fd;
 	struct socket_address address;
 	bool wants_control; /* needs the destination address (a wildcard) or the traffic class (dscp = copy) */
 	bool batching;

@@ -29,48 +29,6 @@ assert_serves() {
 	stop_daemon
 }
 
-# The sockets in the table of thread $1, by their numbers in the kernel.
-sockets_of() {
-	find "/proc/$PID/task/$1/fd" -lname 'socket:*' -printf '%l\n' | LC_ALL=C sort
-}
-
-workers_of() {
-	find "/proc/$PID/task" -mindepth 1 -maxdepth 1 ! -name "$PID" -printf '%f\n'
-}
-
-@test "sandbox: each worker has a table of descriptors of its own, with its own sockets alone" {
-	! grep -qa '__tsan_init' "$SMALLSERVD" || skip "TSan does not understand threads with tables of their own"
-	start_local_echo
-	local main workers worker
-	main=$(sockets_of "$PID")
-	mapfile -t workers < <(workers_of)
-	[[ ${#workers[@]} == 2 ]]
-	for worker in "${workers[@]}"; do
-		# TCP, UDP, and one for what main has to give
-		[[ $(sockets_of "$worker" | wc -l) == 3 ]] || fail "$worker: $(sockets_of "$worker")"
-		[[ $(comm -12 - <(sockets_of "$worker") <<<"$main" | wc -l) == 2 ]] || fail "main: $main, $worker: $(sockets_of "$worker")"
-	done
-	[[ -z $(comm -12 <(sockets_of "${workers[0]}") <(sockets_of "${workers[1]}")) ]]
-	assert_serves
-	stop_daemon
-}
-
-@test "sandbox: without /proc the workers share one table of descriptors, and the log says so" {
-	need_root
-	need_programs unshare
-	unshare --mount mount -t tmpfs none /proc 2>/dev/null || skip "cannot mount here"
-	! sanitized || skip "a sanitizer needs /proc"
-	RUNNER=(unshare --mount sh -c 'mount -t tmpfs none /proc && exec "$@"' sh)
-	start_local_echo 'log_level = info'
-	wait_for_log '^worker 0 shares one table of descriptors: .'
-	wait_for_log '^worker 1 shares one table of descriptors: .'
-	for worker in $(workers_of); do
-		[[ $(sockets_of "$worker") == "$(sockets_of "$PID")" ]]
-	done
-	assert_serves
-	stop_daemon
-}
-
 @test "sandbox: on has it as well" {
 	need_filter
 	start_local_echo 'sandbox = on'

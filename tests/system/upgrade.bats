@@ -79,9 +79,8 @@ serves() {
 	python upgrade.py spread 127.0.0.1 "$TCP" "$UDP" 5
 }
 
-# Those of all threads, each of which may have a table of its own.
 descriptors() {
-	find /proc/"$1"/task/*/fd -mindepth 1 | wc -l
+	find "/proc/$1/fd" -mindepth 1 | wc -l
 }
 
 ended_well() {
