@@ -673,7 +673,7 @@ START_TEST(datagrams_that_are_refused_by_an_address_reach_the_wildcard_over_it)
 	request.overlaps = true;
 	group_open(&address, request, 1);
 	send_to(&to, "early");
-	ck_assert_int_eq(socket_refuse_datagrams(address.fds[0]), 0);
+	ck_assert_int_eq(socket_stop_datagrams(address.fds[0]), 0);
 	send_to(&to, "late");
 	assert_datagram(wildcard.fds[0], "late");
 	assert_datagram(address.fds[0], "early");
@@ -825,7 +825,7 @@ END_TEST
 
 START_TEST(errors_come_back_as_an_errno)
 {
-	ck_assert_int_eq(socket_refuse_datagrams(-1), EBADF);
+	ck_assert_int_eq(socket_stop_datagrams(-1), EBADF);
 	ck_assert_int_eq(socket_refuse_new(-1), EBADF);
 	ck_assert_int_eq(socket_set_dscp(-1, AF_INET, 1), EBADF);
 	ck_assert_int_eq(socket_buffer_size(-1, SO_RCVBUF), -1);

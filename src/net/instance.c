@@ -1,11 +1,32 @@
 /* instance.c: one service of one generation of the configuration, as the data path sees it. */
 #include "net/instance.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/transport.h"
-#include "net/sockaddr.h"
+
+void instance_log(const struct instance *instance, int level, unsigned transport, const struct socket_address *peer,
+		  const char *format, ...)
+{
+	const char *name = instance->config->name;
+	struct log_context context = {.service = name, .transport = transport_name(transport)};
+	char source[SOCKET_TEXT_SIZE], text[1024];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(text, sizeof text, format, arguments);
+	va_end(arguments);
+	if (peer == NULL) {
+		log_write(level, &context, "%s: %s", name, text);
+		return;
+	}
+	socket_address_print(peer, source);
+	context.source = source;
+	log_write(level, &context, "%s: %s %s %s", name, context.transport, source, text);
+}
 
 struct in6_addr instance_source(const struct instance *instance, const struct in6_addr *ip)
 {

@@ -12,6 +12,7 @@
 #include "net/limit.h"
 #include "net/metrics.h"
 #include "net/port_set.h"
+#include "net/sockaddr.h"
 #include "net/source_limit.h"
 #include "net/token_bucket.h"
 #include "service/service.h"
@@ -56,6 +57,11 @@ struct instance {
 	struct metrics_block *tcp; /* one a worker; NULL: not served over TCP */
 	struct metrics_block *udp;
 };
+
+/* Logs `NAME: TEXT` or, with a PEER, `NAME: TRANSPORT ADDRESS:PORT TEXT` at LEVEL of syslog(3). The journal gets name, transport and
+ * peer as fields. Any thread. */
+void instance_log(const struct instance *instance, int level, unsigned transport, const struct socket_address *peer,
+		  const char *format, ...) __attribute__((format(printf, 5, 6)));
 
 /* The prefix that counts as one source with IP. */
 struct in6_addr instance_source(const struct instance *instance, const struct in6_addr *ip);

@@ -351,7 +351,7 @@ void socket_release_accepted(int fd)
 
 /* Between its last empty receive and close(2) a socket would still be found before a wildcard of the same port, and what comes
  * in then be lost. One that is connected hears its peer alone, and nobody else is itself. */
-int socket_refuse_datagrams(int fd)
+int socket_stop_datagrams(int fd)
 {
 	struct socket_address address = {.length = sizeof address.v6};
 	if (getsockname(fd, &address.any, &address.length) < 0)

@@ -87,7 +87,7 @@ void socket_release_accepted(int fd);
 
 /* Has a datagram socket that is about to be closed be found by nobody any more, while it keeps what it has queued. Never for a
  * socket that others use. Returns 0 or an errno. */
-int socket_refuse_datagrams(int fd);
+int socket_stop_datagrams(int fd);
 
 /* The DSCP of the SYN that began a connection accepted with wants_dscp; -1 where the kernel does not tell. */
 int socket_saved_dscp(int fd);

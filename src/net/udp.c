@@ -9,7 +9,7 @@
 #include <time.h>
 
 #include "core/clock.h"
-#include "core/log.h"
+#include "core/transport.h"
 #include "net/udp_internal.h"
 
 enum {
@@ -164,8 +164,8 @@ static int serve(struct udp_socket *socket)
 	int received = receive(socket);
 	if (received <= 0) {
 		if (errno != EAGAIN && errno != EINTR && log_allows(&socket->instance->failed_bound, clock_ms()))
-			log_warning("%s: cannot receive datagrams: %s", socket->instance->config->name,
-				    strerror(errno));
+			instance_log(socket->instance, LOG_WARNING, TRANSPORT_UDP, NULL, "cannot receive datagrams: %s",
+				     strerror(errno));
 		return 0;
 	}
 	struct service_context context = {
@@ -201,7 +201,8 @@ static void wait_readable(struct udp_socket *socket)
 	int error = errno;
 	event_add(&socket->retry, &rest);
 	if (log_allows(&socket->instance->failed_bound, clock_ms()))
-		log_warning("%s: receiving pauses: %s", socket->instance->config->name, strerror(error));
+		instance_log(socket->instance, LOG_WARNING, TRANSPORT_UDP, NULL, "receiving pauses: %s",
+			     strerror(error));
 }
 
 static void on_retry(evutil_socket_t fd, short what, void *argument)
@@ -264,10 +265,10 @@ static void finish_stop(struct udp_socket *socket)
 	drain(socket);
 	if (socket->unsent == NULL && !socket->keep_open && !socket->disconnected) {
 		socket->disconnected = true;
-		int error = socket_refuse_datagrams(socket->fd);
+		int error = socket_stop_datagrams(socket->fd);
 		if (error != 0)
-			log_info("%s: udp: cannot leave a port before it is closed: %s", socket->instance->config->name,
-				 strerror(error));
+			instance_log(socket->instance, LOG_INFO, TRANSPORT_UDP, NULL,
+				     "udp: cannot stop new datagrams before the socket is closed: %s", strerror(error));
 		drain(socket); /* datagrams that arrived meanwhile */
 	}
 	if (socket->unsent != NULL)
