@@ -44,7 +44,8 @@ static struct socket_kind kind_of(unsigned transport, const char *ip, uint16_t p
 static struct endpoint *make_as(unsigned transport, const char *ip, uint16_t port, struct endpoint_record record)
 {
 	struct socket_kind kind = kind_of(transport, ip, port);
-	record.interface = record.interface != NULL ? record.interface : "";
+	if (record.wanted.length == 0)
+		record.wanted = kind.address;
 	struct endpoint *endpoint = endpoint_from_parent(&(int){-1}, 1, &kind, &record);
 	ck_assert_ptr_nonnull(endpoint);
 	return endpoint;
@@ -137,8 +138,9 @@ END_TEST
 
 START_TEST(a_port_that_the_kernel_picked_is_its_services)
 {
-	struct endpoint *endpoint = add_to_pool(make_as(TRANSPORT_TCP, "127.0.0.1", 4007,
-							(struct endpoint_record){.any_port = true, .service = "one"}));
+	struct endpoint *endpoint =
+		add_to_pool(make_as(TRANSPORT_TCP, "127.0.0.1", 4007,
+				    (struct endpoint_record){.wanted = net_address("127.0.0.1", 0), .service = "one"}));
 	assert_takes("[two]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n", NULL);
 	assert_takes(ECHO(""), NULL);
 	assert_takes("[one]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n", endpoint);
@@ -279,8 +281,7 @@ static struct endpoint *as_child(struct endpoint *endpoint)
 {
 	struct socket_kind kind = {.type = endpoint->transport == TRANSPORT_TCP ? SOCK_STREAM : SOCK_DGRAM,
 				   .address = endpoint->address};
-	const struct endpoint_record record = {.any_port = true,
-					       .interface = "",
+	const struct endpoint_record record = {.wanted = endpoint->wanted,
 					       .service = endpoint->service,
 					       .groups = endpoint->groups,
 					       .group_count = endpoint->groups_in_force};

@@ -1,4 +1,4 @@
-/* check_upgrade_fds.c: endpoints are read as they were written, and nothing else is taken for one. */
+/* check_upgrade_fds.c: the list of endpoints that an upgrade passes on. */
 #include <fcntl.h>
 #include <net/if.h>
 #include <string.h>
@@ -12,8 +12,6 @@
 #include "handoff/upgrade_fds.h"
 
 enum { TEXT_SIZE = 1024 };
-
-static const char title[] = "smallservd-endpoints 1 1\n";
 
 static int tcp_fd, udp_fds[2];
 static uint16_t tcp_port, udp_port;
@@ -41,17 +39,17 @@ static void setup(void)
 	problems = (struct problems){.reloads = true};
 }
 
-/* As an exec without FD_CLOEXEC would hand it on. */
-static void hand_on(int fd)
+/* Clears FD_CLOEXEC, as on descriptors that an exec passes. */
+static void clear_cloexec(int fd)
 {
 	ck_assert_int_eq(fcntl(fd, F_SETFD, 0), 0);
 }
 
-static void hand_on_all(void)
+static void pass_through_exec(void)
 {
-	hand_on(tcp_fd);
-	hand_on(udp_fds[0]);
-	hand_on(udp_fds[1]);
+	clear_cloexec(tcp_fd);
+	clear_cloexec(udp_fds[0]);
+	clear_cloexec(udp_fds[1]);
 }
 
 static void teardown(void)
@@ -62,8 +60,7 @@ static void teardown(void)
 	close(udp_fds[1]);
 }
 
-/* A writing of TEXT. */
-static int make_writing(const char *text)
+static int make_list(const char *text)
 {
 	int fd = memfd_create("check", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
@@ -74,7 +71,7 @@ static int make_writing(const char *text)
 static struct endpoint *make_tcp(void)
 {
 	struct socket_kind kind;
-	const struct endpoint_record record = {.any_port = true, .interface = "", .service = "lab-echo"};
+	const struct endpoint_record record = {.wanted = net_address("127.0.0.1", 0), .service = "lab-echo"};
 	ck_assert_ptr_null(socket_examine(tcp_fd, &kind));
 	return endpoint_from_parent(&tcp_fd, 1, &kind, &record);
 }
@@ -86,7 +83,8 @@ static struct endpoint *make_udp(void)
 	struct socket_group group = {.interface = 5};
 	socket_address_set(&group.address, AF_INET6, &ip, "", 0);
 	struct socket_kind kind;
-	const struct endpoint_record record = {.from_listen_fds = true,
+	const struct endpoint_record record = {.wanted = net_address("127.0.0.1", udp_port),
+					       .from_listen_fds = true,
 					       .interface = "a b%",
 					       .socket_name = "my socket = 100%, mine",
 					       .groups = &group,
@@ -95,7 +93,7 @@ static struct endpoint *make_udp(void)
 	return endpoint_from_parent(fds, 3, &kind, &record);
 }
 
-/* The sockets are the fixture's. */
+/* Frees ENDPOINT without its sockets, which are the fixture's. */
 static void forget(struct endpoint *endpoint)
 {
 	for (unsigned i = 0; i < endpoint->count; i++)
@@ -112,20 +110,20 @@ static struct endpoint *only_endpoint(void)
 	return endpoint;
 }
 
-static void pass_on(struct endpoint *endpoint)
+static void write_and_read(struct endpoint *endpoint)
 {
 	int fd = upgrade_fds_write(&endpoint, 1);
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
 	forget(endpoint);
-	hand_on_all();
+	pass_through_exec();
 	ck_assert_msg(upgrade_fds_read(fd, pool, &problems), "%s", problems.first);
 	close(fd);
 }
 
 START_TEST(endpoint_is_read_as_it_was_written)
 {
-	pass_on(make_tcp());
+	write_and_read(make_tcp());
 	const struct endpoint *read = only_endpoint();
 	ck_assert_uint_eq(read->transport, TRANSPORT_TCP);
 	ck_assert_uint_eq(socket_address_port(&read->wanted), 0);
@@ -142,9 +140,9 @@ START_TEST(endpoint_is_read_as_it_was_written)
 }
 END_TEST
 
-START_TEST(all_that_an_endpoint_can_have_is_read_again)
+START_TEST(endpoint_with_all_properties_is_read_as_it_was_written)
 {
-	pass_on(make_udp());
+	write_and_read(make_udp());
 	const struct endpoint *read = only_endpoint();
 	ck_assert_uint_eq(read->transport, TRANSPORT_UDP);
 	ck_assert_uint_eq(socket_address_port(&read->wanted), udp_port);
@@ -164,7 +162,7 @@ START_TEST(all_that_an_endpoint_can_have_is_read_again)
 }
 END_TEST
 
-START_TEST(no_endpoint_at_all_is_fine)
+START_TEST(empty_list_is_read)
 {
 	int fd = upgrade_fds_write(NULL, 0);
 	size_t index = 0;
@@ -174,141 +172,138 @@ START_TEST(no_endpoint_at_all_is_fine)
 }
 END_TEST
 
-START_TEST(writer_learns_what_was_left)
+START_TEST(unused_endpoints_are_found_by_the_writer)
 {
 	struct endpoint *list[] = {make_tcp(), make_udp()};
-	bool left[2] = {true, true};
+	bool unused[2] = {true, true};
 	int fd = upgrade_fds_write(list, 2);
-	ck_assert(upgrade_fds_list_left(fd, left, 2));
-	ck_assert(!left[0] && !left[1]);
+	ck_assert(upgrade_fds_find_unused(fd, unused, 2));
+	ck_assert(!unused[0] && !unused[1]);
 	forget(list[1]);
-	/* only the first is in the reader's pool, and nobody takes it */
+	/* the reader leaves the first endpoint in its pool */
 	ck_assert(endpoint_pool_add(pool, list[0]));
-	ck_assert(upgrade_fds_leave(fd, pool));
-	ck_assert(upgrade_fds_list_left(fd, left, 2));
-	ck_assert(left[0] && !left[1]);
-	ck_assert(!upgrade_fds_list_left(fd, left, 1));
+	ck_assert(upgrade_fds_mark_unused(fd, pool));
+	ck_assert(upgrade_fds_find_unused(fd, unused, 2));
+	ck_assert(unused[0] && !unused[1]);
+	ck_assert(!upgrade_fds_find_unused(fd, unused, 1));
 	close(fd);
 	tcp_fd = -1;
 }
 END_TEST
 
-/* T and U stand for the descriptors of a TCP and a UDP socket, P and Q for their ports. */
+/* T and P stand for the descriptor and the port of a TCP socket. */
+#define LINE "smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 "
+
 static const char *const malformed[] = {
 	"",
 	"\n",
-	"smallservd-endpoints 1 1",
 	"smallservd-endpoints 2 0\n",
-	"smallservd-endpoints 1 -1\n",
-	"smallservd-endpoints 1 x\n",
-	"smallservd-endpoints 1 1\n",
-	"smallservd-endpoints 1 0\nmore\n",
-	"smallservd-endpoints 1 99999999999999999999\n",
-	"smallservd-endpoints 1 2\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T -",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T - more\n",
+	"smallservd-endpoints 1 1\n+\n",
 	"smallservd-endpoints 1 1\n+  tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T -\n",
-	"smallservd-endpoints 1 1\n? tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T -\n",
-	"smallservd-endpoints 1 1\n+ sctp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T -\n",
 	"smallservd-endpoints 1 1\n+ tcp 5/7f000001/P/0 4/7f000001/P/0 - =echo - - T -\n",
 	"smallservd-endpoints 1 1\n+ tcp 4/7f0000/P/0 4/7f000001/P/0 - =echo - - T -\n",
 	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/65536/0 4/7f000001/P/0 - =echo - - T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/1 4/7f000001/P/0 - =echo - - T -\n",
 	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0/0 4/7f000001/P/0 - =echo - - T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000002/P/0 - =echo - - T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/1/0 - =echo - - T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 6/00000000000000000000000000000001/P/0 - =echo - - T -\n",
-	"smallservd-endpoints 1 1\n+ udp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/Q/0 4/7f000001/Q/0 - =echo - - U -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 eth0 =echo - - T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 =a-name-that-is-too-long =echo - - T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =e%0 - - T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =e%00 - - T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =e(o - - T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - x T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - bh T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo -  T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - - -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T, -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T,T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T;T -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - 1000000 -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - 99999999999 -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - 1 -\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T 4/ef010203/0/0\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T 4/ef010203/0/0@\n",
-	"smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T 4/ef010203/0/0@1,\n",
+	"smallservd-endpoints 1 1\n+ tcp 4/7f000001 4/7f000001/P/0 - =echo - - T -\n",
+	LINE "- =echo - - T\n",
+	LINE "eth0 =echo - - T -\n",
+	LINE "- =e%0 - - T -\n",
+	LINE "- =e%xx - - T -\n",
+	LINE "- =echo - - - -\n",
+	LINE "- =echo - - T, -\n",
+	LINE "- =echo - - T,T -\n",
+	LINE "- =echo - - T;T -\n",
+	LINE "- =echo - - 1000000 -\n",
+	LINE "- =echo - - 99999999999 -\n",
+	LINE "- =echo - - 1 -\n",
+	LINE "- =echo - - T 4/ef010203/0/0\n",
+	LINE "- =echo - - T 4/ef010203/0/0@\n",
+	LINE "- =echo - - T 4/ef010203/0/0@1,\n",
 };
 
-/* TEXT with what the letters stand for. */
+/* Replaces the letters in TEXT by their numbers. */
 static void fill_in(const char *text, char filled[TEXT_SIZE])
 {
 	size_t length = 0;
-	for (; *text != '\0'; text++) {
-		int number = *text == 'T' ? tcp_fd : *text == 'U' ? udp_fds[0] : *text == 'P' ? tcp_port : udp_port;
-		if (strchr("TUPQ", *text) != NULL)
-			length += (size_t)snprintf(filled + length, TEXT_SIZE - length, "%d", number);
+	for (; *text != '\0'; text++)
+		if (*text == 'T' || *text == 'P')
+			length += (size_t)snprintf(filled + length, TEXT_SIZE - length, "%d",
+						   *text == 'T' ? tcp_fd : tcp_port);
 		else
 			filled[length++] = *text;
-	}
 	filled[length] = '\0';
 }
 
-START_TEST(malformed_writing_is_a_problem)
+START_TEST(malformed_list_is_a_problem)
 {
 	char text[TEXT_SIZE];
 	fill_in(malformed[_i], text);
-	hand_on_all();
-	int fd = make_writing(text);
+	pass_through_exec();
+	int fd = make_list(text);
 	ck_assert_msg(!upgrade_fds_read(fd, pool, &problems), "taken: %s", text);
 	ck_assert_uint_gt(problems.count, 0);
 	ck_assert_ptr_nonnull(strstr(problems.first, "SMALLSERVD_INHERITANCE: "));
 	close(fd);
-	if (fcntl(tcp_fd, F_GETFD) < 0) /* it was closed again with its endpoint */
-		tcp_fd = -1;
 }
 END_TEST
 
-START_TEST(well_formed_writing_is_none)
+START_TEST(list_with_unknown_lines_fields_and_origins_is_read)
 {
 	char text[TEXT_SIZE];
-	fill_in("smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T 4/ef010203/0/0@1\n", text);
-	hand_on_all();
-	int fd = make_writing(text);
+	fill_in("smallservd-endpoints 1 1 more\nunknown\n\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - x T "
+		"4/ef010203/0/0@1 more and more\n? tcp\n",
+		text);
+	pass_through_exec();
+	int fd = make_list(text);
 	ck_assert_msg(upgrade_fds_read(fd, pool, &problems), "%s", problems.first);
 	close(fd);
+	const struct endpoint *read = only_endpoint();
+	ck_assert_str_eq(read->service, "echo");
+	ck_assert_uint_eq(read->group_count, 1);
+	ck_assert_uint_eq(read->groups[0].address.v4.sin_addr.s_addr, htonl(0xef010203));
 	tcp_fd = -1;
 }
 END_TEST
 
-START_TEST(bytes_that_are_no_text_are_a_problem)
+/* The list is part of the interface between versions: this is how the first one wrote it. */
+START_TEST(list_of_the_first_version_is_read)
 {
-	char text[TEXT_SIZE] = {0};
-	memcpy(text, title, sizeof title - 1);
-	int fd = memfd_create("check", MFD_CLOEXEC);
-	ck_assert_int_eq(write(fd, text, sizeof text), sizeof text);
-	ck_assert(!upgrade_fds_read(fd, pool, &problems));
+	char text[TEXT_SIZE];
+	fill_in("smallservd-endpoints 1 1\n+ tcp 4/7f000001/0/0 4/7f000001/P/0 =lo =lab-echo_1 =100%25%20mine h T "
+		"4/ef010203/0/0@1,6/ff150000000000000000000000000007/0/0@5\n",
+		text);
+	pass_through_exec();
+	int fd = make_list(text);
+	ck_assert_msg(upgrade_fds_read(fd, pool, &problems), "%s", problems.first);
 	close(fd);
+	const struct endpoint *read = only_endpoint();
+	ck_assert_uint_eq(socket_address_port(&read->wanted), 0);
+	ck_assert_uint_eq(socket_address_port(&read->address), tcp_port);
+	ck_assert_str_eq(read->interface, "lo");
+	ck_assert_str_eq(read->service, "lab-echo_1");
+	ck_assert_str_eq(read->socket_name, "100% mine");
+	ck_assert(read->from_listen_fds);
+	ck_assert_uint_eq(read->groups_in_force, 2);
+	tcp_fd = -1;
 }
 END_TEST
 
-START_TEST(descriptor_that_was_not_handed_on_is_a_problem)
+START_TEST(descriptor_with_cloexec_is_a_problem)
 {
 	char text[TEXT_SIZE];
 	fill_in("smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T -\n", text);
-	int fd = make_writing(text);
+	int fd = make_list(text);
 	ck_assert(!upgrade_fds_read(fd, pool, &problems));
-	ck_assert_ptr_nonnull(strstr(problems.first, "was not handed on"));
+	ck_assert_ptr_nonnull(strstr(problems.first, "was not passed through exec"));
 	close(fd);
 }
 END_TEST
 
-START_TEST(variable_is_found_once)
+START_TEST(variable_is_read_once_and_unset)
 {
 	char number[16];
-	int fd = make_writing("smallservd-endpoints 1 0\n");
-	hand_on(fd);
+	int fd = make_list("smallservd-endpoints 1 0\n");
+	clear_cloexec(fd);
 	snprintf(number, sizeof number, "%d", fd);
 	setenv(UPGRADE_FDS_VARIABLE, number, 1);
 	ck_assert_int_eq(upgrade_fds_find(&problems), fd);
@@ -321,7 +316,7 @@ END_TEST
 
 static const char *const no_descriptors[] = {"", "x", "-1", "0", "2", "4x", "+4", "999999", "99999999999999999999"};
 
-START_TEST(variable_that_names_no_writing_is_a_problem)
+START_TEST(variable_without_a_valid_descriptor_is_a_problem)
 {
 	setenv(UPGRADE_FDS_VARIABLE, no_descriptors[_i], 1);
 	ck_assert_int_eq(upgrade_fds_find(&problems), -1);
@@ -330,7 +325,7 @@ START_TEST(variable_that_names_no_writing_is_a_problem)
 }
 END_TEST
 
-START_TEST(another_kind_of_descriptor_is_no_writing)
+START_TEST(descriptor_that_is_not_a_list_is_a_problem)
 {
 	char number[16];
 	snprintf(number, sizeof number, "%d", tcp_fd);
@@ -342,21 +337,21 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("bequest");
-	TCase *tests = tcase_create("bequest");
+	Suite *suite = suite_create("upgrade_fds");
+	TCase *tests = tcase_create("upgrade_fds");
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_test(tests, endpoint_is_read_as_it_was_written);
-	tcase_add_test(tests, all_that_an_endpoint_can_have_is_read_again);
-	tcase_add_test(tests, no_endpoint_at_all_is_fine);
-	tcase_add_test(tests, writer_learns_what_was_left);
-	tcase_add_loop_test(tests, malformed_writing_is_a_problem, 0, sizeof malformed / sizeof *malformed);
-	tcase_add_test(tests, well_formed_writing_is_none);
-	tcase_add_test(tests, bytes_that_are_no_text_are_a_problem);
-	tcase_add_test(tests, descriptor_that_was_not_handed_on_is_a_problem);
-	tcase_add_test(tests, variable_is_found_once);
-	tcase_add_loop_test(tests, variable_that_names_no_writing_is_a_problem, 0,
+	tcase_add_test(tests, endpoint_with_all_properties_is_read_as_it_was_written);
+	tcase_add_test(tests, empty_list_is_read);
+	tcase_add_test(tests, unused_endpoints_are_found_by_the_writer);
+	tcase_add_loop_test(tests, malformed_list_is_a_problem, 0, sizeof malformed / sizeof *malformed);
+	tcase_add_test(tests, list_of_the_first_version_is_read);
+	tcase_add_test(tests, list_with_unknown_lines_fields_and_origins_is_read);
+	tcase_add_test(tests, descriptor_with_cloexec_is_a_problem);
+	tcase_add_test(tests, variable_is_read_once_and_unset);
+	tcase_add_loop_test(tests, variable_without_a_valid_descriptor_is_a_problem, 0,
 			    sizeof no_descriptors / sizeof *no_descriptors);
-	tcase_add_test(tests, another_kind_of_descriptor_is_no_writing);
+	tcase_add_test(tests, descriptor_that_is_not_a_list_is_a_problem);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }

@@ -52,8 +52,8 @@ static int settle(const char *how)
 {
 	signal(SIGTERM, SIG_IGN); /* which may come first */
 	static const struct upgrade_child_events events = {.take = take, .stop = stop, .serve = serve, .alone = alone};
-	char error[128];
-	int fd = upgrade_child_find(error, sizeof error);
+	struct problems problems = {0};
+	int fd = upgrade_child_find(&problems);
 	if (fd < 0 || getenv(UPGRADE_VARIABLE) != NULL || fcntl(fd, F_GETFD) != FD_CLOEXEC)
 		return STATUS_FAILED;
 	new_base = event_base_new();
@@ -278,10 +278,10 @@ END_TEST
 
 START_TEST(without_the_variable_there_is_no_channel)
 {
-	char error[128] = "before";
+	struct problems problems = {.reloads = true};
 	unsetenv(UPGRADE_VARIABLE);
-	ck_assert_int_eq(upgrade_child_find(error, sizeof error), -1);
-	ck_assert_str_eq(error, "");
+	ck_assert_int_eq(upgrade_child_find(&problems), -1);
+	ck_assert_uint_eq(problems.count, 0);
 }
 END_TEST
 
@@ -289,21 +289,22 @@ static const char *const no_channels[] = {"", "x", "-1", "0", "2", "3x", " 3", "
 
 START_TEST(variable_that_names_no_channel_is_an_error)
 {
-	char error[128] = "";
+	struct problems problems = {.reloads = true};
 	setenv(UPGRADE_VARIABLE, no_channels[_i], 1);
-	ck_assert_int_eq(upgrade_child_find(error, sizeof error), -1);
-	ck_assert_str_ne(error, "");
+	ck_assert_int_eq(upgrade_child_find(&problems), -1);
+	ck_assert_uint_eq(problems.count, 1);
 	ck_assert_ptr_null(getenv(UPGRADE_VARIABLE));
 }
 END_TEST
 
 START_TEST(another_kind_of_descriptor_is_no_channel)
 {
-	char error[128] = "", number[16];
+	struct problems problems = {.reloads = true};
+	char number[16];
 	snprintf(number, sizeof number, "%d", open("/dev/null", O_RDWR | O_CLOEXEC));
 	setenv(UPGRADE_VARIABLE, number, 1);
-	ck_assert_int_eq(upgrade_child_find(error, sizeof error), -1);
-	ck_assert_ptr_nonnull(strstr(error, "names no channel"));
+	ck_assert_int_eq(upgrade_child_find(&problems), -1);
+	ck_assert_ptr_nonnull(strstr(problems.first, "SMALLSERVD_UPGRADE: invalid descriptor: "));
 }
 END_TEST
 

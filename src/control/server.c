@@ -366,15 +366,14 @@ static bool find_predecessor(struct server *server)
 {
 	static const struct upgrade_child_events events = {
 		.take = take_over, .stop = on_sent_away, .serve = on_named, .alone = on_alone};
-	char error[128];
-	int fd = upgrade_child_find(error, sizeof error);
+	struct problems problems = {0};
+	int fd = upgrade_child_find(&problems);
 
-	if (fd < 0 && error[0] == '\0' && getenv(UPGRADE_FDS_VARIABLE) == NULL)
+	if (fd < 0 && problems.count == 0 && getenv(UPGRADE_FDS_VARIABLE) == NULL)
 		return true;
-	if (fd < 0 && error[0] == '\0')
-		snprintf(error, sizeof error, UPGRADE_FDS_VARIABLE " is set, and " UPGRADE_VARIABLE " is not");
 	if (fd < 0) {
-		log_error("%s", error);
+		if (problems.count == 0)
+			log_error(UPGRADE_FDS_VARIABLE " is set, but not " UPGRADE_VARIABLE);
 		return false;
 	}
 	server->upgrade_child = upgrade_child_new(server->base, fd, &events, server);
@@ -390,7 +389,7 @@ static struct change *prepare_handed(struct server *server, struct endpoint_pool
 	struct change *change = NULL;
 	if (listen_fds_take(pool, problems)) {
 		change = serving_prepare(server->serving, server->started, pool, problems);
-		listen_fds_check_left(pool, problems);
+		listen_fds_check_unused(pool, problems);
 	}
 	if (problems->count == 0)
 		return change;
@@ -409,7 +408,7 @@ static struct change *prepare_inherited(struct server *server, struct endpoint_p
 		problems_add(problems, NULL, UPGRADE_FDS_VARIABLE " is missing");
 	if (writing >= 0 && upgrade_fds_read(writing, pool, problems))
 		change = serving_prepare(server->serving, server->started, pool, problems);
-	if (change != NULL && !upgrade_fds_leave(writing, pool)) {
+	if (change != NULL && !upgrade_fds_mark_unused(writing, pool)) {
 		problems_add(problems, NULL, "cannot leave endpoints to the process before: %s", strerror(errno));
 		serving_cancel(change);
 		change = NULL;
@@ -699,7 +698,7 @@ static void mark_taken(struct server *server)
 {
 	struct heritage *heritage = &server->heritage;
 	bool *left = calloc(heritage->count + 1, sizeof *left);
-	bool known = left != NULL && upgrade_fds_list_left(heritage->writing, left, heritage->count);
+	bool known = left != NULL && upgrade_fds_find_unused(heritage->writing, left, heritage->count);
 	for (size_t i = 0; i < heritage->count; i++)
 		if (!known || !left[i])
 			endpoint_mark_shared(heritage->list[i]);

@@ -1,28 +1,17 @@
-/* listen_fds.c: the sockets that this process was started with. */
+/* listen_fds.c: socket activation, see sd_listen_fds(3). */
 #include "handoff/listen_fds.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/transport.h"
+#include "handoff/received_fd.h"
 
 enum { FIRST_FD = 3, DESCRIPTORS_MAX = 1 << 20 };
 
-/* A number without sign or anything behind it; -1: it is none. */
-static long parse_number(const char *text, long maximum)
-{
-	char *end;
-	if (text == NULL || text[0] < '0' || text[0] > '9')
-		return -1;
-	errno = 0;
-	long number = strtol(text, &end, 10);
-	return errno == 0 && *end == '\0' && number <= maximum ? number : -1;
-}
-
-/* The name of descriptor INDEX in LISTEN_FDNAMES, which has a colon between names; NULL: it has none. The caller frees it. */
+/* Returns the name of descriptor INDEX in NAMES, separated by colons, for the caller to free; NULL: it has none. */
 static char *copy_name(const char *names, unsigned index)
 {
 	for (; names != NULL && index > 0; index--) {
@@ -33,64 +22,64 @@ static char *copy_name(const char *names, unsigned index)
 	return length > 0 ? strndup(names, length) : NULL;
 }
 
+static void report(struct problems *problems, int fd, const char *name, const char *reason)
+{
+	problems_add(problems, NULL, "LISTEN_FDS: descriptor %d%s%s%s: %s", fd, name != NULL ? " (" : "",
+		     name != NULL ? name : "", name != NULL ? ")" : "", reason);
+}
+
 static void add_descriptor(struct endpoint_pool *pool, int fd, const char *names, struct problems *problems)
 {
 	struct socket_kind kind;
-	const char *wrong = socket_examine(fd, &kind);
-
 	char *name = copy_name(names, (unsigned)(fd - FIRST_FD));
-	if (wrong == NULL && fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-		wrong = strerror(errno);
-	struct endpoint *endpoint = wrong == NULL ? endpoint_from_listen_fds(fd, &kind, name) : NULL;
-	if (wrong != NULL) {
-		problems_add(problems, NULL, "descriptor %d%s%s%s, which the service manager handed over, %s", fd,
-			     name != NULL ? " (" : "", name != NULL ? name : "", name != NULL ? ")" : "", wrong);
+	const char *reason = received_fd_examine(fd, &kind);
+	struct endpoint *endpoint = reason == NULL ? endpoint_from_listen_fds(fd, &kind, name) : NULL;
+
+	if (reason != NULL) {
+		report(problems, fd, name, reason);
 	} else if (endpoint == NULL || !endpoint_pool_add(pool, endpoint)) {
 		endpoint_free(endpoint);
-		problems_add(problems, NULL, "descriptor %d: out of memory", fd);
+		report(problems, fd, name, "out of memory");
 	}
 	free(name);
 }
 
-/* How many were handed over to us, and not to a process that we come from. */
-static long count_handed(struct problems *problems)
+/* Returns the number of descriptors; 0 if LISTEN_PID is another process, -1 and a problem if the number is invalid. */
+static long count_descriptors(struct problems *problems)
 {
-	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
-	if (pid == NULL || count == NULL || parse_number(pid, INT32_MAX) != (long)getpid())
+	const char *pid = getenv("LISTEN_PID"), *text = getenv("LISTEN_FDS");
+	if (text == NULL || received_fd_number(pid, INT32_MAX) != (long)getpid())
 		return 0;
-	long handed = parse_number(count, DESCRIPTORS_MAX);
-	if (handed < 0)
-		problems_add(problems, NULL, "LISTEN_FDS is no count of descriptors: %s", count);
-	return handed;
+	long count = received_fd_number(text, DESCRIPTORS_MAX);
+	if (count < 0)
+		problems_add(problems, NULL, "LISTEN_FDS: invalid number: %s", text);
+	return count;
 }
 
 bool listen_fds_take(struct endpoint_pool *pool, struct problems *problems)
 {
 	static const char *const variables[] = {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"};
 	unsigned before = problems->count;
-	long handed = count_handed(problems);
+	long count = count_descriptors(problems);
 
-	for (int fd = FIRST_FD; fd < FIRST_FD + handed; fd++)
+	for (int fd = FIRST_FD; fd < FIRST_FD + count; fd++)
 		add_descriptor(pool, fd, getenv("LISTEN_FDNAMES"), problems);
 	for (size_t i = 0; i < sizeof variables / sizeof *variables; i++)
 		unsetenv(variables[i]);
 	return problems->count == before;
 }
 
-bool listen_fds_check_left(struct endpoint_pool *pool, struct problems *problems)
+bool listen_fds_check_unused(struct endpoint_pool *pool, struct problems *problems)
 {
 	const struct endpoint *endpoint;
-	bool all_taken = true;
-	char text[SOCKET_TEXT_SIZE];
+	unsigned before = problems->count;
+	char address[SOCKET_TEXT_SIZE], reason[SOCKET_TEXT_SIZE + 64];
 
-	for (size_t i = 0; (endpoint = endpoint_pool_next(pool, &i)) != NULL; all_taken = false) {
-		const char *name = endpoint->socket_name;
-		socket_address_print(&endpoint->address, text);
-		problems_add(problems, NULL,
-			     "descriptor %d%s%s%s, which the service manager handed over, matches no endpoint: %s %s%s",
-			     endpoint->fds[0], name != NULL ? " (" : "", name != NULL ? name : "",
-			     name != NULL ? ")" : "", transport_name(endpoint->transport), text,
-			     endpoint->dual_stack ? " of both families" : "");
+	for (size_t i = 0; (endpoint = endpoint_pool_next(pool, &i)) != NULL;) {
+		socket_address_print(&endpoint->address, address);
+		snprintf(reason, sizeof reason, "matches no endpoint: %s %s%s", transport_name(endpoint->transport),
+			 address, endpoint->dual_stack ? " (dual-stack)" : "");
+		report(problems, endpoint->fds[0], endpoint->socket_name, reason);
 	}
-	return all_taken;
+	return problems->count == before;
 }

@@ -3,13 +3,13 @@
 
 #include <errno.h>
 #include <event2/event.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "handoff/received_fd.h"
 #include "handoff/upgrade_parent.h"
 
 struct upgrade_child {
@@ -28,22 +28,9 @@ static bool is_channel(int fd)
 	       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_SEQPACKET;
 }
 
-int upgrade_child_find(char *error, size_t size)
+int upgrade_child_find(struct problems *problems)
 {
-	const char *value = getenv(UPGRADE_VARIABLE);
-	char *end;
-
-	error[0] = '\0';
-	if (value == NULL)
-		return -1;
-	errno = 0;
-	long fd = strtol(value, &end, 10);
-	bool valid = errno == 0 && value[0] >= '0' && value[0] <= '9' && *end == '\0' && fd > STDERR_FILENO &&
-		     fd <= INT32_MAX && is_channel((int)fd) && fcntl((int)fd, F_SETFD, FD_CLOEXEC) == 0;
-	if (!valid)
-		snprintf(error, size, UPGRADE_VARIABLE "=%.32s names no channel to a process before this one", value);
-	unsetenv(UPGRADE_VARIABLE);
-	return valid ? (int)fd : -1;
+	return received_fd_from_environment(UPGRADE_VARIABLE, is_channel, problems);
 }
 
 /* The old one is gone, or ends the channel anyway: then the loop sees that. */

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "core/problems.h"
+
 struct event_base;
 
 /* The channel to the process before this one. It belongs to the main thread. */
@@ -21,9 +23,9 @@ struct upgrade_child_events {
 	void (*alone)(void *argument, bool taken);
 };
 
-/* The number of the descriptor that the environment names, after which the variable is unset; -1: there is none. With
- * one that is no such channel, -1 and a text in ERROR, which is empty otherwise. */
-int upgrade_child_find(char *error, size_t size);
+/* Returns the descriptor of the channel from the environment, with FD_CLOEXEC, for upgrade_child_new; -1: this process is not started by an
+ * upgrade, or, with a problem, the descriptor is invalid. Unsets the variable. */
+int upgrade_child_find(struct problems *problems);
 
 /* The channel FD, which it owns from here on. EVENTS, with ARGUMENT, come by BASE's loop. NULL: errno says why. */
 struct upgrade_child *upgrade_child_new(struct event_base *base, int fd, const struct upgrade_child_events *events,

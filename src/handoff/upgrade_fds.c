@@ -1,15 +1,18 @@
-/* upgrade_fds.c: open endpoints in writing, for the process that goes on with them.
+/* upgrade_fds.c: the list of endpoints that an upgrade passes to the new process.
  *
- * A line says how many there are, then each has one, of fields with a blank between them:
+ * It names the sockets and what getsockname(2) and its kin do not tell about them. A line an endpoint follows the title, with a blank
+ * between the fields:
  *
  *     smallservd-endpoints 1 COUNT
- *     STATE TRANSPORT WANTED ADDRESS INTERFACE SERVICE NAME KIND DESCRIPTORS GROUPS
+ *     STATE TRANSPORT WANTED ADDRESS INTERFACE SERVICE SOCKET_NAME ORIGIN DESCRIPTORS GROUPS
  *
- * STATE is + and becomes - where the reader leaves the endpoint. An address is FAMILY/IP/PORT/SCOPE, the IP in hexadecimal digits; a
- * text is = and its bytes, with %XX for what is not plain, or - for none; KIND has an h when handed over by the service manager, a b
- * when of both families; DESCRIPTORS and GROUPS (ADDRESS@INTERFACE) have commas between them. */
+ * The new process changes STATE from + to - where it does not use the endpoint. Addresses are FAMILY/IP/PORT/SCOPE, the IP in hexadecimal
+ * digits. Texts are = and their bytes, with %XX for special ones, or - for none. ORIGIN contains h for a socket from LISTEN_FDS. DESCRIPTORS
+ * and GROUPS (ADDRESS@INTERFACE, or - for none) have commas between them. The reader asks the kernel for TRANSPORT and ADDRESS, which
+ * earlier versions read, and ignores further fields and lines. */
 #include "handoff/upgrade_fds.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -21,6 +24,7 @@
 #include <unistd.h>
 
 #include "core/transport.h"
+#include "handoff/received_fd.h"
 
 #define TITLE "smallservd-endpoints 1 "
 
@@ -28,10 +32,23 @@ enum {
 	SIZE_MAX_BYTES = 64 * 1024 * 1024,
 	DESCRIPTORS_MAX = 4096, /* of an endpoint */
 	GROUPS_MAX = 4096,
-	TEXT_MAX = 256,
-	SEALS = F_SEAL_SHRINK | F_SEAL_GROW, /* the states are still to be written */
-	STATE_TAKEN = '+',
-	STATE_LEFT = '-',
+	SEALS = F_SEAL_SHRINK | F_SEAL_GROW, /* not F_SEAL_WRITE: the new process changes states */
+	STATE_USED = '+',
+	STATE_UNUSED = '-',
+};
+
+enum field {
+	STATE,
+	TRANSPORT,
+	WANTED,
+	ADDRESS,
+	INTERFACE,
+	SERVICE,
+	SOCKET_NAME,
+	ORIGIN,
+	DESCRIPTORS,
+	GROUPS,
+	FIELD_COUNT
 };
 
 /* --- writing --- */
@@ -40,83 +57,63 @@ static void write_address(FILE *file, const struct socket_address *address)
 {
 	bool v4 = address->any.sa_family == AF_INET;
 	const unsigned char *ip = v4 ? (const unsigned char *)&address->v4.sin_addr : address->v6.sin6_addr.s6_addr;
-	fprintf(file, "%c/", v4 ? '4' : '6');
+	fputs(v4 ? "4/" : "6/", file);
 	for (size_t i = 0; i < (v4 ? 4U : 16U); i++)
 		fprintf(file, "%02x", ip[i]);
 	fprintf(file, "/%u/%" PRIu32, (unsigned)socket_address_port(address), v4 ? 0 : address->v6.sin6_scope_id);
-}
-
-static bool is_plain(char c)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
-	       c == '-';
 }
 
 static void write_text(FILE *file, const char *text)
 {
 	fputs(text == NULL ? " -" : " =", file);
 	for (; text != NULL && *text != '\0'; text++)
-		fprintf(file, is_plain(*text) ? "%c" : "%%%02x", (unsigned char)*text);
-}
-
-static void write_descriptors(FILE *file, const struct endpoint *endpoint)
-{
-	const char *before = " ";
-	for (unsigned i = 0; i < endpoint->count; i++) {
-		if (endpoint->fds[i] < 0)
-			continue;
-		fprintf(file, "%s%d", before, endpoint->fds[i]);
-		before = ",";
-	}
-}
-
-static void write_groups(FILE *file, const struct endpoint *endpoint)
-{
-	for (size_t i = 0; i < endpoint->groups_in_force; i++) {
-		fputs(i == 0 ? " " : ",", file);
-		write_address(file, &endpoint->groups[i].address);
-		fprintf(file, "@%u", endpoint->groups[i].interface);
-	}
-	if (endpoint->groups_in_force == 0)
-		fputs(" -", file);
+		fprintf(file, isalnum((unsigned char)*text) ? "%c" : "%%%02x", (unsigned char)*text);
 }
 
 static void write_endpoint(FILE *file, const struct endpoint *endpoint)
 {
-	fprintf(file, "%c %s ", STATE_TAKEN, transport_name(endpoint->transport));
+	const char *separator = "";
+
+	fprintf(file, "%c %s ", STATE_USED, transport_name(endpoint->transport));
 	write_address(file, &endpoint->wanted);
 	fputc(' ', file);
 	write_address(file, &endpoint->address);
 	write_text(file, endpoint->interface[0] != '\0' ? endpoint->interface : NULL);
 	write_text(file, endpoint->service);
 	write_text(file, endpoint->socket_name);
-	fprintf(file, " %s%s%s", endpoint->from_listen_fds ? "h" : "", endpoint->dual_stack ? "b" : "",
-		endpoint->from_listen_fds || endpoint->dual_stack ? "" : "-");
-	write_descriptors(file, endpoint);
-	write_groups(file, endpoint);
+	fputs(endpoint->dual_stack ? " hb " : endpoint->from_listen_fds ? " h " : " - ", file);
+	for (unsigned i = 0; i < endpoint->count; i++)
+		if (endpoint->fds[i] >= 0) {
+			fprintf(file, "%s%d", separator, endpoint->fds[i]);
+			separator = ",";
+		}
+	fputs(endpoint->groups_in_force == 0 ? " -" : " ", file);
+	for (size_t i = 0; i < endpoint->groups_in_force; i++) {
+		fputs(i == 0 ? "" : ",", file);
+		write_address(file, &endpoint->groups[i].address);
+		fprintf(file, "@%u", endpoint->groups[i].interface);
+	}
 	fputc('\n', file);
 }
 
 int upgrade_fds_write(struct endpoint *const *list, size_t count)
 {
+	char *text = NULL;
+	size_t size = 0;
 	int fd = memfd_create("smallservd-endpoints", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	int copy = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	FILE *file = copy < 0 ? NULL : fdopen(copy, "w");
-	int error = errno;
+	FILE *file = fd < 0 ? NULL : open_memstream(&text, &size);
 
 	if (file != NULL) {
 		fprintf(file, TITLE "%zu\n", count);
 		for (size_t i = 0; i < count; i++)
 			write_endpoint(file, list[i]);
-		errno = 0;
-		bool written = !ferror(file);
-		written &= fclose(file) == 0;
-		if (written && fcntl(fd, F_ADD_SEALS, SEALS) == 0)
+		bool written = fclose(file) == 0 && write(fd, text, size) == (ssize_t)size &&
+			       fcntl(fd, F_ADD_SEALS, SEALS) == 0;
+		free(text);
+		if (written)
 			return fd;
-		error = errno != 0 ? errno : EIO;
-	} else if (copy >= 0) {
-		close(copy);
 	}
+	int error = errno;
 	if (fd >= 0)
 		close(fd);
 	errno = error;
@@ -125,285 +122,177 @@ int upgrade_fds_write(struct endpoint *const *list, size_t count)
 
 /* --- reading --- */
 
-/* A number without a sign at *TEXT, which is set behind it. */
-static bool read_number(const char **text, unsigned long maximum, unsigned long *number)
-{
-	char *end;
-	if (**text < '0' || **text > '9')
-		return false;
-	errno = 0;
-	*number = strtoul(*text, &end, 10);
-	*text = end;
-	return errno == 0 && *number <= maximum;
-}
+/* An endpoint that is being read. */
+struct reader {
+	struct endpoint_record record;
+	unsigned fd_count;
+	int fds[DESCRIPTORS_MAX];
+	struct socket_group groups[GROUPS_MAX];
+};
 
-static int read_digit(char c)
+/* Reads COUNT bytes of two hexadecimal digits each. Returns false if TEXT does not begin with them. */
+static bool read_hex(const char *text, unsigned char *bytes, size_t count)
 {
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static bool read_bytes(const char **text, unsigned char *bytes, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		int high = read_digit((*text)[0]), low = high < 0 ? -1 : read_digit((*text)[1]);
-		if (low < 0)
+	for (size_t i = 0; i < count; i++, text += 2) {
+		if (!isxdigit((unsigned char)text[0]) || !isxdigit((unsigned char)text[1]))
 			return false;
-		bytes[i] = (unsigned char)(high << 4 | low);
-		*text += 2;
+		bytes[i] = (unsigned char)strtoul((char[]){text[0], text[1], '\0'}, NULL, 16);
 	}
 	return true;
 }
 
-static bool skip(const char **text, char c)
+static bool read_address(char *text, struct socket_address *address)
 {
-	bool found = **text == c;
-	*text += found;
-	return found;
-}
+	bool v4 = *strsep(&text, "/") == '4';
+	const char *ip = strsep(&text, "/");
+	long port = received_fd_number(strsep(&text, "/"), UINT16_MAX), scope = received_fd_number(text, UINT32_MAX);
+	unsigned char bytes[16];
 
-static bool read_address(const char **text, struct socket_address *address)
-{
-	bool v4 = **text == '4';
-	unsigned char ip[16];
-	unsigned long port, scope;
-
-	if ((!v4 && **text != '6') || *++*text != '/')
+	if (port < 0 || scope < 0 || !read_hex(ip, bytes, v4 ? 4 : 16))
 		return false;
-	++*text;
-	if (!read_bytes(text, ip, v4 ? 4 : 16) || !skip(text, '/') || !read_number(text, UINT16_MAX, &port) ||
-	    !skip(text, '/') || !read_number(text, v4 ? 0 : UINT32_MAX, &scope))
-		return false;
-	socket_address_set(address, v4 ? AF_INET : AF_INET6, ip, "", (uint16_t)port);
+	socket_address_set(address, v4 ? AF_INET : AF_INET6, bytes, "", (uint16_t)port);
 	if (!v4)
 		address->v6.sin6_scope_id = (uint32_t)scope;
 	return true;
 }
 
-/* False: it is none. NULL in *COPY where there is none; else the caller's to free. */
-static bool read_text(const char *text, char **copy)
+/* Decodes TEXT in place: *DECODED is within it, or NULL for none. */
+static bool read_text(char *text, const char **decoded)
 {
-	size_t length = 0;
-	char plain[TEXT_MAX];
+	char *to = text;
 
-	*copy = NULL;
-	if (strcmp(text, "-") == 0)
-		return true;
-	if (!skip(&text, '='))
-		return false;
-	while (*text != '\0' && length < sizeof plain - 1) {
-		bool coded = skip(&text, '%');
-		if (coded ? !read_bytes(&text, (unsigned char *)&plain[length], 1) : !is_plain(*text))
+	*decoded = *text == '=' ? text : NULL;
+	if (*decoded == NULL)
+		return strcmp(text, "-") == 0;
+	for (const char *from = text + 1; *from != '\0'; to++) {
+		bool coded = *from == '%';
+		*to = *from;
+		if (coded && !read_hex(from + 1, (unsigned char *)to, 1))
 			return false;
-		if (!coded)
-			plain[length] = *text++;
-		if (plain[length++] == '\0')
-			return false;
+		from += coded ? 3 : 1;
 	}
-	plain[length] = '\0';
-	*copy = *text == '\0' ? strdup(plain) : NULL;
-	return *copy != NULL;
-}
-
-static bool read_interface(const char *text, char interface[IF_NAMESIZE])
-{
-	char *name;
-	if (!read_text(text, &name) || (name != NULL && strlen(name) >= IF_NAMESIZE)) {
-		free(name);
-		return false;
-	}
-	snprintf(interface, IF_NAMESIZE, "%s", name != NULL ? name : "");
-	free(name);
+	*to = '\0';
 	return true;
 }
 
-static bool read_kind(const char *text, struct endpoint *endpoint)
+static bool read_fds(char *text, struct reader *reader)
 {
-	endpoint->from_listen_fds = skip(&text, 'h');
-	endpoint->dual_stack = skip(&text, 'b');
-	if (!endpoint->from_listen_fds && !endpoint->dual_stack && !skip(&text, '-'))
-		return false;
-	return *text == '\0';
-}
-
-static size_t count_parts(const char *text)
-{
-	size_t count = 1;
-	for (; *text != '\0'; text++)
-		count += *text == ',';
-	return count;
-}
-
-static bool read_groups(const char *text, struct endpoint *endpoint)
-{
-	if (strcmp(text, "-") == 0)
-		return true;
-	size_t count = count_parts(text);
-	endpoint->groups = count <= GROUPS_MAX ? calloc(count, sizeof *endpoint->groups) : NULL;
-	for (size_t i = 0; i < count; i++) {
-		unsigned long interface;
-		if (endpoint->groups == NULL || !read_address(&text, &endpoint->groups[i].address) ||
-		    !skip(&text, '@') || !read_number(&text, UINT32_MAX, &interface) ||
-		    !skip(&text, i + 1 < count ? ',' : '\0'))
+	for (const char *part; (part = strsep(&text, ",")) != NULL; reader->fd_count++) {
+		long fd = received_fd_number(part, INT32_MAX);
+		if (fd < 0 || reader->fd_count == DESCRIPTORS_MAX)
 			return false;
-		endpoint->groups[i].interface = (unsigned)interface;
+		reader->fds[reader->fd_count] = (int)fd;
 	}
-	endpoint->group_count = endpoint->groups_in_force = count;
 	return true;
 }
 
-/* Whether FD is what ENDPOINT says. It is closed by an exec from here on; who comes twice is found out by that. */
-static const char *examine(int fd, const struct endpoint *endpoint)
+static bool read_groups(char *text, struct reader *reader)
 {
-	struct socket_kind kind;
-	int flags = fcntl(fd, F_GETFD);
-	if (flags < 0)
-		return "is not open";
-	if (flags & FD_CLOEXEC)
-		return "was not handed on, or is named twice";
-	const char *wrong = socket_examine(fd, &kind);
-	if (wrong != NULL)
-		return wrong;
-	if ((kind.type == SOCK_STREAM) != (endpoint->transport == TRANSPORT_TCP) ||
-	    kind.address.length != endpoint->address.length ||
-	    !socket_address_same_ip(&kind.address, &endpoint->address) ||
-	    socket_address_port(&kind.address) != socket_address_port(&endpoint->address))
-		return "is a socket of another address";
-	return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? strerror(errno) : NULL;
+	size_t *count = &reader->record.group_count;
+	if (strcmp(text, "-") == 0)
+		return true;
+	for (char *part; (part = strsep(&text, ",")) != NULL; ++*count) {
+		struct socket_group *group = &reader->groups[*count];
+		char *address = strsep(&part, "@");
+		long interface = received_fd_number(part, UINT32_MAX);
+		if (*count == GROUPS_MAX || interface < 0 || !read_address(address, &group->address))
+			return false;
+		group->interface = (unsigned)interface;
+	}
+	return true;
 }
 
-enum field { STATE, TRANSPORT, WANTED, ADDRESS, INTERFACE, SERVICE, NAME, KIND, DESCRIPTORS, GROUPS, FIELD_COUNT };
-
-/* Cuts LINE at its blanks. False: there are not as many fields as there have to be. */
+/* Splits LINE at its blanks. Returns false if fields are missing. */
 static bool split(char *line, char *fields[FIELD_COUNT])
 {
 	size_t count = 0;
-	for (char *field; (field = strsep(&line, " ")) != NULL; count++) {
-		if (count == FIELD_COUNT)
-			return false;
-		fields[count] = field;
-	}
+	while (count < FIELD_COUNT && (fields[count] = strsep(&line, " ")) != NULL)
+		count++;
 	return count == FIELD_COUNT;
 }
 
-static bool read_transport(const char *text, unsigned *transport)
+static bool read_fields(char *line, struct reader *reader)
 {
-	bool tcp = strcmp(text, "tcp") == 0;
-	*transport = tcp ? TRANSPORT_TCP : TRANSPORT_UDP;
-	return tcp || strcmp(text, "udp") == 0;
-}
-
-static bool read_whole_address(const char *text, struct socket_address *address)
-{
-	return read_address(&text, address) && *text == '\0';
-}
-
-/* All but the descriptors. */
-static bool read_fields(char *const fields[FIELD_COUNT], struct endpoint *endpoint)
-{
-	return strlen(fields[STATE]) == 1 && (fields[STATE][0] == STATE_TAKEN || fields[STATE][0] == STATE_LEFT) &&
-	       read_transport(fields[TRANSPORT], &endpoint->transport) &&
-	       read_whole_address(fields[WANTED], &endpoint->wanted) &&
-	       read_whole_address(fields[ADDRESS], &endpoint->address) &&
-	       read_interface(fields[INTERFACE], endpoint->interface) &&
-	       read_text(fields[SERVICE], &endpoint->service) && read_text(fields[NAME], &endpoint->socket_name) &&
-	       read_kind(fields[KIND], endpoint) && read_groups(fields[GROUPS], endpoint);
-}
-
-/* Those that are right belong to ENDPOINT from then on. */
-static bool read_descriptors(const char *text, struct endpoint *endpoint, unsigned line, struct problems *problems)
-{
-	for (unsigned i = 0; i < endpoint->count; i++) {
-		unsigned long fd;
-		if (!read_number(&text, INT32_MAX, &fd) || !skip(&text, i + 1 < endpoint->count ? ',' : '\0')) {
-			problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": line %u: no list of descriptors", line);
-			return false;
-		}
-		const char *wrong = examine((int)fd, endpoint);
-		if (wrong != NULL) {
-			problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": line %u: descriptor %lu %s", line, fd,
-				     wrong);
-			return false;
-		}
-		endpoint->fds[i] = (int)fd;
-	}
-	return true;
-}
-
-/* Returns an endpoint whose COUNT sockets are still to be set. */
-static struct endpoint *new_closed(unsigned count)
-{
-	const struct endpoint_record record = {.interface = ""};
-	const struct socket_kind kind = {.type = 0};
-	int fds[DESCRIPTORS_MAX];
-
-	memset(fds, -1, sizeof fds);
-	return endpoint_from_parent(fds, count, &kind, &record);
-}
-
-static struct endpoint *read_endpoint(char *text, unsigned line, struct problems *problems)
-{
+	struct endpoint_record *record = &reader->record;
 	char *fields[FIELD_COUNT];
-	struct endpoint *endpoint = NULL;
-	size_t count = split(text, fields) ? count_parts(fields[DESCRIPTORS]) : 0;
 
-	if (count > 0 && count <= DESCRIPTORS_MAX)
-		endpoint = new_closed((unsigned)count);
-	if (endpoint == NULL || !read_fields(fields, endpoint)) {
-		problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": line %u: not an endpoint", line);
-		goto fail;
-	}
-	if (!read_descriptors(fields[DESCRIPTORS], endpoint, line, problems))
-		goto fail;
-	return endpoint;
-fail:
-	endpoint_free(endpoint);
-	return NULL;
+	*record = (struct endpoint_record){.groups = reader->groups};
+	reader->fd_count = 0;
+	if (!split(line, fields))
+		return false;
+	record->from_listen_fds = strchr(fields[ORIGIN], 'h') != NULL;
+	return read_address(fields[WANTED], &record->wanted) && read_text(fields[INTERFACE], &record->interface) &&
+	       read_text(fields[SERVICE], &record->service) && read_text(fields[SOCKET_NAME], &record->socket_name) &&
+	       read_fds(fields[DESCRIPTORS], reader) && read_groups(fields[GROUPS], reader);
 }
 
-/* The whole writing as a string, for the caller to free. NULL: errno says why. */
-static char *read_writing(int fd)
+/* Adds the endpoint at LINE, whose number is NUMBER, to POOL. Returns false and a problem. */
+static bool read_endpoint(char *line, unsigned number, struct reader *reader, struct endpoint_pool *pool,
+			  struct problems *problems)
+{
+	struct socket_kind kind;
+	const char *reason = NULL;
+
+	if (!read_fields(line, reader)) {
+		problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": line %u: not an endpoint", number);
+		return false;
+	}
+	for (unsigned i = 0; i < reader->fd_count; i++)
+		if ((reason = received_fd_examine(reader->fds[i], &kind)) != NULL) {
+			problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": line %u: descriptor %d %s", number,
+				     reader->fds[i], reason);
+			return false;
+		}
+	struct endpoint *endpoint = endpoint_from_parent(reader->fds, reader->fd_count, &kind, &reader->record);
+	if (endpoint != NULL && endpoint_pool_add(pool, endpoint))
+		return true;
+	endpoint_free(endpoint);
+	problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": out of memory");
+	return false;
+}
+
+/* Returns the list as a string, for the caller to free; or NULL with errno. */
+static char *load(int fd)
 {
 	struct stat status;
 	if (fstat(fd, &status) < 0)
 		return NULL;
 	size_t size = status.st_size <= SIZE_MAX_BYTES ? (size_t)status.st_size : 0;
-	char *text = malloc(size + 1);
-	ssize_t length = text != NULL ? pread(fd, text, size, 0) : -1;
-	if (length < 0 || (size_t)length != size || memchr(text, '\0', size) != NULL) {
-		errno = length < 0 ? errno : EINVAL;
-		free(text);
-		return NULL;
+	char *text = calloc(1, size + 1);
+	if (text == NULL || pread(fd, text, size, 0) == (ssize_t)size)
+		return text;
+	free(text);
+	return NULL;
+}
+
+/* Returns the next line of *REST that is an endpoint's, and counts lines in NUMBER; NULL at the end. */
+static char *next_endpoint(char **rest, unsigned *number)
+{
+	for (char *line; (line = strsep(rest, "\n")) != NULL;) {
+		++*number;
+		if (line[0] == STATE_USED || line[0] == STATE_UNUSED)
+			return line;
 	}
-	text[size] = '\0';
-	return text;
+	return NULL;
 }
 
-/* How many endpoints the title at *TEXT promises, which is set behind it. */
-static bool read_title(char **text, size_t *count)
+bool upgrade_fds_read(int fd, struct endpoint_pool *pool, struct problems *problems)
 {
-	const char *at = *text + strlen(TITLE);
-	unsigned long number;
-	if (strncmp(*text, TITLE, strlen(TITLE)) != 0 || !read_number(&at, SIZE_MAX_BYTES, &number) || !skip(&at, '\n'))
-		return false;
-	*text += at - *text;
-	*count = number;
-	return true;
+	struct reader *reader = calloc(1, sizeof *reader);
+	char *text = load(fd), *rest = text;
+	unsigned number = 0;
+	bool valid = reader != NULL && text != NULL && strncmp(text, TITLE, strlen(TITLE)) == 0;
+
+	if (!valid)
+		problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": not a list of version 1");
+	for (char *line; valid && (line = next_endpoint(&rest, &number)) != NULL;)
+		valid = read_endpoint(line, number, reader, pool, problems);
+	free(text);
+	free(reader);
+	return valid;
 }
 
-/* The line at *TEXT, without its end, and sets *TEXT behind it. NULL: there is no whole one. */
-static char *next_line(char **text)
-{
-	char *line = *text, *end = strchr(line, '\n');
-	if (end == NULL)
-		return NULL;
-	*end = '\0';
-	*text = end + 1;
-	return line;
-}
-
-static bool is_sealed(int fd)
+static bool is_list(int fd)
 {
 	int seals = fcntl(fd, F_GET_SEALS);
 	return seals >= 0 && (seals & SEALS) == SEALS;
@@ -411,73 +300,12 @@ static bool is_sealed(int fd)
 
 int upgrade_fds_find(struct problems *problems)
 {
-	const char *value = getenv(UPGRADE_FDS_VARIABLE), *text = value;
-	unsigned long fd = 0;
-
-	if (value == NULL)
-		return -1;
-	bool valid = read_number(&text, INT32_MAX, &fd) && *text == '\0' && fd > STDERR_FILENO && is_sealed((int)fd) &&
-		     fcntl((int)fd, F_SETFD, FD_CLOEXEC) == 0;
-	if (!valid)
-		problems_add(problems, NULL, UPGRADE_FDS_VARIABLE "=%.32s names no list of endpoints", value);
-	unsetenv(UPGRADE_FDS_VARIABLE);
-	return valid ? (int)fd : -1;
+	return received_fd_from_environment(UPGRADE_FDS_VARIABLE, is_list, problems);
 }
 
-static bool read_all(char *text, struct endpoint_pool *pool, struct problems *problems)
-{
-	size_t count;
-	if (!read_title(&text, &count)) {
-		problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": line 1: not a list of endpoints of this version");
-		return false;
-	}
-	for (unsigned line = 2; line < count + 2; line++) {
-		char *written = next_line(&text);
-		if (written == NULL) {
-			problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": line %u: missing", line);
-			return false;
-		}
-		struct endpoint *endpoint = read_endpoint(written, line, problems);
-		if (endpoint == NULL)
-			return false;
-		if (!endpoint_pool_add(pool, endpoint)) {
-			endpoint_free(endpoint);
-			problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": out of memory");
-			return false;
-		}
-	}
-	if (*text != '\0')
-		problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": more than %zu endpoints", count);
-	return *text == '\0';
-}
+/* --- unused endpoints --- */
 
-bool upgrade_fds_read(int fd, struct endpoint_pool *pool, struct problems *problems)
-{
-	char *text = read_writing(fd);
-	if (text == NULL) {
-		problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": cannot read the endpoints: %s", strerror(errno));
-		return false;
-	}
-	bool read = read_all(text, pool, problems);
-	free(text);
-	return read;
-}
-
-/* --- what is left --- */
-
-/* The first descriptor of the endpoint at LINE, or -1. */
-static int first_descriptor(char *line)
-{
-	char *fields[FIELD_COUNT];
-	unsigned long fd;
-	const char *text;
-	if (!split(line, fields))
-		return -1;
-	text = fields[DESCRIPTORS];
-	return read_number(&text, INT32_MAX, &fd) ? (int)fd : -1;
-}
-
-static bool is_left(int fd, struct endpoint_pool *pool)
+static bool pool_has_fd(struct endpoint_pool *pool, int fd)
 {
 	const struct endpoint *endpoint;
 	for (size_t i = 0; (endpoint = endpoint_pool_next(pool, &i)) != NULL;)
@@ -486,30 +314,28 @@ static bool is_left(int fd, struct endpoint_pool *pool)
 	return false;
 }
 
-bool upgrade_fds_leave(int fd, struct endpoint_pool *pool)
+bool upgrade_fds_mark_unused(int fd, struct endpoint_pool *pool)
 {
-	char *text = read_writing(fd), *at = text, *line;
-	bool written = text != NULL;
+	char *text = load(fd), *rest = text, *fields[FIELD_COUNT];
+	unsigned number = 0;
+	bool marked = text != NULL;
 
-	if (written)
-		next_line(&at);
-	while (written && (line = next_line(&at)) != NULL) {
-		off_t place = line - text;
-		if (is_left(first_descriptor(line), pool))
-			written = pwrite(fd, &(char){STATE_LEFT}, 1, place) == 1;
-	}
+	for (char *line; marked && (line = next_endpoint(&rest, &number)) != NULL;)
+		if (split(line, fields) && pool_has_fd(pool, atoi(fields[DESCRIPTORS])))
+			marked = pwrite(fd, &(char){STATE_UNUSED}, 1, line - text) == 1;
 	free(text);
-	return written;
+	return marked;
 }
 
-bool upgrade_fds_list_left(int fd, bool *left, size_t count)
+bool upgrade_fds_find_unused(int fd, bool *unused, size_t count)
 {
-	char *text = read_writing(fd), *at = text, *line;
-	size_t promised, found = 0;
+	char *text = load(fd), *rest = text;
+	unsigned number = 0;
+	size_t found = 0;
 
-	if (text != NULL && read_title(&at, &promised) && promised == count)
-		while (found < count && (line = next_line(&at)) != NULL)
-			left[found++] = line[0] == STATE_LEFT;
+	for (const char *line; text != NULL && (line = next_endpoint(&rest, &number)) != NULL; found++)
+		if (found < count)
+			unused[found] = line[0] == STATE_UNUSED;
 	free(text);
 	return found == count;
 }

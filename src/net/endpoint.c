@@ -71,14 +71,6 @@ static bool copy_record(struct endpoint *endpoint, const struct endpoint_record 
 	return true;
 }
 
-static void clear_port(struct socket_address *address)
-{
-	if (address->any.sa_family == AF_INET)
-		address->v4.sin_port = 0;
-	else
-		address->v6.sin6_port = 0;
-}
-
 static struct endpoint *new_shared(const int *fds, unsigned count, const struct socket_kind *kind,
 				   const struct endpoint_record *record)
 {
@@ -86,13 +78,13 @@ static struct endpoint *new_shared(const int *fds, unsigned count, const struct 
 	if (endpoint == NULL)
 		return NULL;
 	endpoint->transport = kind->type == SOCK_STREAM ? TRANSPORT_TCP : TRANSPORT_UDP;
-	endpoint->wanted = endpoint->address = kind->address;
+	endpoint->wanted = record->wanted;
+	endpoint->address = kind->address;
 	endpoint->dual_stack = kind->both_families;
 	endpoint->from_listen_fds = record->from_listen_fds;
 	endpoint->shared = true;
-	snprintf(endpoint->interface, sizeof endpoint->interface, "%s", record->interface);
-	if (record->any_port)
-		clear_port(&endpoint->wanted);
+	if (record->interface != NULL)
+		snprintf(endpoint->interface, sizeof endpoint->interface, "%s", record->interface);
 	if (copy_record(endpoint, record))
 		return endpoint;
 	free_without_sockets(endpoint);
@@ -101,9 +93,9 @@ static struct endpoint *new_shared(const int *fds, unsigned count, const struct 
 
 struct endpoint *endpoint_from_listen_fds(int fd, const struct socket_kind *kind, const char *name)
 {
-	return new_shared(
-		&fd, 1, kind,
-		&(struct endpoint_record){.from_listen_fds = true, .interface = kind->interface, .socket_name = name});
+	const struct endpoint_record record = {
+		.wanted = kind->address, .from_listen_fds = true, .interface = kind->interface, .socket_name = name};
+	return new_shared(&fd, 1, kind, &record);
 }
 
 struct endpoint *endpoint_from_parent(const int *fds, unsigned count, const struct socket_kind *kind,

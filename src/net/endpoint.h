@@ -45,13 +45,11 @@ struct endpoint {
  * FD on success. Returns NULL when out of memory. */
 struct endpoint *endpoint_from_listen_fds(int fd, const struct socket_kind *kind, const char *name);
 
-/* Properties of an endpoint that its sockets do not tell. The texts and groups are the caller's. */
+/* Properties of an endpoint that its sockets do not tell. Texts and groups are the caller's; NULL for none. */
 struct endpoint_record {
-	bool any_port; /* configured with port 0 */
+	struct socket_address wanted; /* as configured */
 	bool from_listen_fds;
-	const char *interface;   /* as configured; empty: any */
-	const char *service;     /* or NULL */
-	const char *socket_name; /* or NULL */
+	const char *interface, *service, *socket_name;
 	const struct socket_group *groups;
 	size_t group_count;
 };

@@ -104,7 +104,7 @@ echo_on() {
 	port=$(free_port)
 	handing "both_tcp=[::]:$port"
 	launch_daemon < <(echo_on "$port" ::)
-	assert_refused 'matches no endpoint: tcp .* of both families'
+	assert_refused 'matches no endpoint: tcp .* \(dual-stack\)'
 }
 
 @test "handed: socket_name takes only descriptors of that name" {
@@ -138,10 +138,10 @@ echo_on() {
 	port=$(free_port) other=$(free_port)
 	handing --names a:b "tcp=127.0.0.1:$port" "tcp=127.0.0.1:$other"
 	launch_daemon < <(echo_on "$port")
-	assert_refused "descriptor 4 \(b\).*matches no endpoint: tcp 127\.0\.0\.1:$other"
+	assert_refused "LISTEN_FDS: descriptor 4 \(b\): matches no endpoint: tcp 127\.0\.0\.1:$other"
 	handing "udp=127.0.0.1:$port" "tcp=127.0.0.2:$port"
 	launch_daemon < <(echo_on "$port")
-	assert_refused "descriptor 4,.*matches no endpoint: tcp 127\.0\.0\.2:$port"
+	assert_refused "LISTEN_FDS: descriptor 4: matches no endpoint: tcp 127\.0\.0\.2:$port"
 }
 
 @test "handed: what could not be served is an error that says what it is" {
@@ -152,7 +152,7 @@ echo_on() {
 	for kind in "${!wrong[@]}"; do
 		handing "$kind"
 		launch_daemon < <(echo_on "$port")
-		assert_refused "descriptor 3, .*${wrong[$kind]}"
+		assert_refused "LISTEN_FDS: descriptor 3: .*${wrong[$kind]}"
 	done
 }
 
