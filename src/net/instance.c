@@ -13,7 +13,7 @@ void instance_log(const struct instance *instance, int level, unsigned transport
 {
 	const char *name = instance->config->name;
 	struct log_context context = {.service = name, .transport = transport_name(transport)};
-	char source[SOCKET_TEXT_SIZE], text[1024];
+	char source[SOCKET_TEXT_SIZE], text[1800];
 	va_list arguments;
 
 	va_start(arguments, format);

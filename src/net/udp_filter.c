@@ -103,13 +103,12 @@ void udp_examine(const struct udp_socket *socket, struct udp_message *message)
 	const struct instance *instance = socket->instance;
 
 	read_control(socket, message);
-	message->denied = false;
 	message->verdict = judge_source(socket, &message->from, &message->to);
 	if (message->verdict == METRIC_COUNT)
 		message->verdict = judge_destination(socket, &message->to);
-	if (message->verdict != METRIC_COUNT || (instance->prefixes == NULL && instance->datagram_buckets == NULL))
+	message->limited = admission_limits_datagrams(instance);
+	if (message->verdict != METRIC_COUNT || !message->limited)
 		return;
 	struct in6_addr ip = socket_address_ip(&message->from);
-	message->prefix = instance_source(instance, &ip);
-	message->denied = instance->prefixes != NULL && !acl_allows(instance->prefixes, &ip);
+	message->source = admission_examine(instance, &ip);
 }

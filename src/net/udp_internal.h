@@ -6,7 +6,7 @@
 #include <netinet/udp.h>
 #include <stdatomic.h>
 
-#include "core/clock.h"
+#include "net/admission.h"
 #include "net/udp.h"
 
 /* Linux 4.18 and 5.0; a C library may be older than its kernel */
@@ -98,9 +98,9 @@ struct udp_message {
 	size_t length, segment;
 	struct socket_address from;
 	struct udp_destination to;
-	enum metric verdict;    /* common to all its datagrams: the reason to drop them; METRIC_COUNT: none */
-	bool denied;            /* by the ACL */
-	struct in6_addr prefix; /* of the source, for the rate limit */
+	enum metric verdict; /* common to all its datagrams: the reason to drop them; METRIC_COUNT: none */
+	bool limited;        /* by ACL or rate, for which SOURCE is filled */
+	struct admission_source source;
 };
 
 static inline void udp_drop(struct udp_socket *socket, enum metric reason, size_t count)
@@ -128,12 +128,7 @@ static inline enum metric udp_judge(const struct udp_socket *socket, const struc
 		return message->verdict;
 	if (length > (size_t)instance->config->max_datagram)
 		return METRIC_DROPPED_TOO_LONG;
-	if (message->denied)
-		return METRIC_DROPPED_DENIED;
-	if (instance->datagram_buckets != NULL &&
-	    !limit_bucket_take(instance->datagram_buckets, &message->prefix, clock_ms()))
-		return METRIC_DROPPED_RATE;
-	return METRIC_COUNT;
+	return message->limited ? admission_of_datagram(instance, &message->source) : METRIC_COUNT;
 }
 
 /* --- udp_reply.c --- */
