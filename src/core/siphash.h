@@ -1,4 +1,5 @@
-/* siphash.h: SipHash-1-3 (Aumasson and Bernstein), a keyed hash for tables: clients cannot choose addresses that collide. */
+/* siphash.h: SipHash-1-3 (Aumasson and Bernstein), a keyed hash for tables: clients cannot choose addresses that
+ * collide. */
 #ifndef SMALLSERVD_CORE_SIPHASH_H
 #define SMALLSERVD_CORE_SIPHASH_H
 

@@ -20,8 +20,8 @@ struct acl_rule {
 
 struct acl;
 
-/* A map of COUNT RULES; where no rule matches, UNMATCHED is the answer. Of rules with the same prefix the last one holds.
- * NULL when out of memory. */
+/* A map of COUNT RULES; where no rule matches, UNMATCHED is the answer. Of rules with the same prefix the last one
+ * holds. NULL when out of memory. */
 struct acl *acl_new(const struct acl_rule *rules, size_t count, bool unmatched);
 void acl_free(struct acl *map);
 

@@ -19,11 +19,13 @@ static inline bool admission_limits_datagrams(const struct instance *instance)
 /* Examines IP, IPv6 or mapped IPv4. */
 struct admission_source admission_examine(const struct instance *instance, const struct in6_addr *ip);
 
-/* Returns the reason to drop a datagram of SOURCE; METRIC_COUNT: it is admitted. Takes a token of the rate limit. Any thread. */
+/* Returns the reason to drop a datagram of SOURCE; METRIC_COUNT: it is admitted. Takes a token of the rate limit. Any
+ * thread. */
 enum metric admission_of_datagram(const struct instance *instance, const struct admission_source *source);
 
-/* Returns the reason to refuse a connection from IP; METRIC_COUNT: it is admitted. Takes a token of the rate limit and stores in ENTRY
- * where the source limit counts its slot, for admission_leave; NULL: sources are not limited. Any thread. */
+/* Returns the reason to refuse a connection from IP; METRIC_COUNT: it is admitted. Takes a token of the rate limit and
+ * stores in ENTRY where the source limit counts its slot, for admission_leave; NULL: sources are not limited. Any
+ * thread. */
 enum metric admission_of_connection(const struct instance *instance, const struct in6_addr *ip,
 				    struct limit_source **entry);
 

@@ -1,4 +1,4 @@
-/* instance.c: one service of one generation of the configuration, as the data path sees it. */
+/* instance.c: a service of one configuration generation, as the data path sees it. */
 #include "net/instance.h"
 
 #include <stdarg.h>
@@ -34,13 +34,13 @@ struct in6_addr instance_source(const struct instance *instance, const struct in
 	return acl_mask(ip, IN6_IS_ADDR_V4MAPPED(ip) ? 96 + length->v4 : length->v6);
 }
 
-/* IPv4, which is mapped into IPv6, is not meant by IPv6's shorter prefixes: this one comes between. */
+/* Returns the rule of all IPv4: a shorter IPv6 prefix than ::ffff:0:0/96 does not apply to it. */
 static struct acl_rule all_ipv4(bool allow)
 {
 	return (struct acl_rule){.address.s6_addr = {[10] = 0xff, [11] = 0xff}, .length = 96, .allow = allow};
 }
 
-/* Adds of PREFIXES those that are `all`, or the others. */
+/* Adds the PREFIXES that are `all`, or those that are not. */
 static void add_rules(struct acl_rule *rules, size_t *count, const struct option_prefixes *prefixes, bool all,
 		      bool allow)
 {
@@ -54,7 +54,7 @@ static void add_rules(struct acl_rule *rules, size_t *count, const struct option
 	}
 }
 
-/* Where somebody is allowed by name, everybody else is not. */
+/* Builds the ACL. With an allow list, sources that match no prefix are denied. */
 static bool make_prefixes(struct instance *instance)
 {
 	const struct config_service *config = instance->config;
@@ -79,7 +79,7 @@ static bool make_prefixes(struct instance *instance)
 	if (rules == NULL)
 		return false;
 	rules[count++] = all_ipv4(!named);
-	for (int i = 0; i < 2 * LISTS; i++) /* `all` first: of equal rules the last one holds */
+	for (int i = 0; i < 2 * LISTS; i++) /* `all` first: the last of equal rules applies */
 		add_rules(rules, &count, lists[i % LISTS].prefixes, i < LISTS, lists[i % LISTS].allow);
 	instance->prefixes = acl_new(rules, count, !named);
 	free(rules);
@@ -104,10 +104,10 @@ static bool make_proxies(struct instance *instance)
 	return instance->proxies != NULL;
 }
 
-/* --- what outlives generations --- */
+/* --- the store --- */
 
 struct service_buckets {
-	struct service_buckets *next;
+	SLIST_ENTRY(service_buckets) link;
 	unsigned transport, owners;
 	struct option_rate rate;
 	struct limit_buckets *buckets;
@@ -119,8 +119,8 @@ struct instance_store {
 	unsigned workers;
 	struct task_queue *main;
 	generation_callback *on_over;
-	struct service_state *standings;
-	struct limit_sources *shared_sources; /* of all services whose limit of a source is the daemon's */
+	SLIST_HEAD(, service_state) states;
+	struct limit_sources *shared_sources; /* of all services without a source limit of their own */
 };
 
 struct instance_store *instance_store_new(struct metrics *metrics, struct limit_gate *daemon_gate, unsigned workers,
@@ -145,12 +145,13 @@ void instance_store_free(struct instance_store *store)
 	free(store);
 }
 
-/* The standing of SERVICE, with one owner more. NULL when out of memory. */
-static struct service_state *take_standing(struct instance_store *store, const struct config_service *service)
+/* Returns the state of SERVICE, with one owner more; NULL when out of memory. */
+static struct service_state *take_state(struct instance_store *store, const struct config_service *service)
 {
-	struct service_state *state = store->standings;
-	while (state != NULL && strcmp(state->name, service->name) != 0)
-		state = state->next;
+	struct service_state *state;
+	SLIST_FOREACH(state, &store->states, link)
+	if (strcmp(state->name, service->name) == 0)
+		break;
 	if (state == NULL) {
 		state = calloc(1, sizeof *state);
 		if (state == NULL || (state->name = strdup(service->name)) == NULL) {
@@ -158,36 +159,33 @@ static struct service_state *take_standing(struct instance_store *store, const s
 			return NULL;
 		}
 		limit_gate_init(&state->gate, service->max_connections);
-		state->next = store->standings;
-		store->standings = state;
+		SLIST_INSERT_HEAD(&store->states, state, link);
 	}
 	state->owners++;
 	return state;
 }
 
-static void leave_standing(struct instance_store *store, struct service_state *state)
+static void leave_state(struct instance_store *store, struct service_state *state)
 {
 	if (state == NULL || --state->owners > 0)
 		return;
-	struct service_state **link = &store->standings;
-	while (*link != state)
-		link = &(*link)->next;
-	*link = state->next;
+	SLIST_REMOVE(&store->states, state, service_state, link);
 	limit_sources_free(state->sources);
 	free(state->name);
 	free(state);
 }
 
-/* Buckets stay full or empty as they are while the rate stays the same. */
+/* Stores the BUCKETS of RATE, with one owner more. A generation with the same rate goes on with the same buckets.
+ * Returns false when out of memory. */
 static bool take_buckets(struct service_state *state, unsigned transport, struct option_rate rate,
 			 struct limit_buckets **buckets)
 {
 	if (rate.count == 0)
 		return true;
-	struct service_buckets *entry = state->buckets;
-	while (entry != NULL && (entry->transport != transport || entry->rate.count != rate.count ||
-				 entry->rate.unit_ms != rate.unit_ms))
-		entry = entry->next;
+	struct service_buckets *entry;
+	SLIST_FOREACH(entry, &state->buckets, link)
+	if (entry->transport == transport && entry->rate.count == rate.count && entry->rate.unit_ms == rate.unit_ms)
+		break;
 	if (entry == NULL) {
 		struct limit_buckets *fresh =
 			limit_buckets_new((struct limit_rate){.count = rate.count, .unit_ms = rate.unit_ms});
@@ -197,8 +195,8 @@ static bool take_buckets(struct service_state *state, unsigned transport, struct
 			free(entry);
 			return false;
 		}
-		*entry = (struct service_buckets){state->buckets, transport, 0, rate, fresh};
-		state->buckets = entry;
+		*entry = (struct service_buckets){.transport = transport, .rate = rate, .buckets = fresh};
+		SLIST_INSERT_HEAD(&state->buckets, entry, link);
 	}
 	entry->owners++;
 	*buckets = entry->buckets;
@@ -207,21 +205,21 @@ static bool take_buckets(struct service_state *state, unsigned transport, struct
 
 static void leave_buckets(struct service_state *state, const struct limit_buckets *buckets)
 {
-	struct service_buckets **link = buckets != NULL ? &state->buckets : NULL;
-	while (link != NULL && (*link)->buckets != buckets)
-		link = &(*link)->next;
-	if (link == NULL || --(*link)->owners > 0)
+	struct service_buckets *entry;
+	SLIST_FOREACH(entry, &state->buckets, link)
+	if (entry->buckets == buckets)
+		break;
+	if (entry == NULL || --entry->owners > 0)
 		return;
-	struct service_buckets *entry = *link;
-	*link = entry->next;
+	SLIST_REMOVE(&state->buckets, entry, service_buckets, link);
 	limit_buckets_free(entry->buckets);
 	free(entry);
 }
 
 /* --- one service --- */
 
-/* A limit of the service's own is counted in a table of its own; the daemon's, half of all places, over all services
- * together: else a few services would be enough for one source to have them all. */
+/* Sets the source limit. A limit of the service counts in a table of the service. The default, half of the daemon's
+ * slots, counts over all services: otherwise a source could take all slots by a few services. */
 static bool make_source_limit(struct instance *instance, int64_t daemon_maximum)
 {
 	int64_t maximum = instance->config->max_connections_per_source;
@@ -238,7 +236,7 @@ static bool make_source_limit(struct instance *instance, int64_t daemon_maximum)
 
 enum { CACHE_LINE = 64 };
 
-/* No two in one cache line, as each has its own writer. */
+/* Returns the distance of two workers' caches, which share no cache line. */
 static size_t memo_stride(const struct instance *instance)
 {
 	return (instance->service->memo_size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
@@ -319,7 +317,7 @@ static bool instance_init(struct instance *instance, struct generation *generati
 	instance->config = config;
 	instance->service = config->type;
 	instance->settings = config->settings;
-	instance->state = take_standing(generation->store, config);
+	instance->state = take_state(generation->store, config);
 	if (instance->state == NULL)
 		return false;
 	instance->gate = &instance->state->gate;
@@ -341,13 +339,13 @@ static void instance_clear(struct instance *instance)
 	acl_free(instance->proxies);
 	leave_buckets(instance->state, instance->connection_buckets);
 	leave_buckets(instance->state, instance->datagram_buckets);
-	leave_standing(instance->generation->store, instance->state);
+	leave_state(instance->generation->store, instance->state);
 	free(instance->refused_ports);
 	free(instance->groups);
 	free(instance->memos);
 }
 
-/* --- all of one configuration --- */
+/* --- generations --- */
 
 static void drop(struct generation *generation)
 {
@@ -378,7 +376,7 @@ static bool make_shares(struct generation *generation, unsigned workers)
 	return true;
 }
 
-static bool make_runtimes(struct generation *generation, int64_t daemon_maximum)
+static bool make_instances(struct generation *generation, int64_t daemon_maximum)
 {
 	const struct config *config = generation->config;
 
@@ -396,7 +394,7 @@ struct generation *generation_new(struct config *config, struct instance_store *
 	if (generation != NULL) {
 		generation->config = config_ref(config);
 		generation->store = store;
-		if (make_shares(generation, store->workers) && make_runtimes(generation, daemon_maximum))
+		if (make_shares(generation, store->workers) && make_instances(generation, daemon_maximum))
 			return generation;
 	}
 	problems_add(problems, NULL, "%s: out of memory", config->file);
@@ -446,7 +444,7 @@ struct instance *generation_find(const struct generation *generation, const char
 	return NULL;
 }
 
-/* --- who serves by it --- */
+/* --- references --- */
 
 void instance_hold(struct instance *instance, unsigned index)
 {
@@ -469,7 +467,7 @@ void instance_receive(struct instance *instance, unsigned index)
 {
 	struct generation_share *share = &instance->generation->shares[index];
 	if (share->held++ > 0 || !share->left)
-		drop(share->generation); /* else the worker, which had given up its own reference, keeps this one */
+		drop(share->generation); /* otherwise the reference becomes the worker's, which had dropped its own */
 }
 
 void instance_give_up(struct instance *instance)

@@ -1,9 +1,10 @@
-/* instance.h: one service of one generation of the configuration, as the data path sees it. */
+/* instance.h: a service of one configuration generation, as the data path sees it. */
 #ifndef SMALLSERVD_NET_INSTANCE_H
 #define SMALLSERVD_NET_INSTANCE_H
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "config/config.h"
 #include "core/log.h"
@@ -18,57 +19,58 @@
 #include "service/service.h"
 #include "thread/worker.h"
 
-/* What stands under a service's name for as long as any generation that has it: so its limits are exact through a reload, also
- * while connections of several generations are open. */
+/* State of a service that outlives a generation, keyed by the service's name. Limits stay exact through a reload, even
+ * with open connections of several generations. */
 struct service_state {
-	struct limit_gate gate; /* open connections of this service */
-	_Atomic uint64_t
-		ends_at_ms;    /* of the wheel's clock: its connections end then, as it was removed; 0: it is served */
-	uint64_t refused_told; /* datagrams, told of in the log so far; main thread */
+	struct limit_gate gate;      /* open connections of this service */
+	_Atomic uint64_t ends_at_ms; /* on clock_ms: when the connections of a removed service are closed; 0: served */
+	uint64_t refused_told;       /* datagrams dropped that the log has reported; main thread */
 
-	/* instance.c's */
-	struct service_state *next;
+	/* private to instance.c */
+	SLIST_ENTRY(service_state) link;
 	char *name;
 	unsigned owners;
-	struct limit_sources *sources;   /* NULL: no generation has limited sources by a number of its own */
-	struct service_buckets *buckets; /* for each rate that a generation has */
+	struct limit_sources *sources;         /* NULL: the service has had no source limit of its own */
+	SLIST_HEAD(, service_buckets) buckets; /* for each rate of a generation */
 };
 
-/* Read-only to the workers, but for what limit.h says any thread may change, and each worker's own block of counters. */
+/* Read-only for the workers, except for limits and buckets, which any thread may change, and the worker's own counters.
+ * */
 struct instance {
 	struct generation *generation;
 	struct service_state *state;
 	const struct config_service *config;
 	const struct service *service;
 	const void *settings;           /* of the service's own options */
-	char *memos;                    /* the service's, one a worker; NULL: it has none */
-	struct limit_gate *daemon_gate; /* open connections over all services */
+	char *memos;                    /* the service's cache, one per worker; NULL: none */
+	struct limit_gate *daemon_gate; /* open connections of all services */
 	struct limit_gate *gate;        /* open connections of this service */
-	struct acl *prefixes;           /* who is allowed; NULL: everybody */
-	struct acl *proxies;            /* whose PROXY headers are believed; NULL: connections begin without one */
-	struct limit_sources *sources;  /* open connections of each source; NULL: not limited */
+	struct acl *prefixes;           /* of allow and deny; NULL: all sources are allowed */
+	struct acl *proxies;            /* of proxy_from, the senders of PROXY headers; NULL: no headers */
+	struct limit_sources *sources;  /* open connections per source; NULL: not limited */
 	int64_t source_maximum;
 	struct limit_buckets *connection_buckets; /* NULL: not limited */
 	struct limit_buckets *datagram_buckets;   /* NULL: not limited */
-	struct port_set *refused_ports;           /* of UDP sources; NULL: none */
-	struct in6_addr *groups;                  /* multicast, with IPv4 mapped into IPv6 */
+	struct port_set *refused_ports;           /* source ports of dropped datagrams; NULL: none */
+	struct in6_addr *groups;                  /* multicast_groups; IPv4 is mapped into IPv6 */
 	size_t group_count;
 	struct log_bound refused_bound, full_bound, failed_bound;
-	struct metrics_block *tcp; /* one a worker; NULL: not served over TCP */
+	struct metrics_block *tcp; /* one per worker; NULL: not served over TCP */
 	struct metrics_block *udp;
 };
 
-/* Logs `NAME: TEXT` or, with a PEER, `NAME: TRANSPORT ADDRESS:PORT TEXT` at LEVEL of syslog(3). The journal gets name, transport and
- * peer as fields. Any thread. */
+/* Logs `NAME: TEXT` or, with a PEER, `NAME: TRANSPORT ADDRESS:PORT TEXT` at LEVEL of syslog(3). The journal gets name,
+ * transport and peer as fields. Any thread. */
 void instance_log(const struct instance *instance, int level, unsigned transport, const struct socket_address *peer,
 		  const char *format, ...) __attribute__((format(printf, 5, 6)));
 
-/* The prefix that counts as one source with IP. */
+/* Returns the prefix of IP that the limits count as one source. */
 struct in6_addr instance_source(const struct instance *instance, const struct in6_addr *ip);
 
-/* What the service remembers on worker INDEX, for that worker's thread; NULL: nothing. */
+/* Returns the service's cache of worker INDEX, which only that worker's thread uses; NULL: the service has none. */
 void *instance_memo(const struct instance *instance, unsigned index);
 
+/* Returns whether datagrams from source port PORT are dropped. */
 static inline bool instance_refuses_port(const struct instance *instance, uint16_t port)
 {
 	return instance->refused_ports != NULL && port_set_has(instance->refused_ports, port);
@@ -77,62 +79,64 @@ static inline bool instance_refuses_port(const struct instance *instance, uint16
 /* A worker's share of a generation. */
 struct generation_share {
 	_Alignas(64) struct generation *generation;
-	uint64_t held; /* listeners, sockets and connections of this worker; its own thread's */
+	uint64_t held; /* count of listeners, sockets and connections; used by the worker's thread alone */
 	bool left;
-	struct task leave; /* posted to the worker once another generation is in force */
+	struct task leave; /* posted to the worker after another generation is in force */
 };
 
 /* All services of one configuration. */
 struct generation {
 	struct config *config;
-	struct instance *instances; /* one an entry of config->services */
+	struct instance *instances; /* one per entry of config->services */
 	struct instance_store *store;
-	atomic_uint references;          /* one a worker, and one each connection on its way between two */
-	struct generation_share *shares; /* one a worker */
-	struct task over;                /* posted to the main thread when no worker serves by it any more */
-	struct generation *next;         /* these two are of the owner's use */
+	atomic_uint references;          /* one per worker, and one per connection that moves between two */
+	struct generation_share *shares; /* one per worker */
+	struct task over;                /* posted to the main thread after the last reference is dropped */
+	struct generation *next;         /* NEXT and OWNER are for the use of control/ */
 	void *owner;
 };
 
-/* Mail of a generation's end; it may be NULL where generations are never left. */
+/* Called on the main thread after the last reference to GENERATION is dropped. */
 typedef void generation_callback(void *generation);
 
-/* What outlives generations. */
+/* The state of all services, shared by all generations. */
 struct instance_store;
 
-/* MAIN's thread is told by ON_OVER, with the generation, when the last worker has left one. NULL when out of memory. */
+/* Returns an empty store; NULL when out of memory. ON_OVER, posted to MAIN, may be NULL if no generation is ever
+ * replaced. */
 struct instance_store *instance_store_new(struct metrics *metrics, struct limit_gate *daemon_gate, unsigned workers,
 					  struct task_queue *main, generation_callback *on_over);
 
-/* No generation is left. NULL is fine. */
+/* Frees STORE after its last generation. NULL is fine. */
 void instance_store_free(struct instance_store *store);
 
-/* Prepares what serving CONFIG needs, and takes a reference to it; DAEMON_MAXIMUM connections may be open then. What serves
- * already is not touched. NULL: PROBLEMS has been told. For the main thread. */
+/* Returns the generation of CONFIG, to which it takes a reference, with up to DAEMON_MAXIMUM open connections. The
+ * generation in force is not changed. Returns NULL when out of memory, with an entry in PROBLEMS. Main thread. */
 struct generation *generation_new(struct config *config, struct instance_store *store, int64_t daemon_maximum,
 				  struct problems *problems);
 
-/* Has every service that refuses source ports refuse those of SERVED too. Before anything serves it. */
+/* Adds SERVED to the refused source ports of each service that has some. Before the generation is in force. */
 void generation_refuse_ports(struct generation *generation, const struct port_set *served);
 
-/* Puts its limits of places in force, and forgets that a service of it was removed. For the main thread. */
+/* Puts the limits of open connections in force, and cancels the removal of its services. Main thread. */
 void generation_enforce(struct generation *generation);
 
-/* Nothing may serve it any more. NULL is fine. */
+/* Frees a generation that no worker holds. NULL is fine. */
 void generation_free(struct generation *generation);
 
-/* The instance of SERVICE, which is one of the generation's configuration. */
+/* Returns the instance of SERVICE, an entry of the generation's configuration. */
 struct instance *generation_instance(const struct generation *generation, const struct config_service *service);
 
-/* The instance of the service called NAME, or NULL. */
+/* Returns the instance of the service NAME, or NULL. */
 struct instance *generation_find(const struct generation *generation, const char *name);
 
-/* A listener, a socket or a connection of worker INDEX begins or ends to serve by RUNTIME. For that worker's thread; before the workers
- * run, for the main thread. */
+/* Takes or drops a reference for a listener, socket or connection of worker INDEX. That worker's thread, or the main
+ * thread before the workers run. */
 void instance_hold(struct instance *instance, unsigned index);
 void instance_release(struct instance *instance, unsigned index);
 
-/* A connection leaves a worker that holds RUNTIME, and arrives at worker INDEX, which holds it then, or is given up on the way. */
+/* Moves the reference of a connection between workers: the sender, which holds INSTANCE, calls send; worker INDEX calls
+ * receive; give_up drops it on the way. */
 void instance_send(struct instance *instance);
 void instance_receive(struct instance *instance, unsigned index);
 void instance_give_up(struct instance *instance);

@@ -21,7 +21,8 @@ bool limit_gate_enter(struct limit_gate *gate);
 /* Returns the count of free slots at the moment. Any thread. */
 int64_t limit_gate_left(const struct limit_gate *gate);
 
-/* Frees a slot. Returns true if an attempt to enter has failed since the last time: the caller resumes the paused listeners. Any thread. */
+/* Frees a slot. Returns true if an attempt to enter has failed since the last time: the caller resumes the paused
+ * listeners. Any thread. */
 bool limit_gate_leave(struct limit_gate *gate);
 
 #endif

@@ -18,11 +18,12 @@ struct socket_address {
 	socklen_t length;
 };
 
-/* Stores the INDEX of the interface ZONE, a name or a number; 0 if ZONE is empty. Returns false if there is no such interface. */
+/* Stores the INDEX of the interface ZONE, a name or a number; 0 if ZONE is empty. Returns false if there is no such
+ * interface. */
 bool socket_find_interface(const char *zone, unsigned *index);
 
-/* Fills ADDRESS from FAMILY, the bytes of the IP, the interface ZONE (empty: none) and PORT in host order. Returns false if there
- * is no such interface. */
+/* Fills ADDRESS from FAMILY, the bytes of the IP, the interface ZONE (empty: none) and PORT in host order. Returns
+ * false if there is no such interface. */
 bool socket_address_set(struct socket_address *address, int family, const void *ip, const char *zone, uint16_t port);
 
 /* Returns the bytes of the IP, of the address's family. */

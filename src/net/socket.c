@@ -112,7 +112,8 @@ int socket_retune(int fd, const struct socket_request *was, const struct socket_
 }
 
 /* What a socket of ours always has, whoever opened it; accepted connections inherit it from their listener, so that
- * accepting costs no further call. A reply must leave from the address that was asked, and only members hear multicast. */
+ * accepting costs no further call. A reply must leave from the address that was asked, and only members hear multicast.
+ * */
 static bool make_ours(int fd, const struct socket_request *request)
 {
 	if (request->type == SOCK_STREAM)
@@ -189,8 +190,8 @@ static bool take_port(int fd, struct socket_request *request)
 	return getsockname(fd, &request->address.any, &request->address.length) == 0;
 }
 
-/* A socket that is the request's owner's. Root makes it as that user, as files are made: to give it away afterwards would take CAP_CHOWN,
- * which containers like to withhold. Ports are bound as root all the same. */
+/* A socket that is the request's owner's. Root makes it as that user, as files are made: to give it away afterwards
+ * would take CAP_CHOWN, which containers like to withhold. Ports are bound as root all the same. */
 static int create(const struct socket_request *request)
 {
 	bool other = request->owner != (uid_t)-1 && request->owner != geteuid();
@@ -302,8 +303,8 @@ int socket_buffer_size(int fd, int option)
 	return getsockopt(fd, SOL_SOCKET, option, &size, &length) == 0 ? size / 2 : -1;
 }
 
-/* On an interface that is nowhere a new SYN finds nobody, or another socket of the port, while handshakes under way already
- * know their listener. A socket that has an interface may only be moved by root. */
+/* On an interface that is nowhere a new SYN finds nobody, or another socket of the port, while handshakes under way
+ * already know their listener. A socket that has an interface may only be moved by root. */
 static bool move_nowhere(int fd)
 {
 	return set_option(fd, SOL_SOCKET, SO_BINDTOIFINDEX, INT_MAX);
@@ -326,8 +327,8 @@ static bool drop_syns(int fd)
 
 enum { HOPS_OF_A_NEIGHBOUR = 255 };
 
-/* Everybody but a neighbour that says so has passed a hop, or starts from fewer; the packets of a handshake under way are not
- * judged by it. */
+/* Everybody but a neighbour that says so has passed a hop, or starts from fewer; the packets of a handshake under way
+ * are not judged by it. */
 static bool demand_hops(int fd, int hops)
 {
 	int family;
@@ -349,8 +350,8 @@ void socket_release_accepted(int fd)
 	demand_hops(fd, 0);
 }
 
-/* Between its last empty receive and close(2) a socket would still be found before a wildcard of the same port, and what comes
- * in then be lost. One that is connected hears its peer alone, and nobody else is itself. */
+/* Between its last empty receive and close(2) a socket would still be found before a wildcard of the same port, and
+ * what comes in then be lost. One that is connected hears its peer alone, and nobody else is itself. */
 int socket_stop_datagrams(int fd)
 {
 	struct socket_address address = {.length = sizeof address.v6};

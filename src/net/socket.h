@@ -35,9 +35,9 @@ struct socket_request {
 };
 
 /* Opens COUNT sockets that share one address and port, and stores them in FDS; streams listen. The first is bound, and
- * listens, alone, so that a port that somebody has, another copy of this daemon included, is an error and not a share; the
- * rest join it by SO_REUSEPORT. Port 0: the kernel picks, and REQUEST's address has the port after. Returns 0, or an
- * errno with no socket left open. */
+ * listens, alone, so that a port that somebody has, another copy of this daemon included, is an error and not a share;
+ * the rest join it by SO_REUSEPORT. Port 0: the kernel picks, and REQUEST's address has the port after. Returns 0, or
+ * an errno with no socket left open. */
 int socket_open_group(struct socket_request *request, int *fds, unsigned count);
 
 /* Has COUNT streams listen that were opened to do so later. Returns 0 or an errno. */
@@ -54,16 +54,16 @@ struct socket_kind {
 /* Looks at FD. NULL: KIND says what it is; else why it is nothing that we could serve, as `is not a socket`. */
 const char *socket_examine(int fd, struct socket_kind *kind);
 
-/* Makes a socket that was handed over what socket_open_group would have made it, as far as that can be done after the fact.
- * Returns 0 or an errno. */
+/* Makes a socket that was handed over what socket_open_group would have made it, as far as that can be done after the
+ * fact. Returns 0 or an errno. */
 int socket_adopt(int fd, const struct socket_request *request);
 
-/* Sets on FD, which is in use, what NOW asks for and WAS did not: classes, buffers, times, backlog. Returns 0 or an errno,
- * of the last that failed. */
+/* Sets on FD, which is in use, what NOW asks for and WAS did not: classes, buffers, times, backlog. Returns 0 or an
+ * errno, of the last that failed. */
 int socket_retune(int fd, const struct socket_request *was, const struct socket_request *now);
 
-/* Whether FD is of the network that this process is in, as the handed one of a service with PrivateNetwork= is not. False where the kernel
- * does not tell (before Linux 5.14). */
+/* Whether FD is of the network that this process is in, as the handed one of a service with PrivateNetwork= is not.
+ * False where the kernel does not tell (before Linux 5.14). */
 bool socket_is_of_our_network(int fd);
 
 /* Joins GROUP. Returns 0 or an errno. */
@@ -76,17 +76,17 @@ bool socket_group_equals(const struct socket_group *a, const struct socket_group
 /* The size in bytes of SO_RCVBUF or SO_SNDBUF in the caller's count (the kernel doubles it); -1 on error. */
 int socket_buffer_size(int fd, int option);
 
-/* Has a listening socket accept what it is shaking hands with, but no new SYN: so that nothing is reset when it is closed a
- * moment later. Where the kernel can be told so without privileges new clients find nobody there, or another socket of the
- * port; else their SYNs are dropped. What is accepted after has to be let go by socket_release_accepted. Never for a socket
- * that others use. Returns 0 or an errno. */
+/* Has a listening socket accept what it is shaking hands with, but no new SYN: so that nothing is reset when it is
+ * closed a moment later. Where the kernel can be told so without privileges new clients find nobody there, or another
+ * socket of the port; else their SYNs are dropped. What is accepted after has to be let go by socket_release_accepted.
+ * Never for a socket that others use. Returns 0 or an errno. */
 int socket_refuse_new(int fd);
 
 /* Takes off an accepted connection what it has inherited from a listener that refuses new ones. */
 void socket_release_accepted(int fd);
 
-/* Has a datagram socket that is about to be closed be found by nobody any more, while it keeps what it has queued. Never for a
- * socket that others use. Returns 0 or an errno. */
+/* Has a datagram socket that is about to be closed be found by nobody any more, while it keeps what it has queued.
+ * Never for a socket that others use. Returns 0 or an errno. */
 int socket_stop_datagrams(int fd);
 
 /* The DSCP of the SYN that began a connection accepted with wants_dscp; -1 where the kernel does not tell. */

@@ -5,7 +5,8 @@
 #include <netinet/in.h>
 #include <stdint.h>
 
-/* A table of sources with the slots that each has taken. Its shards have locks, so its functions may be called by any thread. */
+/* A table of sources with the slots that each has taken. Its shards have locks, so its functions may be called by any
+ * thread. */
 struct limit_sources;
 
 /* Returns an empty table; NULL when out of memory. */

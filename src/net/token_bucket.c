@@ -6,8 +6,8 @@
 
 #include "core/siphash.h"
 
-/* A bucket is one number, the time at which it is full again (GCRA, ITU-T I.371), so it is never refilled. The unit of time is
- * 1 ms divided by the rate's count: a token takes unit_ms of them, without rounding. */
+/* A bucket is one number, the time at which it is full again (GCRA, ITU-T I.371), so it is never refilled. The unit of
+ * time is 1 ms divided by the rate's count: a token takes unit_ms of them, without rounding. */
 struct limit_buckets {
 	struct siphash_key key;
 	uint64_t count, unit_ms;

@@ -12,8 +12,9 @@ struct limit_rate {
 	int64_t unit_ms;
 };
 
-/* Token buckets in an array of fixed size, indexed by a keyed hash of the source. Sources that collide share a bucket, and none is
- * evicted: forged sources can neither fill the array nor reset a bucket. Takes LIMIT_BUCKETS * 8 bytes of memory. */
+/* Token buckets in an array of fixed size, indexed by a keyed hash of the source. Sources that collide share a bucket,
+ * and none is evicted: forged sources can neither fill the array nor reset a bucket. Takes LIMIT_BUCKETS * 8 bytes of
+ * memory. */
 struct limit_buckets;
 enum { LIMIT_BUCKETS = 64 * 1024 };
 
@@ -21,7 +22,8 @@ enum { LIMIT_BUCKETS = 64 * 1024 };
 struct limit_buckets *limit_buckets_new(struct limit_rate rate);
 void limit_buckets_free(struct limit_buckets *buckets);
 
-/* Takes a token of SOURCE, a masked prefix, at NOW_MS of a monotonic clock. Returns false if its bucket is empty. Any thread. */
+/* Takes a token of SOURCE, a masked prefix, at NOW_MS of a monotonic clock. Returns false if its bucket is empty. Any
+ * thread. */
 bool limit_bucket_take(struct limit_buckets *buckets, const struct in6_addr *source, uint64_t now_ms);
 
 #endif

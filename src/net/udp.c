@@ -62,8 +62,8 @@ static int receive_one(struct udp_socket *socket)
 	return length < 0 ? -1 : 1;
 }
 
-/* Turns on UDP_GRO, once there is more than one datagram at a time: a single one is dearer with it. It is never turned off
- * again: the batches in the receive queue would become long datagrams. */
+/* Turns on UDP_GRO, once there is more than one datagram at a time: a single one is dearer with it. It is never turned
+ * off again: the batches in the receive queue would become long datagrams. */
 static void request_gro(struct udp_socket *socket)
 {
 	const int yes = 1;
@@ -74,8 +74,8 @@ static void request_gro(struct udp_socket *socket)
 		socket->gro_on = true;
 }
 
-/* Receives a batch, or a single message where recent batches had but one: recvmmsg is dearer for a single datagram. Returns
- * the count; -1 with errno. */
+/* Receives a batch, or a single message where recent batches had but one: recvmmsg is dearer for a single datagram.
+ * Returns the count; -1 with errno. */
 static int receive(struct udp_socket *socket)
 {
 	if (atomic_load_explicit(&socket->shared, memory_order_relaxed))
@@ -246,7 +246,8 @@ static void start(void *argument)
 	wait_readable(socket);
 }
 
-/* Answers the queued datagrams, until the receive queue is empty, the socket buffer is full, or DRAIN_BATCHES are answered. */
+/* Answers the queued datagrams, until the receive queue is empty, the socket buffer is full, or DRAIN_BATCHES are
+ * answered. */
 static void drain(struct udp_socket *socket)
 {
 	for (int i = 0; i < DRAIN_BATCHES && socket->unsent == NULL; i++)

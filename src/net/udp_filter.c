@@ -57,9 +57,9 @@ static bool is_listed_group(const struct instance *instance, const struct socket
 	return false;
 }
 
-/* Returns whether the source is the endpoint itself. A wildcard receives on each address of this host. The kernel is asked
- * whether the source is one of these: only a loop or a forged datagram has our own port as its source. In a foreign
- * network namespace it cannot be asked, and the port decides. */
+/* Returns whether the source is the endpoint itself. A wildcard receives on each address of this host. The kernel is
+ * asked whether the source is one of these: only a loop or a forged datagram has our own port as its source. In a
+ * foreign network namespace it cannot be asked, and the port decides. */
 static bool is_own_endpoint(const struct udp_socket *socket, const struct socket_address *from,
 			    const struct udp_destination *to)
 {
@@ -69,8 +69,8 @@ static bool is_own_endpoint(const struct udp_socket *socket, const struct socket
 							      (socket->foreign_netns || socket_address_is_local(from)));
 }
 
-/* Judges the source. A reply to an own endpoint, or to the port of a service that replies by itself, could loop endlessly; a
- * reply to a group or broadcast address would reach many hosts. */
+/* Judges the source. A reply to an own endpoint, or to the port of a service that replies by itself, could loop
+ * endlessly; a reply to a group or broadcast address would reach many hosts. */
 static enum metric judge_source(const struct udp_socket *socket, const struct socket_address *from,
 				const struct udp_destination *to)
 {

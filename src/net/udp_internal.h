@@ -90,8 +90,8 @@ struct udp_destination {
 	int traffic_class; /* -1: unknown */
 };
 
-/* One received message: a datagram or, with UDP_GRO, consecutive datagrams of one source and destination. All but the last of
- * these have SEGMENT bytes. */
+/* One received message: a datagram or, with UDP_GRO, consecutive datagrams of one source and destination. All but the
+ * last of these have SEGMENT bytes. */
 struct udp_message {
 	struct msghdr *request;
 	char *bytes;
@@ -119,7 +119,8 @@ static inline size_t udp_count(size_t length, size_t segment)
 /* Reads destination and segment size of MESSAGE from its control messages, and sets its verdict. */
 void udp_examine(const struct udp_socket *socket, struct udp_message *message);
 
-/* Returns the reason to drop a datagram of LENGTH bytes in MESSAGE; METRIC_COUNT: it is answered. Takes a token of the rate limit. */
+/* Returns the reason to drop a datagram of LENGTH bytes in MESSAGE; METRIC_COUNT: it is answered. Takes a token of the
+ * rate limit. */
 static inline enum metric udp_judge(const struct udp_socket *socket, const struct udp_message *message, size_t length)
 {
 	const struct instance *instance = socket->instance;
@@ -133,12 +134,12 @@ static inline enum metric udp_judge(const struct udp_socket *socket, const struc
 
 /* --- udp_reply.c --- */
 
-/* Adds the reply to a datagram of MESSAGE to the batch; BYTES stay in use until it is sent. JOIN: it may be appended to the reply before,
- * which is of the same message, as one GSO batch. */
+/* Adds the reply to a datagram of MESSAGE to the batch; BYTES stay in use until it is sent. JOIN: it may be appended to
+ * the reply before, which is of the same message, as one GSO batch. */
 void udp_add_reply(struct udp_socket *socket, const struct udp_message *message, char *bytes, size_t length, bool join);
 
-/* Sends the batch. Replies that the socket buffer has no space for are copied to the unsent queue, and WRITABLE is added in place of
- * READABLE. */
+/* Sends the batch. Replies that the socket buffer has no space for are copied to the unsent queue, and WRITABLE is
+ * added in place of READABLE. */
 void udp_send_replies(struct udp_socket *socket);
 
 /* Sends the unsent queue in order, until it is empty or the socket buffer is full. */

@@ -47,8 +47,8 @@ static void address_reply(const struct udp_socket *socket, const struct udp_dest
 	       &traffic_class, sizeof traffic_class);
 }
 
-/* Returns whether a reply of LENGTH can be appended to the last one as a GSO batch: segments have one length, and only the
- * last may be shorter. */
+/* Returns whether a reply of LENGTH can be appended to the last one as a GSO batch: segments have one length, and only
+ * the last may be shorter. */
 static bool can_join(const struct udp_worker *worker, size_t length)
 {
 	size_t first = worker->segments[worker->reply_count - 1];
@@ -197,8 +197,8 @@ void udp_send_unsent(struct udp_socket *socket)
 	}
 }
 
-/* Waits until the socket is writable, and does not read until then. Without memory for the event the queue is dropped; a socket that was
- * registered before needs none. */
+/* Waits until the socket is writable, and does not read until then. Without memory for the event the queue is dropped;
+ * a socket that was registered before needs none. */
 static void wait_writable(struct udp_socket *socket)
 {
 	if (socket->unsent == NULL)
