@@ -1,4 +1,4 @@
-/* acl.c: which address is allowed and which is denied, by the most specific prefix. */
+/* acl.c: access control lists: the most specific prefix decides. */
 #include "net/acl.h"
 
 #include <endian.h>
@@ -10,14 +10,14 @@ enum { BITS = 128 };
 
 __extension__ typedef unsigned __int128 number;
 
-/* Prefixes nest and never cross, so the rules cut all addresses into ranges with one answer each. */
+/* Prefixes nest or are disjoint, so rules divide the address space into ranges with one answer each. */
 struct range {
-	number first; /* up to the next range's first */
+	number first; /* the range ends before the next one's first */
 	bool allow;
 };
 
 struct acl {
-	size_t count; /* at least 1: the first range begins at :: */
+	size_t count; /* at least 1; the first range begins at :: */
 	struct range ranges[];
 };
 
@@ -44,7 +44,7 @@ static struct in6_addr to_address(number value)
 	return address;
 }
 
-/* The bits beyond the first LENGTH. */
+/* Returns a mask of the bits after the first LENGTH. */
 static number rest_of(unsigned length)
 {
 	return length >= BITS ? 0 : ~(number)0 >> length;
@@ -55,7 +55,7 @@ struct in6_addr acl_mask(const struct in6_addr *address, unsigned length)
 	return to_address(to_number(address) & ~rest_of(length));
 }
 
-/* Outer spans before the inner ones that begin with them; of equal ones the later rule last. */
+/* Orders spans by their first address. An outer span comes before an inner one, an earlier rule before a later one. */
 static int compare_spans(const void *a, const void *b)
 {
 	const struct span *left = a, *right = b;
@@ -66,29 +66,30 @@ static int compare_spans(const void *a, const void *b)
 	return left->order < right->order ? -1 : 1;
 }
 
-static void add_range(struct acl *map, number first, bool allow)
+static void add_range(struct acl *acl, number first, bool allow)
 {
-	if (map->count > 0 && map->ranges[map->count - 1].first == first)
-		map->count--; /* what began here too is less specific, and all covered */
-	if (map->count > 0 && map->ranges[map->count - 1].allow == allow)
+	if (acl->count > 0 && acl->ranges[acl->count - 1].first == first)
+		acl->count--; /* the range that began here is less specific, and empty */
+	if (acl->count > 0 && acl->ranges[acl->count - 1].allow == allow)
 		return;
-	map->ranges[map->count++] = (struct range){.first = first, .allow = allow};
+	acl->ranges[acl->count++] = (struct range){.first = first, .allow = allow};
 }
 
-/* Walks the spans from left to right; OPEN holds those around the current place, the innermost last. */
-static void cut_ranges(struct acl *map, const struct span *spans, size_t count, const struct span **open,
+/* Walks the spans in order of address. OPEN is the stack of the spans around the current address, the innermost on
+ * top. */
+static void cut_ranges(struct acl *acl, const struct span *spans, size_t count, const struct span **open,
 		       bool unmatched)
 {
 	size_t depth = 0;
-	add_range(map, 0, unmatched);
+	add_range(acl, 0, unmatched);
 	for (size_t i = 0; i <= count; i++) {
 		while (depth > 0 && (i == count || open[depth - 1]->last < spans[i].first)) {
 			const struct span *ended = open[--depth];
 			if (ended->last != ~(number)0)
-				add_range(map, ended->last + 1, depth > 0 ? open[depth - 1]->allow : unmatched);
+				add_range(acl, ended->last + 1, depth > 0 ? open[depth - 1]->allow : unmatched);
 		}
 		if (i < count) {
-			add_range(map, spans[i].first, spans[i].allow);
+			add_range(acl, spans[i].first, spans[i].allow);
 			open[depth++] = &spans[i];
 		}
 	}
@@ -96,13 +97,13 @@ static void cut_ranges(struct acl *map, const struct span *spans, size_t count, 
 
 struct acl *acl_new(const struct acl_rule *rules, size_t count, bool unmatched)
 {
-	struct acl *map = calloc(1, sizeof *map + (2 * count + 1) * sizeof *map->ranges);
+	struct acl *acl = calloc(1, sizeof *acl + (2 * count + 1) * sizeof *acl->ranges);
 	struct span *spans = calloc(count + 1, sizeof *spans);
 	const struct span **open = calloc(count + 1, sizeof *open);
 
-	if (map == NULL || spans == NULL || open == NULL) {
-		free(map);
-		map = NULL;
+	if (acl == NULL || spans == NULL || open == NULL) {
+		free(acl);
+		acl = NULL;
 		goto done;
 	}
 	for (size_t i = 0; i < count; i++) {
@@ -116,28 +117,28 @@ struct acl *acl_new(const struct acl_rule *rules, size_t count, bool unmatched)
 		};
 	}
 	qsort(spans, count, sizeof *spans, compare_spans);
-	cut_ranges(map, spans, count, open, unmatched);
+	cut_ranges(acl, spans, count, open, unmatched);
 done:
 	free(spans);
 	free(open);
-	return map;
+	return acl;
 }
 
-void acl_free(struct acl *map)
+void acl_free(struct acl *acl)
 {
-	free(map);
+	free(acl);
 }
 
-bool acl_allows(const struct acl *map, const struct in6_addr *address)
+bool acl_allows(const struct acl *acl, const struct in6_addr *address)
 {
 	number value = to_number(address);
-	size_t low = 0, high = map->count; /* ranges[low].first <= value < ranges[high].first */
+	size_t low = 0, high = acl->count; /* ranges[low].first <= value < ranges[high].first */
 	while (high - low > 1) {
 		size_t middle = low + (high - low) / 2;
-		if (map->ranges[middle].first <= value)
+		if (acl->ranges[middle].first <= value)
 			low = middle;
 		else
 			high = middle;
 	}
-	return map->ranges[low].allow;
+	return acl->ranges[low].allow;
 }

@@ -1,4 +1,4 @@
-/* acl.h: which address is allowed and which is denied, by the most specific prefix. */
+/* acl.h: access control lists: the most specific prefix decides. */
 #ifndef SMALLSERVD_NET_ACL_H
 #define SMALLSERVD_NET_ACL_H
 
@@ -6,12 +6,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Addresses are IPv6 throughout, with IPv4 mapped into ::ffff:0:0/96. */
+/* All addresses are IPv6, with IPv4 mapped into ::ffff:0:0/96. */
 
-/* The first LENGTH bits of ADDRESS, with the rest zero. */
+/* Returns ADDRESS with all bits after the first LENGTH cleared. */
 struct in6_addr acl_mask(const struct in6_addr *address, unsigned length);
 
-/* A rule: LENGTH bits of ADDRESS decide, and the rest of ADDRESS is zero. */
+/* Allows or denies a prefix. The bits of ADDRESS after the first LENGTH are zero. */
 struct acl_rule {
 	struct in6_addr address;
 	unsigned length; /* 0 to 128; IPv4's /0 is 96 */
@@ -20,12 +20,12 @@ struct acl_rule {
 
 struct acl;
 
-/* A map of COUNT RULES; where no rule matches, UNMATCHED is the answer. Of rules with the same prefix the last one
- * holds. NULL when out of memory. */
+/* Returns an ACL of COUNT RULES; NULL when out of memory. An address that no rule matches gets the answer UNMATCHED.
+ * The last of rules with the same prefix applies. */
 struct acl *acl_new(const struct acl_rule *rules, size_t count, bool unmatched);
-void acl_free(struct acl *map);
+void acl_free(struct acl *acl);
 
-/* Whether the most specific rule that ADDRESS matches allows it. Any thread; a binary search. */
-bool acl_allows(const struct acl *map, const struct in6_addr *address);
+/* Returns whether the most specific rule that matches ADDRESS allows it. A binary search. Any thread. */
+bool acl_allows(const struct acl *acl, const struct in6_addr *address);
 
 #endif

@@ -34,8 +34,8 @@ struct service_state {
 	SLIST_HEAD(, service_buckets) buckets; /* for each rate of a generation */
 };
 
-/* Read-only for the workers, except for limits and buckets, which any thread may change, and the worker's own counters.
- * */
+/* Read-only for the workers, except for limits and buckets, which any thread may change, and the worker's own
+ * counters. */
 struct instance {
 	struct generation *generation;
 	struct service_state *state;

@@ -1,9 +1,10 @@
-/* metrics.c: the counters: their list, their blocks, their sum, their print. */
+/* metrics.c: the counters of services: names, per-worker blocks, sums, text. */
 #include "net/metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 
 #include "core/transport.h"
 
@@ -58,8 +59,9 @@ const struct metrics_row metrics_rows[METRIC_COUNT] = {
 	[METRIC_DROPPED_NO_MEMORY] = {"dropped", "no_memory", TRANSPORT_UDP},
 };
 
+/* The blocks of one service on one transport. */
 struct series {
-	struct series *next;
+	SLIST_ENTRY(series) link;
 	char *name;
 	unsigned transport;
 	struct metrics_block *blocks;
@@ -67,7 +69,7 @@ struct series {
 
 struct metrics {
 	unsigned workers;
-	struct series *first;
+	SLIST_HEAD(, series) series;
 };
 
 struct metrics *metrics_new(unsigned workers)
@@ -91,9 +93,9 @@ void metrics_free(struct metrics *metrics)
 {
 	if (metrics == NULL)
 		return;
-	while (metrics->first != NULL) {
-		struct series *series = metrics->first;
-		metrics->first = series->next;
+	while (!SLIST_EMPTY(&metrics->series)) {
+		struct series *series = SLIST_FIRST(&metrics->series);
+		SLIST_REMOVE_HEAD(&metrics->series, link);
 		series_free(series);
 	}
 	free(metrics);
@@ -117,15 +119,15 @@ static struct series *series_new(const char *name, unsigned transport, unsigned 
 
 struct metrics_block *metrics_blocks(struct metrics *metrics, const char *name, unsigned transport)
 {
-	for (struct series *series = metrics->first; series != NULL; series = series->next)
-		if (series->transport == transport && strcmp(series->name, name) == 0)
-			return series->blocks;
+	struct series *series;
+	SLIST_FOREACH(series, &metrics->series, link)
+	if (series->transport == transport && strcmp(series->name, name) == 0)
+		return series->blocks;
 
-	struct series *series = series_new(name, transport, metrics->workers);
+	series = series_new(name, transport, metrics->workers);
 	if (series == NULL)
 		return NULL;
-	series->next = metrics->first;
-	metrics->first = series;
+	SLIST_INSERT_HEAD(&metrics->series, series, link);
 	return series->blocks;
 }
 

@@ -1,4 +1,4 @@
-/* metrics.h: the counters: their list, their blocks, their sum, their print. */
+/* metrics.h: the counters of services: names, per-worker blocks, sums, text. */
 #ifndef SMALLSERVD_NET_METRICS_H
 #define SMALLSERVD_NET_METRICS_H
 
@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What is counted for one service on one transport. The rows in metrics.c name each. */
+/* The counters of a service on one transport. metrics_rows has their names. */
 enum metric {
 	METRIC_RECEIVED_BYTES,
 	METRIC_SENT_BYTES,
@@ -63,12 +63,12 @@ enum metric {
 	METRIC_CLOSED_FIRST = METRIC_CLOSED_DONE,
 	METRIC_CLOSED_LAST = METRIC_CLOSED_TLS_TRUNCATED,
 	METRIC_DROPPED_FIRST = METRIC_DROPPED_TOO_LONG,
-	METRIC_DROPPED_LAST_REFUSED = METRIC_DROPPED_RATE, /* behind it, those that failed */
+	METRIC_DROPPED_LAST_REFUSED = METRIC_DROPPED_RATE, /* the reasons after it are errors */
 	METRIC_DROPPED_LAST = METRIC_DROPPED_NO_MEMORY,
 };
 
-/* How a counter is called: FAMILY with REASON, which is NULL where the family is one counter. TRANSPORTS as in
- * option.h: bit 0 TCP, bit 1 UDP. */
+/* The name of a counter: FAMILY, with REASON unless the family is a single counter. TRANSPORTS: the bits of
+ * TRANSPORT_*. */
 struct metrics_row {
 	const char *family;
 	const char *reason;
@@ -76,7 +76,7 @@ struct metrics_row {
 };
 extern const struct metrics_row metrics_rows[METRIC_COUNT];
 
-/* One worker's counters of one service on one transport: a single writer, so no locked instruction. */
+/* One worker's counters of a service on one transport. That worker alone writes them, without locked instructions. */
 struct metrics_block {
 	_Alignas(64) _Atomic uint64_t values[METRIC_COUNT];
 };
@@ -87,28 +87,29 @@ static inline void metrics_add(struct metrics_block *block, enum metric metric, 
 	atomic_store_explicit(&block->values[metric], value + amount, memory_order_relaxed);
 }
 
-/* Sums of one service on one transport. */
+/* The sums over all workers. */
 struct metrics_sums {
 	uint64_t values[METRIC_COUNT];
 };
 
 struct metrics;
 
-/* The store of all blocks for WORKERS workers; NULL when out of memory. */
+/* Returns an empty store of blocks for WORKERS workers; NULL when out of memory. */
 struct metrics *metrics_new(unsigned workers);
 void metrics_free(struct metrics *metrics);
 
-/* The blocks of NAME on TRANSPORT, one a worker, made on first use and kept until metrics_free: a service that comes
- * back under its name goes on counting. NULL when out of memory. For the main thread. */
+/* Returns the blocks of NAME on TRANSPORT, one per worker, which last until metrics_free: a service that a reload adds
+ * again continues its counts. NULL when out of memory. Main thread. */
 struct metrics_block *metrics_blocks(struct metrics *metrics, const char *name, unsigned transport);
 
-/* Adds up BLOCKS. Any thread; exact once the workers are idle. */
+/* Adds up BLOCKS into SUMS. Any thread; exact when the workers are idle. */
 void metrics_sum(const struct metrics *metrics, const struct metrics_block *blocks, struct metrics_sums *sums);
 
-/* Sum of the metrics FIRST to LAST. */
+/* Returns the sum of the counters FIRST to LAST. */
 uint64_t metrics_range(const struct metrics_sums *sums, enum metric first, enum metric last);
 
-/* Writes SUMS for TRANSPORT as `family=N family{reason}=N ...` to TEXT: reasons only where they are not zero. */
+/* Writes the counters of TRANSPORT to TEXT, `family=N family{reason}=N ...`, without the reasons that are zero.
+ * Truncates at SIZE. */
 void metrics_print(const struct metrics_sums *sums, unsigned transport, char *text, size_t size);
 
 #endif

@@ -1,4 +1,4 @@
-/* port_set.c: which ports are meant, a bit each. */
+/* port_set.c: a set of ports as a bitmap. */
 #include "net/port_set.h"
 
 #include <stddef.h>

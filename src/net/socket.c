@@ -112,8 +112,8 @@ int socket_retune(int fd, const struct socket_request *was, const struct socket_
 }
 
 /* What a socket of ours always has, whoever opened it; accepted connections inherit it from their listener, so that
- * accepting costs no further call. A reply must leave from the address that was asked, and only members hear multicast.
- * */
+ * accepting costs no further call. A reply must leave from the address that was asked, and only members hear
+ * multicast. */
 static bool make_ours(int fd, const struct socket_request *request)
 {
 	if (request->type == SOCK_STREAM)
