@@ -74,7 +74,7 @@ static struct endpoint *add_listen_fd(const char *ip, uint16_t port, const char 
 {
 	struct socket_kind kind = kind_of(TRANSPORT_TCP, ip, port);
 	snprintf(kind.interface, sizeof kind.interface, "%s", interface);
-	kind.both_families = dual_stack;
+	kind.dual_stack = dual_stack;
 	return add_to_pool(endpoint_from_listen_fds(-1, &kind, name));
 }
 
@@ -328,7 +328,7 @@ static bool is_member(const struct endpoint *endpoint, const char *address)
 	if (error == 0)
 		ck_assert_int_eq(socket_leave(endpoint->fds[0], &group), 0);
 	else
-		ck_assert_int_eq(error, EADDRINUSE);
+		ck_assert_int_eq(error, -EADDRINUSE);
 	return error != 0;
 }
 

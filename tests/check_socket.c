@@ -1,4 +1,4 @@
-/* check_socket.c: a port has one owner, whose sockets share it and are tuned as asked. */
+/* check_socket.c: groups of sockets that share a port, and their options. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -77,7 +77,7 @@ static void assert_printed(const char *ip, const char *zone, uint16_t port, cons
 	ck_assert_uint_eq(socket_address_port(&address), port);
 }
 
-START_TEST(an_address_is_printed_as_it_is_written)
+START_TEST(addresses_are_printed_with_port_and_zone)
 {
 	char zone[16], expected[64];
 	assert_printed("127.0.0.1", "", 7, "127.0.0.1:7");
@@ -91,7 +91,7 @@ START_TEST(an_address_is_printed_as_it_is_written)
 }
 END_TEST
 
-START_TEST(wildcards_are_told_from_addresses)
+START_TEST(wildcards_are_recognised)
 {
 	static const char *const others[] = {"127.0.0.1", "0.0.0.1", "::1", "::ffff:0.0.0.0"};
 	for (size_t i = 0; i < 2; i++) {
@@ -105,7 +105,7 @@ START_TEST(wildcards_are_told_from_addresses)
 }
 END_TEST
 
-START_TEST(one_ip_is_the_same_on_any_port_and_another_is_not)
+START_TEST(addresses_with_one_ip_are_the_same_whatever_their_ports)
 {
 	static const char *const ips[] = {"127.0.0.1", "127.0.0.2", "0.0.0.0", "::1", "::2", "::", "::ffff:127.0.0.1"};
 	enum { COUNT = sizeof ips / sizeof *ips };
@@ -117,7 +117,7 @@ START_TEST(one_ip_is_the_same_on_any_port_and_another_is_not)
 }
 END_TEST
 
-START_TEST(an_interface_is_found_by_its_name_or_number)
+START_TEST(interface_is_found_by_name_or_number)
 {
 	unsigned lo = if_nametoindex("lo"), index = 99;
 	char number[16];
@@ -131,7 +131,7 @@ START_TEST(an_interface_is_found_by_its_name_or_number)
 }
 END_TEST
 
-START_TEST(what_is_no_interface_is_not_found)
+START_TEST(names_of_no_interface_are_not_found)
 {
 	static const char *const names[] = {"nosuch", "0", "lo1x", "1x", "-1", "4294967297", " 1", "3000000000"};
 	unsigned index;
@@ -140,9 +140,9 @@ START_TEST(what_is_no_interface_is_not_found)
 }
 END_TEST
 
-/* --- one owner a port --- */
+/* --- exclusive ports --- */
 
-START_TEST(port_zero_is_the_kernels_pick_for_the_whole_group)
+START_TEST(port_zero_gives_the_group_one_free_port)
 {
 	for (int i = 0; i < 4; i++) {
 		struct group group;
@@ -160,8 +160,8 @@ START_TEST(port_zero_is_the_kernels_pick_for_the_whole_group)
 }
 END_TEST
 
-/* The second daemon is what this one is: same user, same options. */
-START_TEST(first_socket_is_bound_without_reuseport_so_a_second_daemon_gets_eaddrinuse)
+/* The second daemon has the same user and options as the first. */
+START_TEST(second_daemon_on_the_same_port_gets_eaddrinuse)
 {
 	for (int i = 0; i < 4; i++) {
 		struct group ours, theirs;
@@ -170,15 +170,15 @@ START_TEST(first_socket_is_bound_without_reuseport_so_a_second_daemon_gets_eaddr
 		if (!net_has(ip))
 			continue;
 		group_open(&ours, net_request(type, ip, 0), GROUP);
-		ck_assert_int_eq(group_try(&theirs, net_request(type, ip, group_port(&ours)), GROUP), EADDRINUSE);
-		ck_assert_int_eq(group_try(&theirs, net_request(type, wildcard, group_port(&ours)), 1), EADDRINUSE);
+		ck_assert_int_eq(group_try(&theirs, net_request(type, ip, group_port(&ours)), GROUP), -EADDRINUSE);
+		ck_assert_int_eq(group_try(&theirs, net_request(type, wildcard, group_port(&ours)), 1), -EADDRINUSE);
 		group_close(&ours);
 	}
 }
 END_TEST
 
-/* Two daemons that are started at one moment: the first one's socket is bound, and has a moment to go until it listens. */
-START_TEST(a_tcp_port_goes_to_one_of_two_daemons_that_start_at_once)
+/* The other daemon has bound the port and does not listen yet. */
+START_TEST(daemons_that_start_together_cannot_share_a_tcp_port)
 {
 	struct group ours;
 	struct socket_request request = net_request(SOCK_STREAM, "127.0.0.1", 0);
@@ -194,12 +194,12 @@ START_TEST(a_tcp_port_goes_to_one_of_two_daemons_that_start_at_once)
 }
 END_TEST
 
-START_TEST(a_port_is_ours_again_while_old_connections_linger)
+START_TEST(port_can_be_bound_again_during_time_wait)
 {
 	struct group group;
 	group_open(&group, net_request(SOCK_STREAM, "127.0.0.1", 0), 1);
 	int client = net_connect(&group.request.address), server = accept_one(group.fds[0]);
-	shutdown(server, SHUT_WR); /* who ends first keeps the port busy: FIN_WAIT, then TIME_WAIT */
+	shutdown(server, SHUT_WR); /* the active close leaves FIN_WAIT, then TIME_WAIT */
 	net_assert_end(client);
 	close(client);
 	close(server);
@@ -209,7 +209,7 @@ START_TEST(a_port_is_ours_again_while_old_connections_linger)
 }
 END_TEST
 
-START_TEST(overlapping_sockets_of_ours_bind_when_they_are_told_to)
+START_TEST(overlapping_groups_bind_if_requested)
 {
 	for (int i = 0; i < 4; i++) {
 		struct group broad, narrow;
@@ -217,7 +217,7 @@ START_TEST(overlapping_sockets_of_ours_bind_when_they_are_told_to)
 			continue;
 		group_open(&broad, net_request(types[i % 2], wildcards[i / 2], 0), GROUP);
 		struct socket_request request = net_request(types[i % 2], loopbacks[i / 2], group_port(&broad));
-		ck_assert_int_eq(group_try(&narrow, request, 1), EADDRINUSE);
+		ck_assert_int_eq(group_try(&narrow, request, 1), -EADDRINUSE);
 		request.overlaps = true;
 		group_open(&narrow, request, GROUP);
 		group_close(&broad);
@@ -226,7 +226,7 @@ START_TEST(overlapping_sockets_of_ours_bind_when_they_are_told_to)
 }
 END_TEST
 
-/* Whether a client gets a connection to PORT of 127.0.0.1. */
+/* Returns whether a client can connect to PORT of 127.0.0.1. */
 static bool connects(uint16_t port)
 {
 	struct socket_address to = net_address("127.0.0.1", port);
@@ -238,20 +238,20 @@ static bool connects(uint16_t port)
 	return connected;
 }
 
-START_TEST(a_group_that_listens_later_has_its_port_and_nobody_gets_in_before)
+START_TEST(deferred_group_holds_its_port_and_accepts_after_socket_listen)
 {
 	struct group group, other;
 	struct socket_request request = net_request(SOCK_STREAM, "127.0.0.1", 0);
-	request.listens_later = true;
+	request.defer_listen = true;
 	request.backlog = 16;
 	group_open(&group, request, GROUP);
 	ck_assert(!connects(group_port(&group)));
 	ck_assert_int_eq(socket_listen(group.fds, GROUP, request.backlog), 0);
 	ck_assert(connects(group_port(&group)));
-	ck_assert_int_eq(group_try(&other, net_request(SOCK_STREAM, "127.0.0.1", group_port(&group)), 1), EADDRINUSE);
+	ck_assert_int_eq(group_try(&other, net_request(SOCK_STREAM, "127.0.0.1", group_port(&group)), 1), -EADDRINUSE);
 	group_close(&group);
 	int none = -1;
-	ck_assert_int_eq(socket_listen(&none, 1, 16), EBADF);
+	ck_assert_int_eq(socket_listen(&none, 1, 16), -EBADF);
 }
 END_TEST
 
@@ -277,7 +277,7 @@ static void make_datagram_pair(struct group *broad, struct group *narrow)
 	group_open(narrow, request, 1);
 }
 
-START_TEST(a_specific_address_beats_the_wildcard)
+START_TEST(specific_address_goes_before_the_wildcard)
 {
 	static const char *const ips[] = {"127.0.0.1", "127.0.0.2"};
 	struct group broad, narrow;
@@ -297,7 +297,7 @@ START_TEST(a_specific_address_beats_the_wildcard)
 }
 END_TEST
 
-START_TEST(every_socket_of_a_group_gets_clients)
+START_TEST(clients_are_spread_over_all_sockets_of_a_group)
 {
 	enum { CLIENTS = 96 };
 	struct group group;
@@ -324,21 +324,21 @@ START_TEST(every_socket_of_a_group_gets_clients)
 }
 END_TEST
 
-START_TEST(a_group_that_cannot_be_bound_leaves_no_socket_open)
+START_TEST(group_that_cannot_be_bound_leaves_no_socket_open)
 {
 	struct group ours, theirs;
 	group_open(&ours, net_request(SOCK_DGRAM, "127.0.0.1", 0), 1);
 	int before = count_descriptors();
 	ck_assert_int_eq(group_try(&theirs, net_request(SOCK_DGRAM, "127.0.0.1", group_port(&ours)), GROUP),
-			 EADDRINUSE);
-	ck_assert_int_eq(group_try(&theirs, net_request(SOCK_DGRAM, "192.0.2.1", 0), GROUP), EADDRNOTAVAIL);
+			 -EADDRINUSE);
+	ck_assert_int_eq(group_try(&theirs, net_request(SOCK_DGRAM, "192.0.2.1", 0), GROUP), -EADDRNOTAVAIL);
 	ck_assert_int_eq(count_descriptors(), before);
 	group_close(&ours);
 }
 END_TEST
 
-/* Descriptors for all but the last. */
-START_TEST(a_group_that_is_cut_short_leaves_no_socket_open)
+/* The descriptors suffice for all sockets but the last. */
+START_TEST(group_that_runs_out_of_descriptors_leaves_no_socket_open)
 {
 	struct group group;
 	struct rlimit limit, before;
@@ -347,7 +347,7 @@ START_TEST(a_group_that_is_cut_short_leaves_no_socket_open)
 	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
 	limit = (struct rlimit){.rlim_cur = (rlim_t)next + GROUP - 1, .rlim_max = before.rlim_max};
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	ck_assert_int_eq(group_try(&group, net_request(SOCK_STREAM, "127.0.0.1", 0), GROUP), EMFILE);
+	ck_assert_int_eq(group_try(&group, net_request(SOCK_STREAM, "127.0.0.1", 0), GROUP), -EMFILE);
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
 	ck_assert_int_eq(count_descriptors(), count - 1);
 }
@@ -355,7 +355,7 @@ END_TEST
 
 /* --- options --- */
 
-START_TEST(sockets_do_not_block_and_do_not_survive_an_exec)
+START_TEST(sockets_are_nonblocking_and_close_on_exec)
 {
 	for (int i = 0; i < 2; i++) {
 		struct group group;
@@ -369,7 +369,7 @@ START_TEST(sockets_do_not_block_and_do_not_survive_an_exec)
 }
 END_TEST
 
-START_TEST(accepted_connections_inherit_what_was_asked_for)
+START_TEST(accepted_connections_inherit_the_requested_options)
 {
 	struct group group;
 	struct socket_request request = net_request(SOCK_STREAM, "127.0.0.1", 0);
@@ -397,7 +397,7 @@ START_TEST(accepted_connections_inherit_what_was_asked_for)
 }
 END_TEST
 
-START_TEST(what_was_not_asked_for_is_left_to_the_kernel)
+START_TEST(options_that_are_not_requested_keep_their_defaults)
 {
 	struct group group;
 	group_open(&group, net_request(SOCK_STREAM, "127.0.0.1", 0), 1);
@@ -411,7 +411,7 @@ START_TEST(what_was_not_asked_for_is_left_to_the_kernel)
 }
 END_TEST
 
-START_TEST(a_wildcard_datagram_socket_hears_which_address_was_asked)
+START_TEST(datagram_wildcard_reports_the_destination)
 {
 	static const struct {
 		const char *ip;
@@ -434,7 +434,7 @@ START_TEST(a_wildcard_datagram_socket_hears_which_address_was_asked)
 }
 END_TEST
 
-START_TEST(the_dscp_of_a_clients_syn_is_saved_and_can_be_sent_back)
+START_TEST(dscp_of_a_syn_is_saved_and_can_be_set_on_the_connection)
 {
 	for (int i = 0; i < 2; i++) {
 		bool v4 = i == 0;
@@ -458,7 +458,7 @@ START_TEST(the_dscp_of_a_clients_syn_is_saved_and_can_be_sent_back)
 }
 END_TEST
 
-START_TEST(no_dscp_is_told_where_none_was_saved)
+START_TEST(saved_dscp_is_minus_one_without_a_saved_syn)
 {
 	struct group group;
 	group_open(&group, net_request(SOCK_STREAM, "127.0.0.1", 0), 1);
@@ -471,12 +471,12 @@ START_TEST(no_dscp_is_told_where_none_was_saved)
 }
 END_TEST
 
-START_TEST(every_socket_of_a_group_belongs_to_its_owner)
+START_TEST(all_sockets_of_a_group_have_the_requested_owner)
 {
 	struct group group;
 	struct stat stat;
 	struct socket_request request = net_request(SOCK_DGRAM, "127.0.0.1", 0);
-	request.owner = geteuid() == 0 ? 65534 : geteuid(); /* only root can give away */
+	request.owner = geteuid() == 0 ? 65534 : geteuid(); /* another owner needs root */
 	group_open(&group, request, GROUP);
 	for (int i = 0; i < GROUP; i++) {
 		ck_assert_int_eq(fstat(group.fds[i], &stat), 0);
@@ -486,11 +486,11 @@ START_TEST(every_socket_of_a_group_belongs_to_its_owner)
 }
 END_TEST
 
-START_TEST(an_address_that_is_not_up_yet_is_bound_only_when_asked_for)
+START_TEST(missing_address_is_bound_with_free_bind_only)
 {
 	struct group group;
 	struct socket_request request = net_request(SOCK_STREAM, "192.0.2.1", 0);
-	ck_assert_int_eq(group_try(&group, request, 1), EADDRNOTAVAIL);
+	ck_assert_int_eq(group_try(&group, request, 1), -EADDRNOTAVAIL);
 	request.free_bind = true;
 	ck_assert_int_eq(group_try(&group, request, 1), 0);
 	group_close(&group);
@@ -508,7 +508,7 @@ static void send_to_group(const struct group *group, const char *ip)
 	close(client);
 }
 
-START_TEST(the_member_that_joined_alone_hears_a_group)
+START_TEST(only_the_socket_that_joined_receives_multicast)
 {
 	char byte;
 	struct group group;
@@ -517,7 +517,7 @@ START_TEST(the_member_that_joined_alone_hears_a_group)
 	request.shared = true;
 	group_open(&group, request, 2);
 	int error = socket_join(group.fds[0], &wanted);
-	ck_assert_msg(error == 0, "cannot join: %s", strerror(error));
+	ck_assert_msg(error == 0, "cannot join: %s", strerror(-error));
 	send_to_group(&group, "239.255.77.7");
 	net_wait(group.fds[0], POLLIN);
 	ck_assert_int_eq(recv(group.fds[0], &byte, 1, 0), 1);
@@ -528,7 +528,7 @@ START_TEST(the_member_that_joined_alone_hears_a_group)
 }
 END_TEST
 
-START_TEST(what_is_no_group_cannot_be_joined)
+START_TEST(unicast_address_cannot_be_joined)
 {
 	struct group group;
 	struct socket_group wanted = {.address = net_address("127.0.0.1", 0), .interface = if_nametoindex("lo")};
@@ -538,9 +538,9 @@ START_TEST(what_is_no_group_cannot_be_joined)
 }
 END_TEST
 
-/* --- the end of a listener --- */
+/* --- before a close --- */
 
-START_TEST(a_listener_that_refuses_new_ones_keeps_what_is_queued)
+START_TEST(listener_that_stops_new_syns_keeps_its_accept_queue)
 {
 	for (int i = 0; i < 2; i++) {
 		struct group group;
@@ -567,8 +567,8 @@ START_TEST(a_listener_that_refuses_new_ones_keeps_what_is_queued)
 }
 END_TEST
 
-/* With TCP_DEFER_ACCEPT a handshake lasts until the client sends: so it is under way for as long as we like. */
-START_TEST(handshakes_in_progress_are_still_accepted_while_new_syns_are_not)
+/* With TCP_DEFER_ACCEPT a handshake lasts until the client sends data. */
+START_TEST(listener_that_stops_new_syns_completes_handshakes_in_progress)
 {
 	for (int i = 0; i < 2; i++) {
 		struct group group;
@@ -601,8 +601,8 @@ static void become_nobody(void)
 		ck_assert_int_eq(setresuid(65534, 65534, 65534), 0);
 }
 
-/* What has an interface may be moved by root alone, and filters may be root's too. */
-START_TEST(a_listener_of_an_interface_refuses_new_ones_also_without_root)
+/* Without root a socket that is bound to an interface cannot be bound to another, and filters may need root, too. */
+START_TEST(listener_of_an_interface_stops_new_syns_without_root)
 {
 	for (int i = 0; i < 2; i++) {
 		struct group group;
@@ -628,7 +628,7 @@ START_TEST(a_listener_of_an_interface_refuses_new_ones_also_without_root)
 }
 END_TEST
 
-START_TEST(while_one_refuses_new_ones_another_socket_of_the_port_gets_them)
+START_TEST(new_syns_reach_another_socket_of_the_port_at_once)
 {
 	struct group leaving, next;
 	struct socket_request request = net_request(SOCK_STREAM, "127.0.0.1", 0);
@@ -638,7 +638,7 @@ START_TEST(while_one_refuses_new_ones_another_socket_of_the_port_gets_them)
 	request.address = leaving.request.address;
 	request.overlaps = true;
 	group_open(&next, request, 1);
-	for (int i = 0; i < 20; i++) { /* at once: a SYN that is dropped would be sent again a second later */
+	for (int i = 0; i < 20; i++) { /* a dropped SYN would be sent again after a second */
 		int peer = net_connect(&request.address);
 		close(accept_one(next.fds[0]));
 		close(peer);
@@ -663,7 +663,7 @@ static void assert_datagram(int fd, const char *text)
 	ck_assert_int_eq(memcmp(bytes, text, strlen(text)), 0);
 }
 
-START_TEST(datagrams_that_are_refused_by_an_address_reach_the_wildcard_over_it)
+START_TEST(datagrams_stopped_by_an_address_reach_the_wildcard)
 {
 	struct group wildcard, address;
 	struct socket_request request = net_request(SOCK_DGRAM, "0.0.0.0", 0);
@@ -683,9 +683,9 @@ START_TEST(datagrams_that_are_refused_by_an_address_reach_the_wildcard_over_it)
 }
 END_TEST
 
-/* --- sockets that are open already --- */
+/* --- open sockets --- */
 
-START_TEST(an_open_listener_takes_what_a_new_configuration_asks_for_and_gives_it_back)
+START_TEST(retune_sets_and_resets_the_options_of_a_listener)
 {
 	struct group group;
 	struct socket_request was = net_request(SOCK_STREAM, "127.0.0.1", 0), now;
@@ -712,7 +712,7 @@ START_TEST(an_open_listener_takes_what_a_new_configuration_asks_for_and_gives_it
 }
 END_TEST
 
-START_TEST(an_open_datagram_socket_takes_what_a_new_configuration_asks_for)
+START_TEST(retune_sets_and_resets_the_options_of_a_datagram_socket)
 {
 	struct group group;
 	struct socket_request was = net_request(SOCK_DGRAM, "127.0.0.1", 0), now;
@@ -732,7 +732,7 @@ START_TEST(an_open_datagram_socket_takes_what_a_new_configuration_asks_for)
 }
 END_TEST
 
-START_TEST(a_socket_of_somebody_else_is_known_for_what_it_is)
+START_TEST(examine_reports_type_address_and_interface)
 {
 	struct socket_kind kind;
 	struct group group;
@@ -741,14 +741,14 @@ START_TEST(a_socket_of_somebody_else_is_known_for_what_it_is)
 		ck_assert_ptr_null(socket_examine(group.fds[0], &kind));
 		ck_assert_int_eq(kind.type, group.request.type);
 		ck_assert_uint_eq(socket_address_port(&kind.address), group_port(&group));
-		ck_assert(!kind.both_families);
+		ck_assert(!kind.dual_stack);
 		ck_assert_str_eq(kind.interface, "");
 		group_close(&group);
 	}
 }
 END_TEST
 
-START_TEST(what_nobody_could_serve_is_told_from_what_could_be)
+START_TEST(examine_rejects_sockets_that_cannot_be_served)
 {
 	struct socket_kind kind;
 	int pair[2], pipes[2];
@@ -770,7 +770,7 @@ START_TEST(what_nobody_could_serve_is_told_from_what_could_be)
 }
 END_TEST
 
-START_TEST(a_wildcard_that_ipv4_clients_reach_too_is_known_as_such)
+START_TEST(examine_and_adopt_know_a_dual_stack_wildcard)
 {
 	struct socket_kind kind;
 	struct socket_address any = net_address("::", 0);
@@ -780,9 +780,8 @@ START_TEST(a_wildcard_that_ipv4_clients_reach_too_is_known_as_such)
 	net_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
 	ck_assert_int_eq(bind(fd, &any.any, any.length), 0);
 	ck_assert_ptr_null(socket_examine(fd, &kind));
-	ck_assert(kind.both_families);
-	struct socket_request request = {
-		.address = kind.address, .type = SOCK_DGRAM, .dscp = -1, .both_families = true};
+	ck_assert(kind.dual_stack);
+	struct socket_request request = {.address = kind.address, .type = SOCK_DGRAM, .dscp = -1, .dual_stack = true};
 	ck_assert_int_eq(socket_adopt(fd, &request), 0);
 	ck_assert_int_eq(net_get(fd, IPPROTO_IP, IP_PKTINFO), 1);
 	ck_assert_int_eq(net_get(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO), 1);
@@ -791,7 +790,7 @@ START_TEST(a_wildcard_that_ipv4_clients_reach_too_is_known_as_such)
 }
 END_TEST
 
-START_TEST(a_mapped_address_becomes_the_ipv4_address_that_it_is)
+START_TEST(unmap_makes_a_mapped_address_ipv4)
 {
 	struct socket_address mapped = net_address("::ffff:192.0.2.7", 77), other = net_address("2001:db8::1", 77);
 	char text[SOCKET_TEXT_SIZE];
@@ -805,16 +804,16 @@ START_TEST(a_mapped_address_becomes_the_ipv4_address_that_it_is)
 }
 END_TEST
 
-START_TEST(a_group_that_was_left_can_be_joined_again)
+START_TEST(multicast_group_can_be_left_and_joined_again)
 {
 	struct group group;
 	struct socket_group wanted = {.address = net_address("239.255.77.77", 0), .interface = if_nametoindex("lo")};
 	struct socket_group other = wanted;
 	group_open(&group, net_request(SOCK_DGRAM, "0.0.0.0", 0), 1);
 	ck_assert_int_eq(socket_join(group.fds[0], &wanted), 0);
-	ck_assert_int_eq(socket_join(group.fds[0], &wanted), EADDRINUSE);
+	ck_assert_int_eq(socket_join(group.fds[0], &wanted), -EADDRINUSE);
 	ck_assert_int_eq(socket_leave(group.fds[0], &wanted), 0);
-	ck_assert_int_eq(socket_leave(group.fds[0], &wanted), EADDRNOTAVAIL);
+	ck_assert_int_eq(socket_leave(group.fds[0], &wanted), -EADDRNOTAVAIL);
 	ck_assert_int_eq(socket_join(group.fds[0], &wanted), 0);
 	ck_assert(socket_group_equals(&wanted, &other));
 	other.interface++;
@@ -823,11 +822,11 @@ START_TEST(a_group_that_was_left_can_be_joined_again)
 }
 END_TEST
 
-START_TEST(errors_come_back_as_an_errno)
+START_TEST(errors_are_returned_as_negative_errno)
 {
-	ck_assert_int_eq(socket_stop_datagrams(-1), EBADF);
+	ck_assert_int_eq(socket_stop_datagrams(-1), -EBADF);
 	ck_assert_int_eq(socket_refuse_new(-1), EBADF);
-	ck_assert_int_eq(socket_set_dscp(-1, AF_INET, 1), EBADF);
+	ck_assert_int_eq(socket_set_dscp(-1, AF_INET, 1), -EBADF);
 	ck_assert_int_eq(socket_buffer_size(-1, SO_RCVBUF), -1);
 }
 END_TEST
@@ -844,53 +843,53 @@ static Suite *suite(void)
 {
 	Suite *suite = suite_create("socket");
 	TCase *addresses = add_tcase(suite, "addresses");
-	tcase_add_test(addresses, an_address_is_printed_as_it_is_written);
-	tcase_add_test(addresses, wildcards_are_told_from_addresses);
-	tcase_add_test(addresses, one_ip_is_the_same_on_any_port_and_another_is_not);
-	tcase_add_test(addresses, an_interface_is_found_by_its_name_or_number);
-	tcase_add_test(addresses, what_is_no_interface_is_not_found);
+	tcase_add_test(addresses, addresses_are_printed_with_port_and_zone);
+	tcase_add_test(addresses, wildcards_are_recognised);
+	tcase_add_test(addresses, addresses_with_one_ip_are_the_same_whatever_their_ports);
+	tcase_add_test(addresses, interface_is_found_by_name_or_number);
+	tcase_add_test(addresses, names_of_no_interface_are_not_found);
 
 	TCase *ports = add_tcase(suite, "ports");
-	tcase_add_test(ports, port_zero_is_the_kernels_pick_for_the_whole_group);
-	tcase_add_test(ports, first_socket_is_bound_without_reuseport_so_a_second_daemon_gets_eaddrinuse);
-	tcase_add_test(ports, a_tcp_port_goes_to_one_of_two_daemons_that_start_at_once);
-	tcase_add_test(ports, a_port_is_ours_again_while_old_connections_linger);
-	tcase_add_test(ports, overlapping_sockets_of_ours_bind_when_they_are_told_to);
-	tcase_add_test(ports, a_group_that_listens_later_has_its_port_and_nobody_gets_in_before);
+	tcase_add_test(ports, port_zero_gives_the_group_one_free_port);
+	tcase_add_test(ports, second_daemon_on_the_same_port_gets_eaddrinuse);
+	tcase_add_test(ports, daemons_that_start_together_cannot_share_a_tcp_port);
+	tcase_add_test(ports, port_can_be_bound_again_during_time_wait);
+	tcase_add_test(ports, overlapping_groups_bind_if_requested);
+	tcase_add_test(ports, deferred_group_holds_its_port_and_accepts_after_socket_listen);
 	tcase_add_test(ports, ipv6_wildcard_leaves_the_port_to_ipv4);
-	tcase_add_test(ports, a_specific_address_beats_the_wildcard);
-	tcase_add_test(ports, every_socket_of_a_group_gets_clients);
-	tcase_add_test(ports, a_group_that_cannot_be_bound_leaves_no_socket_open);
-	tcase_add_test(ports, a_group_that_is_cut_short_leaves_no_socket_open);
+	tcase_add_test(ports, specific_address_goes_before_the_wildcard);
+	tcase_add_test(ports, clients_are_spread_over_all_sockets_of_a_group);
+	tcase_add_test(ports, group_that_cannot_be_bound_leaves_no_socket_open);
+	tcase_add_test(ports, group_that_runs_out_of_descriptors_leaves_no_socket_open);
 
 	TCase *options = add_tcase(suite, "options");
-	tcase_add_test(options, sockets_do_not_block_and_do_not_survive_an_exec);
-	tcase_add_test(options, accepted_connections_inherit_what_was_asked_for);
-	tcase_add_test(options, what_was_not_asked_for_is_left_to_the_kernel);
-	tcase_add_test(options, a_wildcard_datagram_socket_hears_which_address_was_asked);
-	tcase_add_test(options, the_dscp_of_a_clients_syn_is_saved_and_can_be_sent_back);
-	tcase_add_test(options, no_dscp_is_told_where_none_was_saved);
-	tcase_add_test(options, every_socket_of_a_group_belongs_to_its_owner);
-	tcase_add_test(options, an_address_that_is_not_up_yet_is_bound_only_when_asked_for);
-	tcase_add_test(options, the_member_that_joined_alone_hears_a_group);
-	tcase_add_test(options, what_is_no_group_cannot_be_joined);
+	tcase_add_test(options, sockets_are_nonblocking_and_close_on_exec);
+	tcase_add_test(options, accepted_connections_inherit_the_requested_options);
+	tcase_add_test(options, options_that_are_not_requested_keep_their_defaults);
+	tcase_add_test(options, datagram_wildcard_reports_the_destination);
+	tcase_add_test(options, dscp_of_a_syn_is_saved_and_can_be_set_on_the_connection);
+	tcase_add_test(options, saved_dscp_is_minus_one_without_a_saved_syn);
+	tcase_add_test(options, all_sockets_of_a_group_have_the_requested_owner);
+	tcase_add_test(options, missing_address_is_bound_with_free_bind_only);
+	tcase_add_test(options, only_the_socket_that_joined_receives_multicast);
+	tcase_add_test(options, unicast_address_cannot_be_joined);
 
-	TCase *end = add_tcase(suite, "end");
-	tcase_add_test(end, a_listener_that_refuses_new_ones_keeps_what_is_queued);
-	tcase_add_test(end, handshakes_in_progress_are_still_accepted_while_new_syns_are_not);
-	tcase_add_test(end, a_listener_of_an_interface_refuses_new_ones_also_without_root);
-	tcase_add_test(end, while_one_refuses_new_ones_another_socket_of_the_port_gets_them);
-	tcase_add_test(end, datagrams_that_are_refused_by_an_address_reach_the_wildcard_over_it);
-	tcase_add_test(end, errors_come_back_as_an_errno);
+	TCase *closing = add_tcase(suite, "close");
+	tcase_add_test(closing, listener_that_stops_new_syns_keeps_its_accept_queue);
+	tcase_add_test(closing, listener_that_stops_new_syns_completes_handshakes_in_progress);
+	tcase_add_test(closing, listener_of_an_interface_stops_new_syns_without_root);
+	tcase_add_test(closing, new_syns_reach_another_socket_of_the_port_at_once);
+	tcase_add_test(closing, datagrams_stopped_by_an_address_reach_the_wildcard);
+	tcase_add_test(closing, errors_are_returned_as_negative_errno);
 
-	TCase *open = add_tcase(suite, "open already");
-	tcase_add_test(open, an_open_listener_takes_what_a_new_configuration_asks_for_and_gives_it_back);
-	tcase_add_test(open, an_open_datagram_socket_takes_what_a_new_configuration_asks_for);
-	tcase_add_test(open, a_socket_of_somebody_else_is_known_for_what_it_is);
-	tcase_add_test(open, what_nobody_could_serve_is_told_from_what_could_be);
-	tcase_add_test(open, a_wildcard_that_ipv4_clients_reach_too_is_known_as_such);
-	tcase_add_test(open, a_mapped_address_becomes_the_ipv4_address_that_it_is);
-	tcase_add_test(open, a_group_that_was_left_can_be_joined_again);
+	TCase *open = add_tcase(suite, "open");
+	tcase_add_test(open, retune_sets_and_resets_the_options_of_a_listener);
+	tcase_add_test(open, retune_sets_and_resets_the_options_of_a_datagram_socket);
+	tcase_add_test(open, examine_reports_type_address_and_interface);
+	tcase_add_test(open, examine_rejects_sockets_that_cannot_be_served);
+	tcase_add_test(open, examine_and_adopt_know_a_dual_stack_wildcard);
+	tcase_add_test(open, unmap_makes_a_mapped_address_ipv4);
+	tcase_add_test(open, multicast_group_can_be_left_and_joined_again);
 	return suite;
 }
 

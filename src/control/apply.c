@@ -176,7 +176,7 @@ static bool seat_init(struct seat *seat, struct place *place, unsigned index, st
 	seat->udp = udp_socket_new(rooms->udp, worker, fd, &endpoint->address, instance);
 	if (seat->udp != NULL && endpoint->from_listen_fds)
 		udp_socket_keep_open(seat->udp);
-	if (seat->udp != NULL && endpoint->from_listen_fds && !socket_is_of_our_network(fd))
+	if (seat->udp != NULL && endpoint->from_listen_fds && !socket_in_own_netns(fd))
 		udp_socket_set_foreign_netns(seat->udp);
 	if (seat->udp != NULL && endpoint->from_parent)
 		udp_socket_set_shared(seat->udp, true);

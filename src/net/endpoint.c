@@ -80,7 +80,7 @@ static struct endpoint *new_shared(const int *fds, unsigned count, const struct 
 	endpoint->transport = kind->type == SOCK_STREAM ? TRANSPORT_TCP : TRANSPORT_UDP;
 	endpoint->wanted = record->wanted;
 	endpoint->address = kind->address;
-	endpoint->dual_stack = kind->both_families;
+	endpoint->dual_stack = kind->dual_stack;
 	endpoint->from_listen_fds = record->from_listen_fds;
 	endpoint->shared = true;
 	if (record->interface != NULL)
@@ -201,7 +201,7 @@ static bool fill_request(const struct config_endpoint *wanted, uid_t owner, stru
 static bool is_missing_family(const struct config_endpoint *wanted, int error)
 {
 	return wanted->from_star && wanted->address.family == AF_INET6 &&
-	       (error == EAFNOSUPPORT || error == EADDRNOTAVAIL);
+	       (error == -EAFNOSUPPORT || error == -EADDRNOTAVAIL);
 }
 
 /* Logs a buffer that the kernel caps below SIZE: the default, not CONFIGURED, only once. */
@@ -244,7 +244,7 @@ static void report_open_error(const struct log_context *context, const char *add
 			      struct problems *problems)
 {
 	problems_add(problems, context, "%s: cannot listen on %s %s: %s", context->service, context->transport, address,
-		     strerror(error));
+		     strerror(-error));
 }
 
 /* Notes that the sockets have the options of REQUEST. */
@@ -272,12 +272,12 @@ struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned co
 	endpoint->transport = wanted->transport;
 	endpoint->wanted = request.address;
 	request.overlaps = endpoint_ports_overlap(ports, wanted);
-	request.listens_later = !listen && request.type == SOCK_STREAM;
+	request.defer_listen = !listen && request.type == SOCK_STREAM;
 	socket_address_print(&request.address, text);
-	int error = address_known ? socket_open_group(&request, endpoint->fds, count) : ENODEV;
+	int error = address_known ? socket_open_group(&request, endpoint->fds, count) : -ENODEV;
 	if (error != 0 && is_missing_family(wanted, error)) {
 		log_write(LOG_INFO, &context, "%s: not listening on %s %s: %s", context.service, context.transport,
-			  text, strerror(error));
+			  text, strerror(-error));
 		goto fail;
 	}
 	if (error != 0) {
@@ -288,7 +288,7 @@ struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned co
 	if (wanted->service->interface != NULL)
 		memcpy(endpoint->interface, wanted->service->interface, strlen(wanted->service->interface) + 1);
 	set_options(endpoint, &request);
-	endpoint->pending_listen = request.listens_later ? count : 0;
+	endpoint->pending_listen = request.defer_listen ? count : 0;
 	endpoint_ports_add(ports, endpoint, false);
 	report_buffers(wanted, endpoint->fds[0], &nothing, &request);
 	return endpoint;
@@ -333,26 +333,26 @@ struct endpoint *endpoint_add_sockets(struct endpoint *endpoint, const struct co
 	if (before >= count)
 		return endpoint;
 	struct endpoint *larger = realloc(endpoint, sizeof *endpoint + count * sizeof endpoint->fds[0]);
-	int error = larger != NULL ? 0 : ENOMEM;
+	int error = larger != NULL ? 0 : -ENOMEM;
 	if (larger != NULL) {
 		endpoint = larger;
 		change_owner(endpoint, owner);
-		error = fill_request(wanted, owner, &request) ? 0 : ENODEV;
+		error = fill_request(wanted, owner, &request) ? 0 : -ENODEV;
 		request.address = endpoint->address;
 		request.overlaps = true;
-		request.listens_later = request.type == SOCK_STREAM;
+		request.defer_listen = request.type == SOCK_STREAM;
 	}
 	if (error == 0)
 		error = socket_open_group(&request, &endpoint->fds[before], count - before);
 	if (error == 0) {
 		endpoint->count = count;
 		endpoint->options.backlog = request.backlog;
-		endpoint->pending_listen = request.listens_later ? count - before : 0;
+		endpoint->pending_listen = request.defer_listen ? count - before : 0;
 		return endpoint;
 	}
 	socket_address_print(&endpoint->address, text);
 	problems_add(problems, &context, "%s: cannot listen on %s %s with more workers: %s", context.service,
-		     context.transport, text, strerror(error));
+		     context.transport, text, strerror(-error));
 	endpoint_free(endpoint);
 	return NULL;
 }
@@ -376,16 +376,16 @@ static bool has_joined(const struct endpoint *endpoint, const struct socket_grou
 	return false;
 }
 
-/* Joins GROUP, or only checks that it can be joined. Returns 0 or an errno. */
+/* Joins GROUP, or only checks that it can be joined. Returns 0 or -errno. */
 static int join(struct endpoint *endpoint, const struct socket_group *group)
 {
 	if (has_joined(endpoint, group))
 		return 0;
 	if (endpoint->from_parent)
-		return socket_try_to_join(group);
+		return socket_try_join(group);
 	struct socket_group *groups = realloc(endpoint->groups, (endpoint->group_count + 1) * sizeof *groups);
 	if (groups == NULL)
-		return ENOMEM;
+		return -ENOMEM;
 	endpoint->groups = groups;
 	int error = socket_join(endpoint->fds[0], group);
 	if (error == 0)
@@ -405,11 +405,11 @@ bool endpoint_join(struct endpoint *endpoint, const struct config_endpoint *want
 		char text[INET6_ADDRSTRLEN + IF_NAMESIZE];
 		if (listed->family != wanted->address.family && !endpoint->dual_stack)
 			continue;
-		int error = find_group(wanted, listed, &group) ? join(endpoint, &group) : ENODEV;
+		int error = find_group(wanted, listed, &group) ? join(endpoint, &group) : -ENODEV;
 		if (error == 0)
 			continue;
 		option_print_address(listed, text);
-		problems_add(problems, &context, "%s: cannot join %s: %s", context.service, text, strerror(error));
+		problems_add(problems, &context, "%s: cannot join %s: %s", context.service, text, strerror(-error));
 		joined = false;
 	}
 	return joined;
@@ -420,8 +420,8 @@ void endpoint_unjoin(struct endpoint *endpoint)
 	while (endpoint->group_count > endpoint->groups_in_force) {
 		const struct socket_group *group = &endpoint->groups[--endpoint->group_count];
 		int error = socket_leave(endpoint->fds[0], group);
-		if (error != 0 && error != EADDRNOTAVAIL && error != ENODEV)
-			log_warning("multicast group: cannot leave: %s", strerror(error));
+		if (error != 0 && error != -EADDRNOTAVAIL && error != -ENODEV)
+			log_warning("multicast group: cannot leave: %s", strerror(-error));
 	}
 }
 
@@ -448,7 +448,8 @@ static void leave_unwanted(struct endpoint *endpoint, const struct config_endpoi
 	endpoint_unjoin(endpoint);
 }
 
-/* Leaves and joins groups until they are those of WANTED. A new one is joined only here if the socket was the parent's before. */
+/* Leaves and joins groups until they are those of WANTED. A new one is joined only here if the socket was the parent's
+ * before. */
 static void apply_groups(struct endpoint *endpoint, const struct config_endpoint *wanted)
 {
 	struct problems logged = {0};
@@ -460,8 +461,8 @@ static void apply_groups(struct endpoint *endpoint, const struct config_endpoint
 
 /* --- options --- */
 
-/* Returns a request that differs from NOW in every option that can be set again, so that socket_retune sets them all. A buffer size that
- * is not configured stays as it is. */
+/* Returns a request that differs from NOW in every option that can be set again, so that socket_retune sets them all. A
+ * buffer size that is not configured stays as it is. */
 static struct socket_request differing_request(const struct socket_request *now)
 {
 	struct socket_request was = *now;
@@ -474,7 +475,7 @@ static struct socket_request differing_request(const struct socket_request *now)
 	return was;
 }
 
-/* Sets the options of REQUEST on socket FD. Returns 0 or an errno. */
+/* Sets the options of REQUEST on socket FD. Returns 0 or -errno. */
 static int apply_options(const struct endpoint *endpoint, int fd, const struct socket_request *request)
 {
 	const struct socket_request before = differing_request(request);
@@ -495,12 +496,12 @@ void endpoint_apply(struct endpoint *endpoint, const struct config_endpoint *wan
 	apply_groups(endpoint, wanted);
 	fill_request(wanted, (uid_t)-1, &request);
 	request.address = endpoint->address;
-	request.both_families = endpoint->dual_stack;
+	request.dual_stack = endpoint->dual_stack;
 	for (unsigned i = 0; i < endpoint->count; i++) {
 		int error = apply_options(endpoint, endpoint->fds[i], &request);
 		if (error != 0)
 			log_write(LOG_WARNING, &context, "%s: cannot set an option of its %s socket: %s",
-				  context.service, context.transport, strerror(error));
+				  context.service, context.transport, strerror(-error));
 	}
 	report_buffers(wanted, endpoint->fds[0], &endpoint->options, &request);
 	set_options(endpoint, &request);

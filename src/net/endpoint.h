@@ -11,8 +11,8 @@
 #include "core/problems.h"
 #include "net/socket.h"
 
-/* Open sockets and the key by which a reload or an upgrade finds them again. Other files read the fields and change them by the
- * functions below. */
+/* Open sockets and the key by which a reload or an upgrade finds them again. Other files read the fields and change
+ * them by the functions below. */
 struct endpoint {
 	/* the key: a configured endpoint that is equal in all of this uses these sockets */
 	unsigned transport;           /* TRANSPORT_TCP or TRANSPORT_UDP */
@@ -41,8 +41,8 @@ struct endpoint {
 
 /* --- constructors; the fourth, endpoint_open, is below --- */
 
-/* Makes an endpoint of socket FD, which the service manager calls NAME (NULL: no name). KIND is the result of socket_examine. Owns
- * FD on success. Returns NULL when out of memory. */
+/* Makes an endpoint of socket FD, which the service manager calls NAME (NULL: no name). KIND is the result of
+ * socket_examine. Owns FD on success. Returns NULL when out of memory. */
 struct endpoint *endpoint_from_listen_fds(int fd, const struct socket_kind *kind, const char *name);
 
 /* Properties of an endpoint that its sockets do not tell. Texts and groups are the caller's; NULL for none. */
@@ -54,8 +54,8 @@ struct endpoint_record {
 	size_t group_count;
 };
 
-/* Makes an endpoint of COUNT sockets FDS, all of KIND, that the parent of an upgrade serves, too. Owns FDS on success. Returns NULL when
- * out of memory. */
+/* Makes an endpoint of COUNT sockets FDS, all of KIND, that the parent of an upgrade serves, too. Owns FDS on success.
+ * Returns NULL when out of memory. */
 struct endpoint *endpoint_from_parent(const int *fds, unsigned count, const struct socket_kind *kind,
 				      const struct endpoint_record *record);
 
@@ -86,36 +86,38 @@ struct endpoint_ports *endpoint_ports_new(void); /* NULL when out of memory; fre
 void endpoint_ports_add(struct endpoint_ports *ports, const struct endpoint *endpoint, bool leaving);
 bool endpoint_ports_overlap(const struct endpoint_ports *ports, const struct config_endpoint *wanted);
 
-/* Returns the phase in which to open WANTED, from 0. Broad addresses come first: only a wildcard that is bound alone detects another
- * program on any of its addresses. */
+/* Returns the phase in which to open WANTED, from 0. Broad addresses come first: only a wildcard that is bound alone
+ * detects another program on any of its addresses. */
 enum { ENDPOINT_BIND_PHASES = 3 };
 unsigned endpoint_bind_order(const struct config_endpoint *wanted);
 
-/* Opens COUNT sockets for WANTED that belong to user OWNER ((uid_t)-1: unchanged), and adds them to PORTS. With LISTEN, TCP sockets
- * listen at once, else at endpoint_listen. Returns NULL and a problem; or NULL and no problem if this host lacks IPv6 and WANTED is the
- * IPv6 half of a `*`. */
+/* Opens COUNT sockets for WANTED that belong to user OWNER ((uid_t)-1: unchanged), and adds them to PORTS. With LISTEN,
+ * TCP sockets listen at once, else at endpoint_listen. Returns NULL and a problem; or NULL and no problem if this host
+ * lacks IPv6 and WANTED is the IPv6 half of a `*`. */
 struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned count, uid_t owner, bool listen,
 			       struct endpoint_ports *ports, struct problems *problems);
 
 /* Calls listen(2) on the sockets for which that is pending. Returns false and a problem. */
 bool endpoint_listen(struct endpoint *endpoint, const struct config_endpoint *wanted, struct problems *problems);
 
-/* Opens further sockets for ENDPOINT, which is not served yet, up to COUNT, one a worker; they and the others then belong to user
- * OWNER. New TCP sockets wait for endpoint_listen. Returns ENDPOINT, moved in memory; or NULL and a problem, and ENDPOINT is freed. */
+/* Opens further sockets for ENDPOINT, which is not served yet, up to COUNT, one a worker; they and the others then
+ * belong to user OWNER. New TCP sockets wait for endpoint_listen. Returns ENDPOINT, moved in memory; or NULL and a
+ * problem, and ENDPOINT is freed. */
 struct endpoint *endpoint_add_sockets(struct endpoint *endpoint, const struct config_endpoint *wanted, unsigned count,
 				      uid_t owner, struct problems *problems);
 
 /* --- options and multicast groups --- */
 
-/* Joins the multicast groups of WANTED that ENDPOINT has not joined yet. While it is the parent's, only checks on a socket of its own that
- * they can be joined: a failed upgrade leaves the parent's socket as it was. Returns false and a problem. */
+/* Joins the multicast groups of WANTED that ENDPOINT has not joined yet. While it is the parent's, only checks on a
+ * socket of its own that they can be joined: a failed upgrade leaves the parent's socket as it was. Returns false and a
+ * problem. */
 bool endpoint_join(struct endpoint *endpoint, const struct config_endpoint *wanted, struct problems *problems);
 
 /* Leaves the groups joined since the last endpoint_apply. */
 void endpoint_unjoin(struct endpoint *endpoint);
 
-/* Puts WANTED in force on ENDPOINT: sets the options that differ, leaves groups that WANTED does not name, joins the others. Logs what the
- * kernel refuses. Sets nothing while the sockets are the parent's. */
+/* Puts WANTED in force on ENDPOINT: sets the options that differ, leaves groups that WANTED does not name, joins the
+ * others. Logs what the kernel refuses. Sets nothing while the sockets are the parent's. */
 void endpoint_apply(struct endpoint *endpoint, const struct config_endpoint *wanted);
 
 /* The parent has closed the sockets: puts WANTED in force on them. */

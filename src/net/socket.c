@@ -18,7 +18,7 @@ static bool set_option(int fd, int level, int option, int value)
 	return setsockopt(fd, level, option, &value, sizeof value) == 0;
 }
 
-/* Past the sysctl where we may, else as far as it allows. */
+/* Sets a buffer size beyond the sysctl limit if permitted, otherwise up to it. */
 static bool set_buffer(int fd, int force, int option, int bytes)
 {
 	return bytes == 0 || set_option(fd, SOL_SOCKET, force, bytes) || set_option(fd, SOL_SOCKET, option, bytes);
@@ -28,19 +28,19 @@ int socket_set_dscp(int fd, int family, int dscp)
 {
 	bool set = family == AF_INET ? set_option(fd, IPPROTO_IP, IP_TOS, dscp << DSCP_SHIFT)
 				     : set_option(fd, IPPROTO_IPV6, IPV6_TCLASS, dscp << DSCP_SHIFT);
-	return set ? 0 : errno;
+	return set ? 0 : -errno;
 }
 
-/* Sets the option that IPv4 calls V4 and IPv6 calls V6, or both. */
+/* Sets option V4 of IPv4 or V6 of IPv6; both on a dual-stack socket. */
 static bool set_of_family(int fd, const struct socket_request *request, int v4, int v6, int value)
 {
 	bool is_v4 = request->address.any.sa_family == AF_INET;
-	if ((is_v4 || request->both_families) && !set_option(fd, IPPROTO_IP, v4, value))
+	if ((is_v4 || request->dual_stack) && !set_option(fd, IPPROTO_IP, v4, value))
 		return false;
 	return is_v4 || set_option(fd, IPPROTO_IPV6, v6, value);
 }
 
-/* The size that the kernel gives to a new socket, in the caller's count. */
+/* Returns the buffer size of a new socket, as it is set; -1 on error. */
 static int default_buffer(const struct socket_request *request, int option)
 {
 	int fd = socket(request->address.any.sa_family, request->type | SOCK_CLOEXEC, 0);
@@ -63,7 +63,7 @@ static bool change_buffer(int fd, const struct socket_request *request, int forc
 	int size = default_buffer(request, option);
 	if (size < 0 || !set_buffer(fd, force, option, size))
 		return false;
-	/* before 5.14 a size that was set once is never again adapted by the kernel */
+	/* before Linux 5.14 the kernel never adapts a size again that was set */
 	return getsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &locks, &length) < 0 ||
 	       set_option(fd, SOL_SOCKET, SO_BUF_LOCK, locks & ~lock);
 }
@@ -108,17 +108,16 @@ int socket_retune(int fd, const struct socket_request *was, const struct socket_
 	tuned &= change_buffer(fd, now, SO_RCVBUFFORCE, SO_RCVBUF, was->receive_buffer, now->receive_buffer);
 	tuned &= change_buffer(fd, now, SO_SNDBUFFORCE, SO_SNDBUF, was->send_buffer, now->send_buffer);
 	tuned &= now->type == SOCK_STREAM ? retune_stream(fd, was, now) : retune_datagram(fd, was, now);
-	return tuned ? 0 : errno;
+	return tuned ? 0 : -errno;
 }
 
-/* What a socket of ours always has, whoever opened it; accepted connections inherit it from their listener, so that
- * accepting costs no further call. A reply must leave from the address that was asked, and only members hear
- * multicast. */
-static bool make_ours(int fd, const struct socket_request *request)
+/* Sets the options that each served socket has. Accepted connections inherit them from the listener. A datagram
+ * wildcard reports the destination, from which the reply leaves. */
+static bool set_base_options(int fd, const struct socket_request *request)
 {
 	if (request->type == SOCK_STREAM)
 		return set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-	/* before 4.20 there is no IPV6_MULTICAST_ALL; unlisted groups are dropped by their address in any case */
+	/* IPV6_MULTICAST_ALL needs Linux 4.20; the filter drops datagrams to unlisted groups in any case */
 	set_of_family(fd, request, IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, 0);
 	return !socket_address_is_wildcard(&request->address) ||
 	       set_of_family(fd, request, IP_PKTINFO, IPV6_RECVPKTINFO, 1);
@@ -137,15 +136,15 @@ static bool tune(int fd, const struct socket_request *request)
 		return false;
 	if (request->type == SOCK_STREAM && !set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1))
 		return false;
-	return make_ours(fd, request) && (errno = socket_retune(fd, &untuned, request)) == 0;
+	return set_base_options(fd, request) && (errno = -socket_retune(fd, &untuned, request)) == 0;
 }
 
 int socket_adopt(int fd, const struct socket_request *request)
 {
 	int flags = fcntl(fd, F_GETFL);
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-		return errno;
-	return make_ours(fd, request) ? socket_retune(fd, &untuned, request) : errno;
+		return -errno;
+	return set_base_options(fd, request) ? socket_retune(fd, &untuned, request) : -errno;
 }
 
 static bool get_option(int fd, int level, int option, int *value)
@@ -176,22 +175,22 @@ const char *socket_examine(int fd, struct socket_kind *kind)
 	if (getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, kind->interface, &length) < 0)
 		kind->interface[0] = '\0';
 	if (family == AF_INET6 && socket_address_is_wildcard(&kind->address))
-		kind->both_families = get_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6) && !only_v6;
+		kind->dual_stack = get_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_v6) && !only_v6;
 	return NULL;
 }
 
-/* Binds FD and has it listen. A TCP port is one's own only from listen(2) on: two that are bound may still share it. */
-static bool take_port(int fd, struct socket_request *request)
+/* Binds FD and listens. A TCP port is exclusive from listen(2) on: before it, another socket may bind it too. */
+static bool bind_listen(int fd, struct socket_request *request)
 {
 	if (bind(fd, &request->address.any, request->address.length) < 0)
 		return false;
-	if (request->type == SOCK_STREAM && !request->listens_later && listen(fd, request->backlog) < 0)
+	if (request->type == SOCK_STREAM && !request->defer_listen && listen(fd, request->backlog) < 0)
 		return false;
 	return getsockname(fd, &request->address.any, &request->address.length) == 0;
 }
 
-/* A socket that is the request's owner's. Root makes it as that user, as files are made: to give it away afterwards
- * would take CAP_CHOWN, which containers like to withhold. Ports are bound as root all the same. */
+/* Returns a socket owned by the request's owner, or -1 with errno. Root creates it with that user's file system UID:
+ * fchown(2) would need CAP_CHOWN, which containers often lack. Ports are bound as root nevertheless. */
 static int create(const struct socket_request *request)
 {
 	bool other = request->owner != (uid_t)-1 && request->owner != geteuid();
@@ -204,17 +203,18 @@ static int create(const struct socket_request *request)
 	return fd;
 }
 
-/* One open socket; JOINS: it shares the port with those of ours that have SO_REUSEPORT. Returns -1 with errno. */
-static int open_one(struct socket_request *request, bool joins)
+/* Returns an open socket, or -1 with errno. JOIN: it shares the port with the daemon's sockets that have
+ * SO_REUSEPORT. */
+static int open_one(struct socket_request *request, bool join)
 {
 	int fd = create(request);
 	if (fd < 0)
 		return -1;
-	if (!tune(fd, request) || (joins && !set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1)))
+	if (!tune(fd, request) || (join && !set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1)))
 		goto fail;
-	if (!take_port(fd, request))
+	if (!bind_listen(fd, request))
 		goto fail;
-	if (!joins && !set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1)) /* from here on the others can join */
+	if (!join && !set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1)) /* the others can join from here on */
 		goto fail;
 	return fd;
 fail:;
@@ -230,7 +230,7 @@ int socket_open_group(struct socket_request *request, int *fds, unsigned count)
 		fds[i] = open_one(request, i > 0 || request->overlaps);
 		if (fds[i] >= 0)
 			continue;
-		int error = errno;
+		int error = -errno;
 		while (i-- > 0)
 			close(fds[i]);
 		return error;
@@ -242,22 +242,22 @@ int socket_listen(const int *fds, unsigned count, int backlog)
 {
 	for (unsigned i = 0; i < count; i++)
 		if (listen(fds[i], backlog) < 0)
-			return errno;
+			return -errno;
 	return 0;
 }
 
-/* The number of the network that FD is of; 0 where the kernel does not tell. */
-static uint64_t network_of(int fd)
+/* Returns the cookie of FD's network namespace; 0 if the kernel does not report it. */
+static uint64_t netns_of(int fd)
 {
-	uint64_t network = 0;
-	socklen_t size = sizeof network;
-	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &network, &size) == 0 ? network : 0;
+	uint64_t cookie = 0;
+	socklen_t size = sizeof cookie;
+	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) == 0 ? cookie : 0;
 }
 
-bool socket_is_of_our_network(int fd)
+bool socket_in_own_netns(int fd)
 {
-	int own = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* any network has this family, and any sandbox */
-	bool same = own >= 0 && network_of(own) != 0 && network_of(own) == network_of(fd);
+	int own = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* each namespace and sandbox has this family */
+	bool same = own >= 0 && netns_of(own) != 0 && netns_of(own) == netns_of(fd);
 	if (own >= 0)
 		close(own);
 	return same;
@@ -268,7 +268,7 @@ static int change_membership(int fd, const struct socket_group *group, int optio
 	struct group_req request = {.gr_interface = group->interface};
 	int level = group->address.any.sa_family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
 	memcpy(&request.gr_group, &group->address.any, group->address.length);
-	return setsockopt(fd, level, option, &request, sizeof request) == 0 ? 0 : errno;
+	return setsockopt(fd, level, option, &request, sizeof request) == 0 ? 0 : -errno;
 }
 
 int socket_join(int fd, const struct socket_group *group)
@@ -276,11 +276,11 @@ int socket_join(int fd, const struct socket_group *group)
 	return change_membership(fd, group, MCAST_JOIN_GROUP);
 }
 
-int socket_try_to_join(const struct socket_group *group)
+int socket_try_join(const struct socket_group *group)
 {
 	int fd = socket(group->address.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
-		return errno;
+		return -errno;
 	int error = socket_join(fd, group);
 	close(fd);
 	return error;
@@ -303,16 +303,16 @@ int socket_buffer_size(int fd, int option)
 	return getsockopt(fd, SOL_SOCKET, option, &size, &length) == 0 ? size / 2 : -1;
 }
 
-/* On an interface that is nowhere a new SYN finds nobody, or another socket of the port, while handshakes under way
- * already know their listener. A socket that has an interface may only be moved by root. */
-static bool move_nowhere(int fd)
+/* Binds a listener to an interface index that does not exist, so that it matches no new SYN. Handshakes in progress
+ * keep their listener. A socket that is bound to an interface needs root for it. */
+static bool bind_dead_ifindex(int fd)
 {
 	return set_option(fd, SOL_SOCKET, SO_BINDTOIFINDEX, INT_MAX);
 }
 
 static bool drop_syns(int fd)
 {
-	/* a filter on a TCP socket sees the packet from its TCP header on; it returns how much to keep of it */
+	/* the filter of a TCP socket sees the packet from the TCP header on, and returns the length to keep */
 	enum { FLAGS_OFFSET = 13, FLAG_SYN = 0x02, FLAG_ACK = 0x10, KEEP = 0x7fffffff };
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS_OFFSET),
@@ -325,39 +325,39 @@ static bool drop_syns(int fd)
 	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
 }
 
-enum { HOPS_OF_A_NEIGHBOUR = 255 };
+enum { NEIGHBOUR_TTL = 255 };
 
-/* Everybody but a neighbour that says so has passed a hop, or starts from fewer; the packets of a handshake under way
- * are not judged by it. */
-static bool demand_hops(int fd, int hops)
+/* Requires a TTL of at least TTL. A TTL of 255 has a packet only that has passed no router and was sent so, as few are.
+ * Packets of a handshake in progress are not checked. */
+static bool set_min_ttl(int fd, int ttl)
 {
 	int family;
 	if (!get_option(fd, SOL_SOCKET, SO_DOMAIN, &family))
 		return false;
 	if (family == AF_INET)
-		return set_option(fd, IPPROTO_IP, IP_MINTTL, hops);
-	set_option(fd, IPPROTO_IP, IP_MINTTL, hops); /* of IPv4 clients of both families' socket */
-	return set_option(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, hops);
+		return set_option(fd, IPPROTO_IP, IP_MINTTL, ttl);
+	set_option(fd, IPPROTO_IP, IP_MINTTL, ttl); /* IPv4 clients of a dual-stack socket */
+	return set_option(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, ttl);
 }
 
 int socket_refuse_new(int fd)
 {
-	return move_nowhere(fd) || drop_syns(fd) || demand_hops(fd, HOPS_OF_A_NEIGHBOUR) ? 0 : errno;
+	return bind_dead_ifindex(fd) || drop_syns(fd) || set_min_ttl(fd, NEIGHBOUR_TTL) ? 0 : errno;
 }
 
 void socket_release_accepted(int fd)
 {
-	demand_hops(fd, 0);
+	set_min_ttl(fd, 0);
 }
 
-/* Between its last empty receive and close(2) a socket would still be found before a wildcard of the same port, and
- * what comes in then be lost. One that is connected hears its peer alone, and nobody else is itself. */
+/* Connects the socket to its own address, so that it matches no datagram but its own. Otherwise it would go before a
+ * wildcard of the same port until close(2), and lose the datagrams that arrive after the last receive. */
 int socket_stop_datagrams(int fd)
 {
 	struct socket_address address = {.length = sizeof address.v6};
 	if (getsockname(fd, &address.any, &address.length) < 0)
-		return errno;
-	return connect(fd, &address.any, address.length) == 0 ? 0 : errno;
+		return -errno;
+	return connect(fd, &address.any, address.length) == 0 ? 0 : -errno;
 }
 
 int socket_saved_dscp(int fd)

@@ -269,7 +269,8 @@ static void finish_stop(struct udp_socket *socket)
 		int error = socket_stop_datagrams(socket->fd);
 		if (error != 0)
 			instance_log(socket->instance, LOG_INFO, TRANSPORT_UDP, NULL,
-				     "udp: cannot stop new datagrams before the socket is closed: %s", strerror(error));
+				     "udp: cannot stop new datagrams before the socket is closed: %s",
+				     strerror(-error));
 		drain(socket); /* datagrams that arrived meanwhile */
 	}
 	if (socket->unsent != NULL)
