@@ -345,7 +345,7 @@ static void tell_ready(struct server *server)
 	summarise(server, summary);
 	log_notice("ready: %s, %u workers", summary, server->worker_count);
 	if (server->upgrade_child != NULL)
-		upgrade_child_tell_ready(server->upgrade_child);
+		upgrade_child_send_ready(server->upgrade_child);
 	else
 		announce(server);
 }
@@ -365,7 +365,7 @@ static void on_alone(void *argument, bool taken);
 static bool find_predecessor(struct server *server)
 {
 	static const struct upgrade_child_events events = {
-		.take = take_over, .stop = on_sent_away, .serve = on_named, .alone = on_alone};
+		.take_over = take_over, .cancelled = on_sent_away, .confirmed = on_named, .released = on_alone};
 	struct problems problems = {0};
 	int fd = upgrade_child_find(&problems);
 
@@ -765,14 +765,16 @@ static void begin_upgrade(struct server *server)
 		return;
 	}
 	snprintf(variable, sizeof variable, UPGRADE_FDS_VARIABLE "=%d", server->heritage.writing);
-	const struct upgrade_gift bequest = {
-		.fds = server->heritage.fds, .fd_count = server->heritage.fd_count, .variable = variable};
-	server->upgrade = upgrade_start(server->base, server->program, &bequest, UPGRADE_DEADLINE_MS, on_upgrade_ended,
-					server, error, sizeof error);
-	if (server->upgrade == NULL)
-		upgrade_failed(server, error);
-	else
+	const struct upgrade_fds fds = {
+		.list = server->heritage.fds, .count = server->heritage.fd_count, .variable = variable};
+	server->upgrade =
+		upgrade_start(server->base, server->program, &fds, UPGRADE_DEADLINE_MS, on_upgrade_ended, server);
+	if (server->upgrade != NULL) {
 		log_notice("upgrade: running %s", upgrade_program_path(server->program));
+		return;
+	}
+	snprintf(error, sizeof error, "cannot start a process: %s", strerror(errno));
+	upgrade_failed(server, error);
 }
 
 /* After a reload that is under way, and after this process has its sockets to itself. */

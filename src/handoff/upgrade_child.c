@@ -1,4 +1,4 @@
-/* upgrade_child.c: what a new process has to settle with the one that started it. */
+/* upgrade_child.c: the new process's side of an upgrade. */
 #include "handoff/upgrade_child.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@ struct upgrade_child {
 	struct event *event;
 	struct upgrade_child_events events;
 	void *argument;
-	bool taken;
+	bool taken_over;
 };
 
 static bool is_channel(int fd)
@@ -33,78 +33,77 @@ int upgrade_child_find(struct problems *problems)
 	return received_fd_from_environment(UPGRADE_VARIABLE, is_channel, problems);
 }
 
-/* The old one is gone, or ends the channel anyway: then the loop sees that. */
-static void say(const struct upgrade_child *upgrade_child, const char *message)
+/* Sends MESSAGE. If the parent has exited, the event loop sees the end of the channel. */
+static void send_message(const struct upgrade_child *child, const char *message)
 {
-	(void)!send(upgrade_child->fd, message, strlen(message), MSG_NOSIGNAL);
+	(void)!send(child->fd, message, strlen(message), MSG_NOSIGNAL);
 }
 
-static void take(struct upgrade_child *upgrade_child)
+static void take_over(struct upgrade_child *child)
 {
 	char error[UPGRADE_MESSAGE_SIZE - sizeof UPGRADE_FAILED], message[UPGRADE_MESSAGE_SIZE];
-	upgrade_child->taken = upgrade_child->events.take(upgrade_child->argument, error, sizeof error);
+	child->taken_over = child->events.take_over(child->argument, error, sizeof error);
+	if (child->taken_over) {
+		send_message(child, UPGRADE_TAKEN);
+		return;
+	}
 	snprintf(message, sizeof message, UPGRADE_FAILED " %s", error);
-	say(upgrade_child, upgrade_child->taken ? UPGRADE_TAKEN : message);
+	send_message(child, message);
 }
 
-/* The end of the channel, which is to come, has nothing to say then. */
-static void stop(struct upgrade_child *upgrade_child)
+static void on_message(struct upgrade_child *child, const char *message)
 {
-	event_del(upgrade_child->event);
-	upgrade_child->events.stop(upgrade_child->argument);
-}
-
-static void on_message(struct upgrade_child *upgrade_child, const char *message)
-{
-	if (strcmp(message, UPGRADE_TAKE) == 0 && !upgrade_child->taken)
-		take(upgrade_child);
-	else if (strcmp(message, UPGRADE_STOP) == 0)
-		stop(upgrade_child);
-	else if (strcmp(message, UPGRADE_SERVE) == 0 && upgrade_child->taken)
-		upgrade_child->events.serve(upgrade_child->argument);
+	if (strcmp(message, UPGRADE_TAKE) == 0 && !child->taken_over) {
+		take_over(child);
+	} else if (strcmp(message, UPGRADE_STOP) == 0) {
+		event_del(child->event); /* the end of the channel, which follows, does not count */
+		child->events.cancelled(child->argument);
+	} else if (strcmp(message, UPGRADE_SERVE) == 0 && child->taken_over) {
+		child->events.confirmed(child->argument);
+	}
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *argument)
 {
-	struct upgrade_child *upgrade_child = argument;
+	struct upgrade_child *child = argument;
 	char message[UPGRADE_MESSAGE_SIZE];
 
 	(void)what;
 	ssize_t length = recv(fd, message, sizeof message - 1, 0);
 	if (length > 0) {
 		message[length] = '\0';
-		on_message(upgrade_child, message);
+		on_message(child, message);
 	} else if (length == 0 || (errno != EAGAIN && errno != EINTR)) {
-		event_del(upgrade_child->event);
-		upgrade_child->events.alone(upgrade_child->argument, upgrade_child->taken);
+		event_del(child->event);
+		child->events.released(child->argument, child->taken_over);
 	}
 }
 
 struct upgrade_child *upgrade_child_new(struct event_base *base, int fd, const struct upgrade_child_events *events,
 					void *argument)
 {
-	struct upgrade_child *upgrade_child = calloc(1, sizeof *upgrade_child);
-	if (upgrade_child == NULL)
+	struct upgrade_child *child = calloc(1, sizeof *child);
+	if (child == NULL)
 		return NULL;
-	*upgrade_child = (struct upgrade_child){.fd = fd, .events = *events, .argument = argument};
-	upgrade_child->event = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, upgrade_child);
-	if (upgrade_child->event != NULL && event_add(upgrade_child->event, NULL) == 0)
-		return upgrade_child;
-	upgrade_child_free(upgrade_child);
+	*child = (struct upgrade_child){.fd = fd, .events = *events, .argument = argument};
+	child->event = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, child);
+	if (child->event != NULL && event_add(child->event, NULL) == 0)
+		return child;
+	upgrade_child_free(child);
 	return NULL;
 }
 
-void upgrade_child_tell_ready(struct upgrade_child *upgrade_child)
+void upgrade_child_send_ready(struct upgrade_child *child)
 {
-	say(upgrade_child, UPGRADE_READY);
+	send_message(child, UPGRADE_READY);
 }
 
-void upgrade_child_free(struct upgrade_child *upgrade_child)
+void upgrade_child_free(struct upgrade_child *child)
 {
-	if (upgrade_child == NULL)
+	if (child == NULL)
 		return;
-	if (upgrade_child->event != NULL)
-		event_free(upgrade_child->event);
-	close(upgrade_child->fd);
-	free(upgrade_child);
+	if (child->event != NULL)
+		event_free(child->event);
+	close(child->fd);
+	free(child);
 }

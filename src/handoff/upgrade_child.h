@@ -1,4 +1,4 @@
-/* upgrade_child.h: what a new process has to settle with the one that started it. */
+/* upgrade_child.h: the new process's side of an upgrade. Main thread only. */
 #ifndef SMALLSERVD_HANDOFF_UPGRADE_CHILD_H
 #define SMALLSERVD_HANDOFF_UPGRADE_CHILD_H
 
@@ -9,32 +9,32 @@
 
 struct event_base;
 
-/* The channel to the process before this one. It belongs to the main thread. */
+/* The channel to the parent, the process that runs the upgrade. */
 struct upgrade_child;
 
 struct upgrade_child_events {
-	/* Time to take over: takes pid_file. False: ERROR says why. */
-	bool (*take)(void *argument, char *error, size_t size);
-	/* Nothing comes of it, and the old one goes on: time to stop. The last that is told. */
-	void (*stop)(void *argument);
-	/* The service manager knows this process now. */
-	void (*serve)(void *argument);
-	/* The old one has let go of the sockets, or died: TAKEN says whether after take. It is time to free. */
-	void (*alone)(void *argument, bool taken);
+	/* Takes over, pid_file included. Returns false and the reason in ERROR. */
+	bool (*take_over)(void *argument, char *error, size_t size);
+	/* The upgrade has failed and the parent goes on: this process has to stop. No further call follows. */
+	void (*cancelled)(void *argument);
+	/* The service manager knows this process. */
+	void (*confirmed)(void *argument);
+	/* The parent has closed the sockets, or exited; TAKEN_OVER: after take_over. The upgrade_child may be freed. */
+	void (*released)(void *argument, bool taken_over);
 };
 
 /* Returns the descriptor of the channel from the environment, with FD_CLOEXEC, for upgrade_child_new; -1: this process is not started by an
  * upgrade, or, with a problem, the descriptor is invalid. Unsets the variable. */
 int upgrade_child_find(struct problems *problems);
 
-/* The channel FD, which it owns from here on. EVENTS, with ARGUMENT, come by BASE's loop. NULL: errno says why. */
+/* Owns the channel FD from here on, and calls EVENTS with ARGUMENT from BASE's loop. Returns NULL with errno. */
 struct upgrade_child *upgrade_child_new(struct event_base *base, int fd, const struct upgrade_child_events *events,
 					void *argument);
 
-/* Tells the old one that this process serves. A channel that is closed is told by `alone`. */
-void upgrade_child_tell_ready(struct upgrade_child *upgrade_child);
+/* Notifies the parent that this process serves. If it has exited, `released` follows. */
+void upgrade_child_send_ready(struct upgrade_child *child);
 
-/* NULL is fine. */
-void upgrade_child_free(struct upgrade_child *upgrade_child);
+/* CHILD may be NULL. */
+void upgrade_child_free(struct upgrade_child *child);
 
 #endif

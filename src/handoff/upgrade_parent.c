@@ -1,18 +1,12 @@
-/* upgrade_parent.c: a new process beside this one, from its birth until it has taken over or failed.
+/* upgrade_parent.c: the parent's side of an upgrade, until the new process has taken over or failed.
  *
- * Three processes are in it. The old one forks the one in the middle, which forks the new one, tells the old one how that
- * goes, and ends when the new one serves: so the new one has no living parent of ours by the time it takes over, and is
- * adopted by the service manager. The one in the middle never runs another program, and comes from a process with threads:
- * it makes only calls that are safe then. What they say to each other:
- *
- *     middle → old   report_born, report_not_run, report_ended; the end of the channel: the middle has ended
- *     old → middle   the end of the channel: it is not needed any more, or the old one died
- *     new ↔ old      the messages of upgrade.h; the end of the channel: the other has ended, or needs it no more */
+ *     intermediate process → parent   reports, see upgrade_fork.h; end of file: it has exited
+ *     parent → intermediate process   end of file: exit
+ *     new process ↔ parent            the messages of upgrade_parent.h; end of file: the other has exited or is done */
 #include "handoff/upgrade_parent.h"
 
 #include <errno.h>
 #include <event2/event.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -28,13 +22,13 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "handoff/upgrade_fork.h"
 
 extern char **environ;
 
 enum {
-	STATUS_NOT_RUN = 127, /* as a shell has it */
-	KILLED_GRACE_MS = 5000,
-	BIRTH_MS = 5000,
+	KILL_GRACE_MS = 5000,
+	FORK_MS = 5000,
 	LINE_SIZE = 256,
 };
 
@@ -68,8 +62,8 @@ static char **copy_list(char *const *list)
 	return copy;
 }
 
-/* Where the program lies that runs, for one that was started by its descriptor. */
-static char *path_of_running(void)
+/* Returns the path of the running executable, for a program that was started by fexecve(3). */
+static char *executable_path(void)
 {
 	char path[PATH_MAX];
 	ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
@@ -79,15 +73,14 @@ static char *path_of_running(void)
 	return strdup(path);
 }
 
-/* The path that exec was given, symbolic links and all: who installs a new version may point one elsewhere. Neither
- * argv[0], which is whatever the caller likes, nor what the links led to at our start. */
+/* Symbolic links stay, since an installation may change them; argv[0] is arbitrary. */
 char *upgrade_find_path(void)
 {
-	const char *path = (const char *)getauxval(AT_EXECFN); // NOLINT: that is how it is handed over
+	const char *path = (const char *)getauxval(AT_EXECFN); // NOLINT: getauxval returns a number
 	char *absolute, *folder;
 
 	if (path == NULL || strncmp(path, "/dev/fd/", 8) == 0)
-		return path_of_running();
+		return executable_path();
 	if (path[0] == '/')
 		return strdup(path);
 	folder = getcwd(NULL, 0);
@@ -128,122 +121,13 @@ void upgrade_program_free(struct upgrade_program *program)
 	free(program);
 }
 
-/* --- birth: up to the next such line only what is safe after a fork of a process with threads --- */
-
-/* All that the two children need, prepared before they are born. */
-struct birth {
-	const char *path;
-	char *const *arguments, *const *environment;
-	const int *fds;
-	size_t fd_count;
-	int channel;       /* the new one's end */
-	int control;       /* the middle's end */
-	sigset_t signals;  /* those that were blocked */
-	unsigned fd_limit; /* no descriptor is above */
-};
-
-enum report_kind { REPORT_BORN, REPORT_NOT_RUN, REPORT_ENDED };
-
-/* What the one in the middle tells; a report of birth carries a pidfd. */
-struct report {
-	enum report_kind kind;
-	pid_t pid;  /* REPORT_BORN */
-	int error;  /* REPORT_NOT_RUN: errno */
-	int code;   /* REPORT_ENDED: si_code */
-	int status; /* and si_status */
-};
-
-static void send_report(int control, const struct report *report, int fd)
-{
-	union {
-		struct cmsghdr header;
-		char bytes[CMSG_SPACE(sizeof fd)];
-	} ancillary;
-	struct iovec part = {.iov_base = (void *)report, .iov_len = sizeof *report};
-	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-
-	if (fd >= 0) {
-		message.msg_control = ancillary.bytes;
-		message.msg_controllen = sizeof ancillary.bytes;
-		ancillary.header = (struct cmsghdr){
-			.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
-		memcpy(CMSG_DATA(&ancillary.header), &fd, sizeof fd);
-	}
-	/* an old one that is gone needs no report */
-	(void)!sendmsg(control, &message, MSG_NOSIGNAL);
-}
-
-static _Noreturn void become_new(const struct birth *birth)
-{
-	const struct sigaction by_default = {.sa_handler = SIG_DFL};
-	for (int number = 1; number < NSIG; number++)
-		if (number != SIGPIPE)
-			sigaction(number, &by_default, NULL);
-	bool kept = fcntl(birth->channel, F_SETFD, 0) == 0;
-	for (size_t i = 0; i < birth->fd_count; i++)
-		kept &= fcntl(birth->fds[i], F_SETFD, 0) == 0;
-	sigprocmask(SIG_SETMASK, &birth->signals, NULL);
-	if (kept)
-		execve(birth->path, birth->arguments, birth->environment);
-	const struct report report = {.kind = REPORT_NOT_RUN, .error = errno};
-	send_report(birth->control, &report, -1);
-	_exit(STATUS_NOT_RUN);
-}
-
-static void close_between(const struct birth *birth, unsigned first, unsigned last)
-{
-	if (first > last || syscall(SYS_close_range, first, last, 0) == 0)
-		return;
-	for (unsigned fd = first; fd <= last && fd < birth->fd_limit; fd++)
-		close((int)fd);
-}
-
-/* A connection that the old one closes ends only when nobody else holds it open. */
-static void close_others(const struct birth *birth, int control, int pidfd)
-{
-	unsigned low = (unsigned)(control < pidfd ? control : pidfd);
-	unsigned high = (unsigned)(control < pidfd ? pidfd : control);
-	close_between(birth, STDERR_FILENO + 1, low - 1);
-	close_between(birth, low + 1, high - 1);
-	close_between(birth, high + 1, ~0U);
-}
-
-/* Every signal is blocked here: one that is meant for all of the daemon must not end it unseen. */
-static _Noreturn void stand_in_the_middle(const struct birth *birth)
-{
-	pid_t pid = fork();
-	if (pid == 0)
-		become_new(birth);
-	int pidfd = pid < 0 ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
-	struct report report = {.kind = REPORT_BORN, .pid = pid};
-	if (pidfd < 0) {
-		report = (struct report){.kind = REPORT_NOT_RUN, .error = errno};
-		if (pid > 0)
-			kill(pid, SIGKILL);
-		send_report(birth->control, &report, -1);
-		_exit(STATUS_NOT_RUN);
-	}
-	send_report(birth->control, &report, pidfd);
-	close_others(birth, birth->control, pidfd);
-
-	struct pollfd watched[] = {{.fd = pidfd, .events = POLLIN}, {.fd = birth->control, .events = POLLIN}};
-	while (watched[0].revents == 0 && watched[1].revents == 0)
-		poll(watched, 2, -1);
-	siginfo_t info = {0};
-	if (watched[0].revents != 0 && waitid(P_PID, (id_t)pid, &info, WEXITED) == 0) {
-		report = (struct report){.kind = REPORT_ENDED, .code = info.si_code, .status = info.si_status};
-		send_report(birth->control, &report, -1);
-	}
-	_exit(EXIT_SUCCESS);
-}
-
-/* --- the old one's side --- */
+/* --- state --- */
 
 enum stage {
-	STAGE_STARTING, /* until the new one is ready */
-	STAGE_PARTING,  /* until the one in the middle has ended */
-	STAGE_TAKING,   /* until the new one has taken over */
-	STAGE_OVER,     /* told, or cancelled */
+	STAGE_STARTING,    /* until the new process is ready */
+	STAGE_SEPARATING,  /* until the intermediate process has exited */
+	STAGE_TAKING_OVER, /* until the new process has taken over */
+	STAGE_ENDED,       /* by a call of ENDED or by upgrade_cancel */
 };
 
 struct upgrade {
@@ -251,14 +135,14 @@ struct upgrade {
 	upgrade_ended *ended;
 	void *argument;
 	const char *path;
-	pid_t middle, pid; /* 0: not born, or reaped */
+	pid_t intermediate, pid; /* 0: not forked yet, or reaped */
 	int control, channel, pidfd;
 	struct event *control_event, *channel_event, *deadline;
 	int64_t deadline_ms;
 	char failure[UPGRADE_MESSAGE_SIZE]; /* empty: none yet */
 };
 
-static void forget_event(struct event **event)
+static void free_event(struct event **event)
 {
 	if (*event != NULL)
 		event_free(*event);
@@ -272,47 +156,52 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
+static void free_events(struct upgrade *upgrade)
+{
+	free_event(&upgrade->control_event);
+	free_event(&upgrade->channel_event);
+	free_event(&upgrade->deadline);
+}
+
 static bool send_signal(const struct upgrade *upgrade, int signal)
 {
 	return upgrade->pidfd >= 0 && syscall(SYS_pidfd_send_signal, upgrade->pidfd, signal, NULL, 0) == 0;
 }
 
-static bool say(const struct upgrade *upgrade, const char *message)
+static bool send_message(const struct upgrade *upgrade, const char *message)
 {
 	return send(upgrade->channel, message, strlen(message), MSG_NOSIGNAL) == (ssize_t)strlen(message);
 }
 
-/* Who does not serve yet is killed; who does is to stop in order. The end of the channel alone would mean that we died. */
-static void send_away(const struct upgrade *upgrade)
+/* Cancels the new process: SIGKILL before it is ready, else a graceful stop. Closing the channel alone would mean that the parent has
+ * exited. */
+static void cancel_new(const struct upgrade *upgrade)
 {
-	say(upgrade, UPGRADE_STOP);
+	send_message(upgrade, UPGRADE_STOP);
 	send_signal(upgrade, upgrade->stage == STAGE_STARTING ? SIGKILL : SIGTERM);
 }
 
-/* The one in the middle has ended, or is about to. */
-static void reap_middle(struct upgrade *upgrade, int how)
+/* Waits for the intermediate process, which exits without delay. */
+static void reap_intermediate(struct upgrade *upgrade)
 {
-	while (upgrade->middle > 0 && waitpid(upgrade->middle, NULL, how) < 0 && errno == EINTR)
+	while (upgrade->intermediate > 0 && waitpid(upgrade->intermediate, NULL, 0) < 0 && errno == EINTR)
 		;
-	upgrade->middle = 0;
+	upgrade->intermediate = 0;
 }
 
 static void end(struct upgrade *upgrade)
 {
-	upgrade->stage = STAGE_OVER;
-	forget_event(&upgrade->control_event);
-	forget_event(&upgrade->channel_event);
-	forget_event(&upgrade->deadline);
+	upgrade->stage = STAGE_ENDED;
+	free_events(upgrade);
 	close_fd(&upgrade->control);
 	upgrade->ended(upgrade, upgrade->failure[0] != '\0' ? upgrade->failure : NULL, upgrade->argument);
 }
 
-/* The first reason counts. Whoever serves is told to stop in order, whoever does not is killed; the end is told when
- * the one in the middle, if it is still there, has seen that. */
+/* Fails for the reason of FORMAT, if it is the first, and cancels the new process. Ends once the intermediate process has exited. */
 static void fail(struct upgrade *upgrade, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void fail(struct upgrade *upgrade, const char *format, ...)
 {
-	const struct timeval grace = clock_timeval(KILLED_GRACE_MS);
+	const struct timeval grace = clock_timeval(KILL_GRACE_MS);
 	va_list arguments;
 
 	if (upgrade->failure[0] != '\0')
@@ -320,109 +209,87 @@ static void fail(struct upgrade *upgrade, const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(upgrade->failure, sizeof upgrade->failure, format, arguments);
 	va_end(arguments);
-	forget_event(&upgrade->channel_event);
-	send_away(upgrade);
-	if (upgrade->middle == 0)
+	free_event(&upgrade->channel_event);
+	cancel_new(upgrade);
+	if (upgrade->intermediate == 0)
 		end(upgrade);
 	else
 		event_add(upgrade->deadline, &grace);
 }
 
+/* --- events --- */
+
 static void on_deadline(evutil_socket_t fd, short what, void *argument)
 {
 	struct upgrade *upgrade = argument;
 	(void)fd, (void)what;
-	if (upgrade->failure[0] != '\0') { /* killed and not dead yet: not to be waited for */
+	if (upgrade->failure[0] != '\0') { /* the grace of a killed process is over */
 		end(upgrade);
 		return;
 	}
-	send_signal(upgrade, SIGKILL); /* it has had its time, whatever it serves by now */
+	send_signal(upgrade, SIGKILL); /* in any stage */
 	fail(upgrade, "the new process was not ready within %lld s", (long long)(upgrade->deadline_ms / 1000));
 }
 
-static void on_middle_ended(struct upgrade *upgrade)
+static void on_intermediate_exited(struct upgrade *upgrade)
 {
-	forget_event(&upgrade->control_event);
-	reap_middle(upgrade, 0);
+	free_event(&upgrade->control_event);
+	reap_intermediate(upgrade);
 	if (upgrade->failure[0] != '\0') {
 		end(upgrade);
-	} else if (upgrade->stage != STAGE_PARTING) {
-		fail(upgrade, "the process in the middle ended");
+	} else if (upgrade->stage != STAGE_SEPARATING) {
+		fail(upgrade, "the intermediate process exited");
 	} else {
-		upgrade->stage = STAGE_TAKING;
-		if (!say(upgrade, UPGRADE_TAKE))
-			fail(upgrade, "the new process ended before it took over");
+		upgrade->stage = STAGE_TAKING_OVER;
+		if (!send_message(upgrade, UPGRADE_TAKE))
+			fail(upgrade, "the new process exited before it took over");
 	}
 }
 
-static void on_report(struct upgrade *upgrade, const struct report *report, int pidfd)
+static void on_report(struct upgrade *upgrade, const struct upgrade_report *report, int pidfd)
 {
-	if (report->kind == REPORT_BORN) {
+	if (report->kind == REPORT_FORKED) {
 		upgrade->pid = report->pid;
 		upgrade->pidfd = pidfd;
 		if (upgrade->failure[0] != '\0')
 			send_signal(upgrade, SIGKILL);
-	} else if (report->kind == REPORT_NOT_RUN) {
+	} else if (report->kind == REPORT_EXEC_FAILED) {
 		fail(upgrade, "cannot run %s: %s", upgrade->path, strerror(report->error));
 	} else if (report->code == CLD_EXITED) {
-		fail(upgrade, "the new process ended with status %d", report->status);
+		fail(upgrade, "the new process exited with status %d", report->status);
 	} else {
-		fail(upgrade, "the new process was ended by signal %d (%s)", report->status, strsignal(report->status));
+		fail(upgrade, "the new process was killed by signal %d (%s)", report->status,
+		     strsignal(report->status));
 	}
-}
-
-/* Returns the length of the report, 0 at the end of the channel, -1 with errno; a descriptor that came with it in FD,
- * else -1. */
-static ssize_t receive_report(int control, struct report *report, int *fd)
-{
-	union {
-		struct cmsghdr header;
-		char bytes[CMSG_SPACE(sizeof *fd)];
-	} ancillary;
-	struct iovec part = {.iov_base = report, .iov_len = sizeof *report};
-	struct msghdr message = {.msg_iov = &part,
-				 .msg_iovlen = 1,
-				 .msg_control = ancillary.bytes,
-				 .msg_controllen = sizeof ancillary.bytes};
-
-	*fd = -1;
-	ssize_t length = recvmsg(control, &message, MSG_CMSG_CLOEXEC);
-	const struct cmsghdr *header = length > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-	if (header != NULL && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof *fd))
-		memcpy(fd, CMSG_DATA(header), sizeof *fd);
-	return length;
 }
 
 static void on_control(evutil_socket_t fd, short what, void *argument)
 {
 	struct upgrade *upgrade = argument;
-	struct report report;
+	struct upgrade_report report;
 	int pidfd;
 
 	(void)what;
-	ssize_t length = receive_report(fd, &report, &pidfd);
+	ssize_t length = upgrade_report_receive(fd, &report, &pidfd);
 	if (length == sizeof report)
 		on_report(upgrade, &report, pidfd);
 	else if (length >= 0 || (errno != EAGAIN && errno != EINTR))
-		on_middle_ended(upgrade);
-}
-
-static bool begins_with(const char *text, const char *word)
-{
-	return strncmp(text, word, strlen(word)) == 0;
+		on_intermediate_exited(upgrade);
 }
 
 static void on_message(struct upgrade *upgrade, const char *message)
 {
+	static const char failed[] = UPGRADE_FAILED " ";
+
 	if (strcmp(message, UPGRADE_READY) == 0 && upgrade->stage == STAGE_STARTING) {
-		upgrade->stage = STAGE_PARTING;
+		upgrade->stage = STAGE_SEPARATING;
 		shutdown(upgrade->control, SHUT_WR);
-	} else if (strcmp(message, UPGRADE_TAKEN) == 0 && upgrade->stage == STAGE_TAKING) {
+	} else if (strcmp(message, UPGRADE_TAKEN) == 0 && upgrade->stage == STAGE_TAKING_OVER) {
 		end(upgrade);
-	} else if (begins_with(message, UPGRADE_FAILED " ")) {
-		fail(upgrade, "%s", message + strlen(UPGRADE_FAILED " "));
+	} else if (strncmp(message, failed, strlen(failed)) == 0) {
+		fail(upgrade, "%s", message + strlen(failed));
 	} else {
-		fail(upgrade, "the new process says \"%s\"", message);
+		fail(upgrade, "unexpected message of the new process: \"%s\"", message);
 	}
 }
 
@@ -437,13 +304,15 @@ static void on_channel(evutil_socket_t fd, short what, void *argument)
 		message[length] = '\0';
 		on_message(upgrade, message);
 	} else if (length == 0 || (errno != EAGAIN && errno != EINTR)) {
-		forget_event(&upgrade->channel_event); /* the one in the middle knows how it ended, if it did */
-		if (upgrade->stage != STAGE_STARTING)
-			fail(upgrade, "the new process ended before it took over");
+		free_event(&upgrade->channel_event);
+		if (upgrade->stage != STAGE_STARTING) /* else a report says how it exited */
+			fail(upgrade, "the new process exited before it took over");
 	}
 }
 
-static unsigned descriptor_limit(void)
+/* --- starting --- */
+
+static unsigned fd_limit(void)
 {
 	struct rlimit limit;
 	bool known = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < INT_MAX;
@@ -456,7 +325,8 @@ static bool is_variable(const char *line, const char *name)
 	return strncmp(line, name, length) == 0 && line[length] == '=';
 }
 
-/* Our environment with the two variables of an upgrade in place of any that were there. The lines are not copied. */
+/* Returns this process's environment with CHANNEL_LINE and FURTHER_LINE, which may be NULL, in place of the variables of an earlier
+ * upgrade. The lines are not copied. */
 static const char **make_environment(const char *channel_line, const char *further_line)
 {
 	size_t count = 0, kept = 0;
@@ -474,22 +344,6 @@ static const char **make_environment(const char *channel_line, const char *furth
 	return lines;
 }
 
-/* Forks the one in the middle. A signal in the child must not reach our loop through the handlers and descriptors that
- * it has from us, so none may come before it has its own. */
-static pid_t give_birth(struct birth *birth)
-{
-	sigset_t all;
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &birth->signals);
-	pid_t pid = fork();
-	if (pid == 0)
-		stand_in_the_middle(birth);
-	int error = errno;
-	sigprocmask(SIG_SETMASK, &birth->signals, NULL);
-	errno = error;
-	return pid;
-}
-
 static bool watch(struct upgrade *upgrade, struct event_base *base)
 {
 	const struct timeval deadline = clock_timeval(upgrade->deadline_ms);
@@ -501,18 +355,26 @@ static bool watch(struct upgrade *upgrade, struct event_base *base)
 	       event_add(upgrade->deadline, &deadline) == 0;
 }
 
-struct upgrade *upgrade_start(struct event_base *base, const struct upgrade_program *program,
-			      const struct upgrade_gift *bequest, int64_t deadline_ms, upgrade_ended *ended,
-			      void *argument, char *error, size_t size)
+static bool open_pair(int *own, int *other)
 {
-	enum { KIND = SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK };
-	int control[2] = {-1, -1}, channel[2] = {-1, -1};
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+		return false;
+	*own = pair[0];
+	*other = pair[1];
+	return true;
+}
+
+struct upgrade *upgrade_start(struct event_base *base, const struct upgrade_program *program,
+			      const struct upgrade_fds *fds, int64_t deadline_ms, upgrade_ended *ended, void *argument)
+{
+	int control = -1, channel = -1; /* the children's ends */
 	char channel_line[LINE_SIZE];
 	const char **environment = NULL;
 
 	struct upgrade *upgrade = calloc(1, sizeof *upgrade);
 	if (upgrade == NULL)
-		goto fail;
+		return NULL;
 	*upgrade = (struct upgrade){.ended = ended,
 				    .argument = argument,
 				    .path = program->path,
@@ -520,41 +382,30 @@ struct upgrade *upgrade_start(struct event_base *base, const struct upgrade_prog
 				    .channel = -1,
 				    .pidfd = -1,
 				    .deadline_ms = deadline_ms};
-	if (socketpair(AF_UNIX, KIND, 0, control) < 0 || socketpair(AF_UNIX, KIND, 0, channel) < 0)
-		goto fail;
-	upgrade->control = control[0];
-	upgrade->channel = channel[0];
-	snprintf(channel_line, sizeof channel_line, UPGRADE_VARIABLE "=%d", channel[1]);
-	environment = make_environment(channel_line, bequest->variable);
-	if (environment == NULL || !watch(upgrade, base))
-		goto fail;
-	struct birth birth = {.path = program->path,
-			      .arguments = program->arguments,
-			      .environment = (char *const *)environment,
-			      .fds = bequest->fds,
-			      .fd_count = bequest->fd_count,
-			      .channel = channel[1],
-			      .control = control[1],
-			      .fd_limit = descriptor_limit()};
-	upgrade->middle = give_birth(&birth);
-	if (upgrade->middle < 0)
-		goto fail;
-	close(control[1]);
-	close(channel[1]);
-	free(environment);
-	return upgrade;
-fail:
-	snprintf(error, size, "cannot start a process: %s", strerror(errno));
-	for (int i = 0; i < 2; i++) {
-		close_fd(&control[i]);
-		close_fd(&channel[i]);
+	if (open_pair(&upgrade->control, &control) && open_pair(&upgrade->channel, &channel) && watch(upgrade, base)) {
+		snprintf(channel_line, sizeof channel_line, UPGRADE_VARIABLE "=%d", channel);
+		environment = make_environment(channel_line, fds->variable);
 	}
-	free(environment);
-	if (upgrade != NULL) {
-		upgrade->control = upgrade->channel = -1;
-		upgrade->middle = 0;
+	if (environment != NULL) {
+		struct upgrade_fork_setup setup = {.path = program->path,
+						   .arguments = program->arguments,
+						   .environment = (char *const *)environment,
+						   .fds = fds->list,
+						   .fd_count = fds->count,
+						   .channel = channel,
+						   .control = control,
+						   .fd_limit = fd_limit()};
+		upgrade->intermediate = upgrade_fork_intermediate(&setup);
 	}
+	int error = errno;
+	close_fd(&control);
+	close_fd(&channel);
+	free(environment);
+	if (upgrade->intermediate > 0)
+		return upgrade;
+	upgrade->intermediate = 0;
 	upgrade_free(upgrade);
+	errno = error;
 	return NULL;
 }
 
@@ -563,28 +414,28 @@ pid_t upgrade_pid(const struct upgrade *upgrade)
 	return upgrade->pid;
 }
 
-/* A process that is about to be born must not be left behind. */
-static void wait_for_birth(struct upgrade *upgrade)
+/* --- ending --- */
+
+/* Waits for the report of the fork, so that no process is left of an upgrade cancelled before it. */
+static void wait_for_fork(struct upgrade *upgrade)
 {
 	struct pollfd control = {.fd = upgrade->control, .events = POLLIN};
-	struct report report;
+	struct upgrade_report report;
 
-	if (upgrade->middle == 0 || upgrade->pidfd >= 0 || poll(&control, 1, BIRTH_MS) <= 0)
+	if (upgrade->intermediate == 0 || upgrade->pidfd >= 0 || poll(&control, 1, FORK_MS) <= 0)
 		return;
-	if (receive_report(upgrade->control, &report, &upgrade->pidfd) == sizeof report && upgrade->pidfd >= 0)
+	if (upgrade_report_receive(upgrade->control, &report, &upgrade->pidfd) == sizeof report && upgrade->pidfd >= 0)
 		upgrade->pid = report.pid;
 }
 
 void upgrade_cancel(struct upgrade *upgrade)
 {
-	if (upgrade->stage == STAGE_OVER)
+	if (upgrade->stage == STAGE_ENDED)
 		return;
-	wait_for_birth(upgrade);
-	send_away(upgrade);
-	upgrade->stage = STAGE_OVER;
-	forget_event(&upgrade->control_event);
-	forget_event(&upgrade->channel_event);
-	forget_event(&upgrade->deadline);
+	wait_for_fork(upgrade);
+	cancel_new(upgrade);
+	upgrade->stage = STAGE_ENDED;
+	free_events(upgrade);
 }
 
 bool upgrade_signal(const struct upgrade *upgrade, int signal)
@@ -594,7 +445,7 @@ bool upgrade_signal(const struct upgrade *upgrade, int signal)
 
 bool upgrade_confirm(const struct upgrade *upgrade)
 {
-	return say(upgrade, UPGRADE_SERVE);
+	return send_message(upgrade, UPGRADE_SERVE);
 }
 
 void upgrade_release(struct upgrade *upgrade)
@@ -607,11 +458,9 @@ void upgrade_free(struct upgrade *upgrade)
 	if (upgrade == NULL)
 		return;
 	upgrade_cancel(upgrade);
-	close_fd(&upgrade->control); /* has the one in the middle end */
-	reap_middle(upgrade, 0);
-	forget_event(&upgrade->control_event);
-	forget_event(&upgrade->channel_event);
-	forget_event(&upgrade->deadline);
+	close_fd(&upgrade->control); /* the intermediate process exits */
+	reap_intermediate(upgrade);
+	free_events(upgrade);
 	close_fd(&upgrade->channel);
 	close_fd(&upgrade->pidfd);
 	free(upgrade);

@@ -1,4 +1,4 @@
-/* upgrade_parent.h: a new process beside this one, from its birth until it has taken over or failed. */
+/* upgrade_parent.h: the parent's side of an upgrade, until the new process has taken over or failed. Main thread only. */
 #ifndef SMALLSERVD_HANDOFF_UPGRADE_PARENT_H
 #define SMALLSERVD_HANDOFF_UPGRADE_PARENT_H
 
@@ -9,67 +9,66 @@
 
 struct event_base;
 
-/* Names the new process's end of the channel to the old one, a descriptor's number. */
+/* Environment variable with the descriptor of the new process's end of the channel. */
 #define UPGRADE_VARIABLE "SMALLSERVD_UPGRADE"
 
-/* What the two say to each other, a message each. The new one's UPGRADE_FAILED is followed by a blank and its reason. */
-#define UPGRADE_READY  "ready"  /* new: I serve too */
-#define UPGRADE_TAKE   "take"   /* old: then take over, pid_file included */
-#define UPGRADE_TAKEN  "taken"  /* new: I have */
-#define UPGRADE_FAILED "failed" /* new: I cannot */
-#define UPGRADE_STOP   "stop"   /* old: nothing comes of it; stop, and I go on */
-#define UPGRADE_SERVE  "serve" /* old: the service manager knows you now; my end of the channel: the sockets are yours */
+/* The messages on the channel, a datagram each. A blank and the reason follow UPGRADE_FAILED. */
+#define UPGRADE_READY  "ready"  /* new process: I serve, too */
+#define UPGRADE_TAKE   "take"   /* parent: take over, pid_file included */
+#define UPGRADE_TAKEN  "taken"  /* new process: I have taken over */
+#define UPGRADE_FAILED "failed" /* new process: I cannot take over */
+#define UPGRADE_STOP   "stop"   /* parent: the upgrade has failed, stop */
+#define UPGRADE_SERVE  "serve" /* parent: the service manager knows you; the end of the channel: the sockets are yours */
 enum { UPGRADE_MESSAGE_SIZE = 512 };
 
-/* The path that this process was started from, made absolute, for the caller to free. NULL: errno says why. */
+/* Returns the absolute path from which this process was started, for the caller to free; NULL with errno. */
 char *upgrade_find_path(void);
 
-/* What to run: whatever lies at a path when the time comes. */
+/* The program of the new process: the file at a path at the time of the upgrade, and its arguments. */
 struct upgrade_program;
 
-/* Copies PATH and ARGV. NULL: out of memory. */
+/* Copies PATH and ARGV. Returns NULL when out of memory. */
 struct upgrade_program *upgrade_program_new(const char *path, char *const *argv);
 const char *upgrade_program_path(const struct upgrade_program *program);
-/* NULL is fine. */
+/* PROGRAM may be NULL. */
 void upgrade_program_free(struct upgrade_program *program);
 
-/* What the new process is given besides its arguments. */
-struct upgrade_gift {
-	const int *fds; /* stay open in it, under the same numbers; the caller's */
-	size_t fd_count;
-	const char *variable; /* a further line of its environment, NAME=VALUE; NULL: none */
+/* Descriptors for the new process, which has them under the same numbers. They are the caller's. */
+struct upgrade_fds {
+	const int *list;
+	size_t count;
+	const char *variable; /* a line NAME=VALUE for its environment, or NULL */
 };
 
-/* A new process on its way. It belongs to the main thread. */
 struct upgrade;
 
-/* Is told once how it went: FAILURE is NULL when the new process has taken over, else says why not; then no process of
- * it is left that does not end by itself. UPGRADE stays its owner's to free, which may be done here. */
+/* Is called once: FAILURE is NULL when the new process has taken over; else it is the reason, and the new process has exited or is about to. The
+ * callback may free UPGRADE. */
 typedef void upgrade_ended(struct upgrade *upgrade, const char *failure, void *argument);
 
-/* Runs PROGRAM, which stays until UPGRADE is freed, with BEQUEST; it must take over within DEADLINE_MS. Its parent is a process in the middle, gone before
- * ENDED is told, so that a service manager finds the new one among its own children. NULL: ERROR says why. */
+/* Runs PROGRAM, which has to stay until UPGRADE is freed, with FDS. It has to be ready within DEADLINE_MS. The parent of the new process
+ * has exited before ENDED is called, so that the service manager adopts the new process. Returns NULL with errno. */
 struct upgrade *upgrade_start(struct event_base *base, const struct upgrade_program *program,
-			      const struct upgrade_gift *bequest, int64_t deadline_ms, upgrade_ended *ended,
-			      void *argument, char *error, size_t size);
+			      const struct upgrade_fds *fds, int64_t deadline_ms, upgrade_ended *ended, void *argument);
 
-/* The new process's id; 0 before it is born. */
+/* Returns the id of the new process; 0 before it is forked. */
 pid_t upgrade_pid(const struct upgrade *upgrade);
 
-/* Gives up: a new process that serves nobody yet is killed, one that does is told to stop in order. ENDED is not told
- * any more. */
+/* Cancels an upgrade that has not ended, without calling ENDED: a new process that is not ready is killed, else it stops gracefully. */
 void upgrade_cancel(struct upgrade *upgrade);
 
-/* After success: sends the new process SIGNAL. False: errno says why. */
+/* --- after the new process has taken over --- */
+
+/* Sends SIGNAL to the new process. Returns false with errno. */
 bool upgrade_signal(const struct upgrade *upgrade, int signal);
 
-/* After success: tells the new one that the service manager knows it. */
+/* Notifies the new process that the service manager knows it. Returns false with errno. */
 bool upgrade_confirm(const struct upgrade *upgrade);
 
-/* After success: ends the channel, which tells the new process that the sockets are its own. */
+/* Closes the channel, by which the sockets become the new process's alone. */
 void upgrade_release(struct upgrade *upgrade);
 
-/* Under way, it cancels. NULL is fine. */
+/* Cancels an upgrade that has not ended, and frees UPGRADE, which may be NULL. */
 void upgrade_free(struct upgrade *upgrade);
 
 #endif

@@ -224,7 +224,7 @@ ended_well() {
 	start_copy
 	mv program real
 	install_script 'exit 3'
-	upgrade_fails 'ended with status 3'
+	upgrade_fails 'exited with status 3'
 	install_script 'kill -9 $$'
 	upgrade_fails 'signal 9'
 	rm program
@@ -242,7 +242,7 @@ ended_well() {
 	start_echo
 	cp "$CONF" good
 	echo 'nonsense = 7' >>"$CONF"
-	upgrade_fails 'ended with status 2'
+	upgrade_fails 'exited with status 2'
 	log_matches "$CONF:[0-9]+: \[echo\] nonsense: unknown key"
 	python_background taken take.py tcp 127.0.0.1 0
 	wait_for_line taken 'port [0-9]+'
@@ -250,7 +250,7 @@ ended_well() {
 		cat good
 		printf '[discard]\naddress = 127.0.0.1\nport = %s\n' "$(cut -d ' ' -f 2 taken)"
 	} >"$CONF"
-	upgrade_fails 'ended with status 1'
+	upgrade_fails 'exited with status 1'
 	log_matches 'discard: cannot listen on tcp'
 	cp good "$CONF"
 	upgrade
@@ -270,7 +270,7 @@ ended_well() {
 	wait_for_line taken 'port [0-9]+'
 	sed -i 's/^workers = .*/workers = 4/' "$CONF"
 	printf '[discard]\naddress = 127.0.0.1\nport = %s\n' "$(cut -d ' ' -f 2 taken)" >>"$CONF"
-	upgrade_fails 'the new process ended'
+	upgrade_fails 'the new process exited'
 	log_matches 'discard: cannot listen on tcp' || skip "strace cannot run it here"
 	grep -q 'bind(.*EADDRINUSE' calls
 	# streams of the old one's ports are bound and no more, datagram sockets not even that
@@ -584,4 +584,14 @@ make_open_folder() {
 	upgrade && serves && user=$(stat -c %U "/proc/$NEW") || user=failed
 	rm -r "$FOLDER"
 	[[ $user == nobody ]] || fail "the new process is $user's"
+}
+
+@test "upgrade: between fork and exec only async-signal-safe functions are called" {
+	local object=${SMALLSERVD%/*}/src/handoff/upgrade_fork.o unsafe
+	local allowed='_exit|close|execve|fcntl|fork|kill|memcpy|memset|poll|recvmsg|sendmsg|sigaction|sigfillset|sigprocmask|syscall|waitid'
+	local compiler='__errno_location|__stack_chk_fail|__memcpy_chk|__poll_chk|_?_?(asan|ubsan|tsan|sanitizer|gcov|llvm)_.*|_GLOBAL_OFFSET_TABLE_'
+	need_programs nm
+	[[ -e $object ]] || skip "smallservd is not that of a build folder"
+	unsafe=$(nm -u "$object" | awk '{print $NF}' | grep -vxE "$allowed|$compiler" || true)
+	[[ -z $unsafe ]] || fail "upgrade_fork.c calls $unsafe"
 }
