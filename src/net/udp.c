@@ -219,7 +219,7 @@ static void on_writable(evutil_socket_t fd, short what, void *argument)
 
 	(void)fd, (void)what;
 	udp_send_unsent(socket);
-	if (socket->unsent != NULL)
+	if (!STAILQ_EMPTY(&socket->unsent))
 		return;
 	event_del(&socket->writable);
 	if (socket->stopping)
@@ -250,7 +250,7 @@ static void start(void *argument)
  * answered. */
 static void drain(struct udp_socket *socket)
 {
-	for (int i = 0; i < DRAIN_BATCHES && socket->unsent == NULL; i++)
+	for (int i = 0; i < DRAIN_BATCHES && STAILQ_EMPTY(&socket->unsent); i++)
 		if (serve(socket) == 0)
 			break;
 }
@@ -264,7 +264,7 @@ static void stopped(struct udp_socket *socket)
 static void finish_stop(struct udp_socket *socket)
 {
 	drain(socket);
-	if (socket->unsent == NULL && !socket->keep_open && !socket->disconnected) {
+	if (STAILQ_EMPTY(&socket->unsent) && !socket->keep_open && !socket->disconnected) {
 		socket->disconnected = true;
 		int error = socket_stop_datagrams(socket->fd);
 		if (error != 0)
@@ -273,7 +273,7 @@ static void finish_stop(struct udp_socket *socket)
 				     strerror(-error));
 		drain(socket); /* datagrams that arrived meanwhile */
 	}
-	if (socket->unsent != NULL)
+	if (!STAILQ_EMPTY(&socket->unsent))
 		return; /* on_writable goes on */
 	event_del(&socket->readable);
 	stopped(socket);
@@ -300,7 +300,7 @@ static void stop(void *argument)
 	struct udp_socket *socket = argument;
 	socket->stopping = true;
 	event_del(&socket->retry);
-	if (socket->unsent == NULL)
+	if (STAILQ_EMPTY(&socket->unsent))
 		finish_stop(socket);
 }
 
@@ -358,7 +358,7 @@ struct udp_socket *udp_socket_new(struct udp *udp, unsigned worker, int fd, cons
 	socket->fd = fd;
 	socket->address = *address;
 	use_instance(socket, instance);
-	socket->unsent_last = &socket->unsent;
+	STAILQ_INIT(&socket->unsent);
 	socket->pause = PAUSE_FIRST;
 	socket->start = (struct task){.run = start, .argument = socket};
 	socket->stop = (struct task){.run = stop, .argument = socket};
@@ -413,7 +413,7 @@ void udp_socket_free(struct udp_socket *socket)
 		event_del(&socket->writable);
 		event_del(&socket->retry);
 	}
-	while (socket->unsent != NULL)
+	while (!STAILQ_EMPTY(&socket->unsent))
 		udp_forget_unsent(socket);
 	free(socket);
 }

@@ -5,6 +5,7 @@
 #include <event2/event_struct.h>
 #include <netinet/udp.h>
 #include <stdatomic.h>
+#include <sys/queue.h>
 
 #include "net/admission.h"
 #include "net/udp.h"
@@ -46,7 +47,7 @@ struct udp_worker {
 
 /* A reply for which the socket buffer had no space. */
 struct udp_unsent {
-	struct udp_unsent *next;
+	STAILQ_ENTRY(udp_unsent) link;
 	struct sockaddr_in6 name;
 	socklen_t name_length;
 	struct udp_control control;
@@ -71,7 +72,7 @@ struct udp_socket {
 	atomic_bool shared;     /* with another process: its options are not changed */
 	bool gro_requested;     /* UDP_GRO is on, or not supported */
 	bool gro_on;            /* UDP_GRO may be on */
-	struct udp_unsent *unsent, **unsent_last;
+	STAILQ_HEAD(, udp_unsent) unsent;
 	bool dual_stack;    /* an IPv6 socket with IPv4 clients */
 	bool foreign_netns; /* of another network namespace than this process */
 	bool keep_open;     /* another process serves the socket after the stop */

@@ -131,7 +131,6 @@ static void keep(struct udp_socket *socket, unsigned i, bool unsegmented)
 		udp_drop(socket, METRIC_DROPPED_NO_MEMORY, udp_count(length, segment));
 		return;
 	}
-	unsent->next = NULL;
 	unsent->from = 0;
 	unsent->length = 0;
 	unsent->segment = segment;
@@ -145,16 +144,13 @@ static void keep(struct udp_socket *socket, unsigned i, bool unsegmented)
 		memcpy(unsent->bytes + unsent->length, piece->iov_base, piece->iov_len);
 		unsent->length += piece->iov_len;
 	}
-	*socket->unsent_last = unsent;
-	socket->unsent_last = &unsent->next;
+	STAILQ_INSERT_TAIL(&socket->unsent, unsent, link);
 }
 
 void udp_forget_unsent(struct udp_socket *socket)
 {
-	struct udp_unsent *unsent = socket->unsent;
-	socket->unsent = unsent->next;
-	if (socket->unsent == NULL)
-		socket->unsent_last = &socket->unsent;
+	struct udp_unsent *unsent = STAILQ_FIRST(&socket->unsent);
+	STAILQ_REMOVE_HEAD(&socket->unsent, link);
 	free(unsent);
 }
 
@@ -177,8 +173,8 @@ static ssize_t send_kept(int fd, struct udp_unsent *unsent, size_t *size)
 
 void udp_send_unsent(struct udp_socket *socket)
 {
-	while (socket->unsent != NULL) {
-		struct udp_unsent *unsent = socket->unsent;
+	while (!STAILQ_EMPTY(&socket->unsent)) {
+		struct udp_unsent *unsent = STAILQ_FIRST(&socket->unsent);
 		bool gso_batch = unsent->segment > 0 && !unsent->unsegmented;
 		size_t size;
 		if (send_kept(socket->fd, unsent, &size) >= 0) {
@@ -201,14 +197,14 @@ void udp_send_unsent(struct udp_socket *socket)
  * a socket that was registered before needs none. */
 static void wait_writable(struct udp_socket *socket)
 {
-	if (socket->unsent == NULL)
+	if (STAILQ_EMPTY(&socket->unsent))
 		return;
 	if (event_add(&socket->writable, NULL) == 0) {
 		event_del(&socket->readable);
 		return;
 	}
-	while (socket->unsent != NULL) {
-		struct udp_unsent *unsent = socket->unsent;
+	while (!STAILQ_EMPTY(&socket->unsent)) {
+		struct udp_unsent *unsent = STAILQ_FIRST(&socket->unsent);
 		udp_drop(socket, METRIC_DROPPED_NO_MEMORY, udp_count(unsent->length - unsent->from, unsent->segment));
 		udp_forget_unsent(socket);
 	}
@@ -251,7 +247,7 @@ void udp_send_replies(struct udp_socket *socket)
 	struct udp_worker *worker = socket->worker;
 	unsigned done = 0, count = worker->reply_count;
 
-	while (done < count && socket->unsent == NULL) {
+	while (done < count && STAILQ_EMPTY(&socket->unsent)) {
 		int number = send_batch(socket, done, count - done);
 		if (number > 0) {
 			count_batch(socket, done, (unsigned)number);
