@@ -1,4 +1,4 @@
-/* check_udp.c: each datagram gets its one answer, from where it was asked, or is counted as dropped. */
+/* check_udp.c: each datagram is answered once, from its destination, or counted as dropped. */
 #include <net/if.h>
 #include <netinet/ip.h>
 #include <netinet/udp.h>
@@ -43,7 +43,7 @@ static struct host host;
 static struct udp *udp;
 static struct endpoint endpoints[ENDPOINTS_MAX];
 static unsigned endpoint_count, stopped;
-static pthread_t test_thread; /* its clients are not concerned by what calls do to workers */
+static pthread_t test_thread; /* faults of system calls hit the workers alone */
 
 static void open_endpoint(const struct config_endpoint *wanted)
 {
@@ -89,7 +89,7 @@ static void free_one(struct endpoint *endpoint, unsigned worker)
 	close(endpoint->fds[worker]);
 }
 
-/* Sockets are bound, so clients can send, but nothing runs yet. */
+/* Binds the sockets, so that clients can send, but starts no worker. */
 static void prepare(const char *ini, unsigned workers)
 {
 	test_thread = pthread_self();
@@ -108,7 +108,7 @@ static void serve(const char *ini, unsigned workers)
 	host_start(&host);
 }
 
-/* In the order of server_free. */
+/* Frees in the order of server_free. */
 static void finish(void)
 {
 	host_stop(&host);
@@ -156,17 +156,17 @@ static uint16_t client_port(int fd)
 	return socket_address_port(&name);
 }
 
-static void ask(int fd, const struct socket_address *to, const void *bytes, size_t length)
+static void send_datagram(int fd, const struct socket_address *to, const void *bytes, size_t length)
 {
 	ssize_t sent = sendto(fd, bytes, length, 0, &to->any, to->length);
 	ck_assert_msg(sent == (ssize_t)length, "cannot send %zu bytes: %s", length, strerror(errno));
 }
 
-/* Receives one answer. Returns its length. */
-static size_t hear(int fd, char *bytes, size_t size, struct socket_address *from)
+/* Receives one datagram. Returns its length. */
+static size_t receive(int fd, char *bytes, size_t size, struct socket_address *from)
 {
-	struct socket_address nobody;
-	from = from != NULL ? from : &nobody;
+	struct socket_address ignored;
+	from = from != NULL ? from : &ignored;
 	from->length = sizeof from->v6;
 	net_wait(fd, POLLIN);
 	ssize_t length = recvfrom(fd, bytes, size, 0, &from->any, &from->length);
@@ -180,37 +180,37 @@ static void assert_echo(int fd, const struct socket_address *to, size_t length)
 	unsigned number = (unsigned)length % 251;
 	struct socket_address from;
 	net_fill(bytes, length, number, 0);
-	ask(fd, to, bytes, length);
+	send_datagram(fd, to, bytes, length);
 	memset(bytes, 0, sizeof bytes);
-	ck_assert_uint_eq(hear(fd, bytes, sizeof bytes, &from), length);
+	ck_assert_uint_eq(receive(fd, bytes, sizeof bytes, &from), length);
 	net_assert_bytes(bytes, length, number, 0);
 	ck_assert(socket_address_same_ip(&from, to));
 	ck_assert_uint_eq(socket_address_port(&from), socket_address_port(to));
 }
 
-/* Datagrams that carry their number, to be told apart. */
-static void ask_numbers(int fd, const struct socket_address *to, uint32_t from, uint32_t count)
+/* Sends COUNT datagrams that carry their number. */
+static void send_numbers(int fd, const struct socket_address *to, uint32_t from, uint32_t count)
 {
 	for (uint32_t i = from; i < from + count; i++)
-		ask(fd, to, &i, sizeof i);
+		send_datagram(fd, to, &i, sizeof i);
 }
 
-static void hear_numbers(int fd, uint32_t from, uint32_t count)
+static void receive_numbers(int fd, uint32_t from, uint32_t count)
 {
 	for (uint32_t i = from; i < from + count; i++) {
 		uint32_t number;
-		ck_assert_uint_eq(hear(fd, (char *)&number, sizeof number, NULL), sizeof number);
+		ck_assert_uint_eq(receive(fd, (char *)&number, sizeof number, NULL), sizeof number);
 		ck_assert_uint_eq(number, i);
 	}
 }
 
-/* --- sending in a test's hand: the workers' sockets are full, or refuse one destination --- */
+/* --- faults of the workers' system calls: a full socket buffer, an error for one destination --- */
 
 static _Atomic int full, refused_port, full_calls;
-static _Atomic int train_fault;               /* an errno for each train; 0: they are sent */
-static _Atomic int trains_sent, trains_tried; /* calls that carried more than one datagram */
+static _Atomic int gso_fault;           /* the errno for each GSO batch; 0: none */
+static _Atomic int gso_sent, gso_tried; /* count of GSO batches */
 
-static bool is_train(const struct msghdr *message)
+static bool is_gso(const struct msghdr *message)
 {
 	struct msghdr copy = *message;
 	for (struct cmsghdr *part = CMSG_FIRSTHDR(&copy); part != NULL; part = CMSG_NXTHDR(&copy, part))
@@ -219,8 +219,8 @@ static bool is_train(const struct msghdr *message)
 	return false;
 }
 
-/* The errno a worker's call shall fail with; 0: none. */
-static int fault_of(const struct sockaddr *name, bool train)
+/* Returns the errno that a call of this thread has to fail with; 0: none. */
+static int fault_of(const struct sockaddr *name, bool gso)
 {
 	const struct sockaddr_in *to = (const void *)name;
 	if (pthread_equal(pthread_self(), test_thread))
@@ -231,17 +231,17 @@ static int fault_of(const struct sockaddr *name, bool train)
 	}
 	if (to != NULL && atomic_load(&refused_port) != 0 && ntohs(to->sin_port) == atomic_load(&refused_port))
 		return EPERM;
-	if (!train)
+	if (!gso)
 		return 0;
-	atomic_fetch_add(&trains_tried, 1);
-	if (atomic_load(&train_fault) == 0)
-		atomic_fetch_add(&trains_sent, 1);
-	return atomic_load(&train_fault);
+	atomic_fetch_add(&gso_tried, 1);
+	if (atomic_load(&gso_fault) == 0)
+		atomic_fetch_add(&gso_sent, 1);
+	return atomic_load(&gso_fault);
 }
 
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
-	int fault = fault_of(message->msg_name, is_train(message));
+	int fault = fault_of(message->msg_name, is_gso(message));
 	if (fault != 0) {
 		errno = fault;
 		return -1;
@@ -259,7 +259,7 @@ ssize_t sendto(int fd, const void *bytes, size_t length, int flags, const struct
 	return syscall(SYS_sendto, fd, bytes, length, flags, to, to_length);
 }
 
-/* How often the workers have waited for events, and received twice without a wait in between. */
+/* Counts of waits for events, of receives, and of receives without a wait since the last. */
 static _Atomic int waits, received_at = -1, receives, receives_again;
 
 int epoll_wait(int fd, struct epoll_event *events, int count, int timeout_ms)
@@ -290,15 +290,15 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 	return syscall(SYS_recvmsg, fd, message, flags);
 }
 
-/* A kernel without trains. */
-static atomic_bool refuse_trains;
-static _Atomic int trains_asked;
+/* A kernel without UDP_GRO. */
+static atomic_bool gro_unsupported;
+static _Atomic int gro_requests;
 
 int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
 {
 	if (level == IPPROTO_UDP && option == UDP_GRO && !pthread_equal(pthread_self(), test_thread)) {
-		atomic_fetch_add(&trains_asked, 1);
-		if (atomic_load(&refuse_trains)) {
+		atomic_fetch_add(&gro_requests, 1);
+		if (atomic_load(&gro_unsupported)) {
 			errno = ENOPROTOOPT;
 			return -1;
 		}
@@ -306,7 +306,7 @@ int setsockopt(int fd, int level, int option, const void *value, socklen_t lengt
 	return (int)syscall(SYS_setsockopt, fd, level, option, value, length);
 }
 
-/* As the kernel's: the error of one message is told when it is the first. */
+/* Fails, as the kernel does, only with the error of the first message. */
 int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
 {
 	for (unsigned i = 0; i < count; i++) {
@@ -318,11 +318,11 @@ int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
 	return (int)count;
 }
 
-/* --- answers --- */
+/* --- replies --- */
 
 static const size_t lengths[] = {0, 1, 2, 511, 512, 1472, 1473, 9000, 32768, LONGEST_V4 - 1, LONGEST_V4};
 
-START_TEST(echo_answers_a_datagram_of_any_length_with_the_same)
+START_TEST(echo_returns_datagrams_of_any_length)
 {
 	serve(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
@@ -341,7 +341,7 @@ START_TEST(echo_answers_a_datagram_of_any_length_with_the_same)
 }
 END_TEST
 
-START_TEST(ipv6_carries_twenty_bytes_more)
+START_TEST(ipv6_datagram_of_the_longest_length_is_returned)
 {
 	serve(ECHO "::1\n", 1);
 	if (endpoint_count > 0) {
@@ -355,15 +355,15 @@ START_TEST(ipv6_carries_twenty_bytes_more)
 }
 END_TEST
 
-START_TEST(every_reply_leaves_from_the_address_that_was_asked)
+START_TEST(reply_leaves_from_the_destination_of_the_request)
 {
-	static const char *const asked[] = {"127.0.0.1", "127.0.0.2", "127.1.2.3", "::1"};
+	static const char *const destinations[] = {"127.0.0.1", "127.0.0.2", "127.1.2.3", "::1"};
 	serve(ECHO "0.0.0.0, ::\n", 1);
-	for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
-		const struct endpoint *endpoint = &endpoints[strchr(asked[i], ':') != NULL];
+	for (size_t i = 0; i < sizeof destinations / sizeof *destinations; i++) {
+		const struct endpoint *endpoint = &endpoints[strchr(destinations[i], ':') != NULL];
 		if (endpoint == &endpoints[endpoint_count])
-			break; /* no IPv6 here */
-		struct socket_address to = net_address(asked[i], socket_address_port(&endpoint->address));
+			break; /* the host has no IPv6 */
+		struct socket_address to = net_address(destinations[i], socket_address_port(&endpoint->address));
 		int client = open_client(to.any.sa_family == AF_INET ? "127.0.0.1" : "::1");
 		for (int j = 0; j < 3; j++)
 			assert_echo(client, &to, (size_t)j);
@@ -373,8 +373,7 @@ START_TEST(every_reply_leaves_from_the_address_that_was_asked)
 }
 END_TEST
 
-/* Many destinations within one batch: each answer must keep its own. */
-START_TEST(a_batch_to_many_addresses_is_answered_from_each)
+START_TEST(replies_of_a_batch_leave_from_their_own_addresses)
 {
 	enum { ADDRESSES = 200 };
 	bool heard[ADDRESSES] = {false};
@@ -383,14 +382,14 @@ START_TEST(a_batch_to_many_addresses_is_answered_from_each)
 	for (uint32_t i = 0; i < ADDRESSES; i++) {
 		struct socket_address to = net_address("127.0.0.1", socket_address_port(&endpoints[0].address));
 		to.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK + i);
-		ask(client, &to, &i, sizeof i);
+		send_datagram(client, &to, &i, sizeof i);
 	}
 	each_socket(start_one);
 	host_start(&host);
 	for (int i = 0; i < ADDRESSES; i++) {
 		uint32_t number;
 		struct socket_address from;
-		ck_assert_uint_eq(hear(client, (char *)&number, sizeof number, &from), sizeof number);
+		ck_assert_uint_eq(receive(client, (char *)&number, sizeof number, &from), sizeof number);
 		ck_assert_uint_eq(ntohl(from.v4.sin_addr.s_addr), INADDR_LOOPBACK + number);
 		ck_assert(!heard[number]);
 		heard[number] = true;
@@ -400,14 +399,14 @@ START_TEST(a_batch_to_many_addresses_is_answered_from_each)
 }
 END_TEST
 
-START_TEST(a_batch_of_500_gets_500_answers_in_order)
+START_TEST(queue_of_500_datagrams_gets_500_replies_in_order)
 {
 	prepare(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
-	ask_numbers(client, &endpoints[0].address, 0, MANY);
+	send_numbers(client, &endpoints[0].address, 0, MANY);
 	each_socket(start_one);
 	host_start(&host);
-	hear_numbers(client, 0, MANY);
+	receive_numbers(client, 0, MANY);
 	await_sum(METRIC_DATAGRAMS_SENT, MANY);
 	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), MANY);
 	net_assert_quiet(client);
@@ -416,16 +415,16 @@ START_TEST(a_batch_of_500_gets_500_answers_in_order)
 }
 END_TEST
 
-/* So that connections get their turn between batches. */
-START_TEST(a_wake_up_receives_one_batch_however_many_wait)
+/* Connections get their turn between batches. */
+START_TEST(event_receives_one_batch_however_long_the_queue)
 {
 	prepare(ECHO "0.0.0.0\n", 1);
 	struct socket_address to = net_address("127.0.0.1", socket_address_port(&endpoints[0].address));
 	int client = open_client("127.0.0.1");
-	ask_numbers(client, &to, 0, MANY);
+	send_numbers(client, &to, 0, MANY);
 	each_socket(start_one);
 	host_start(&host);
-	hear_numbers(client, 0, MANY);
+	receive_numbers(client, 0, MANY);
 	ck_assert_int_ge(atomic_load(&receives), MANY / UDP_BATCH);
 	ck_assert_int_eq(atomic_load(&receives_again), 0);
 	close(client);
@@ -433,16 +432,15 @@ START_TEST(a_wake_up_receives_one_batch_however_many_wait)
 }
 END_TEST
 
-/* Receiving goes one by one while there is one at a time, and in batches when there are more. */
-START_TEST(single_datagrams_and_bursts_in_turn_are_all_answered_in_order)
+START_TEST(single_datagrams_and_bursts_are_answered_in_order)
 {
 	uint32_t next = 0;
 	serve(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
 	for (uint32_t round = 0; round < 300; round++) {
 		uint32_t count = round % 30 == 7 ? 100 : round % 30 == 20 ? UDP_BATCH : round % 7 == 0 ? 3 : 1;
-		ask_numbers(client, &endpoints[0].address, next, count);
-		hear_numbers(client, next, count);
+		send_numbers(client, &endpoints[0].address, next, count);
+		receive_numbers(client, next, count);
 		next += count;
 	}
 	await_sum(METRIC_DATAGRAMS_SENT, next);
@@ -452,8 +450,7 @@ START_TEST(single_datagrams_and_bursts_in_turn_are_all_answered_in_order)
 }
 END_TEST
 
-/* Long and short ones take turns in the same buffers. */
-START_TEST(a_batch_of_every_length_is_answered_with_the_same_lengths)
+START_TEST(batch_of_mixed_lengths_is_answered_with_the_same_lengths)
 {
 	enum { COUNT = 60 };
 	static char bytes[LONGEST_V4 + 1];
@@ -462,13 +459,13 @@ START_TEST(a_batch_of_every_length_is_answered_with_the_same_lengths)
 	for (unsigned i = 0; i < COUNT; i++) {
 		size_t length = i % 5 == 0 ? 4000 + i : i % 3;
 		net_fill(bytes, length, i, 0);
-		ask(client, &endpoints[0].address, bytes, length);
+		send_datagram(client, &endpoints[0].address, bytes, length);
 	}
 	each_socket(start_one);
 	host_start(&host);
 	for (unsigned i = 0; i < COUNT; i++) {
 		size_t length = i % 5 == 0 ? 4000 + i : i % 3;
-		ck_assert_uint_eq(hear(client, bytes, sizeof bytes, NULL), length);
+		ck_assert_uint_eq(receive(client, bytes, sizeof bytes, NULL), length);
 		net_assert_bytes(bytes, length, i, 0);
 	}
 	close(client);
@@ -476,17 +473,17 @@ START_TEST(a_batch_of_every_length_is_answered_with_the_same_lengths)
 }
 END_TEST
 
-START_TEST(workers_share_the_clients_and_each_gets_one_answer)
+START_TEST(clients_are_spread_over_workers_and_answered_once)
 {
 	enum { CLIENTS = 64 };
 	int clients[CLIENTS];
 	serve(ECHO_HERE, WORKERS);
 	for (int i = 0; i < CLIENTS; i++) {
 		clients[i] = open_client("127.0.0.1");
-		ask_numbers(clients[i], &endpoints[0].address, 0, 5);
+		send_numbers(clients[i], &endpoints[0].address, 0, 5);
 	}
 	for (int i = 0; i < CLIENTS; i++)
-		hear_numbers(clients[i], 0, 5);
+		receive_numbers(clients[i], 0, 5);
 	await_sum(METRIC_DATAGRAMS_SENT, 5 * CLIENTS);
 	for (int i = 0; i < CLIENTS; i++) {
 		ck_assert_int_lt(recv(clients[i], &(char){0}, 1, MSG_DONTWAIT), 0);
@@ -498,7 +495,7 @@ START_TEST(workers_share_the_clients_and_each_gets_one_answer)
 }
 END_TEST
 
-START_TEST(services_of_one_worker_do_not_disturb_each_other)
+START_TEST(services_on_one_worker_answer_independently)
 {
 	char line[128];
 	serve("[echo]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n"
@@ -507,22 +504,22 @@ START_TEST(services_of_one_worker_do_not_disturb_each_other)
 	int client = open_client("127.0.0.1");
 	for (int i = 0; i < 50; i++) {
 		assert_echo(client, &endpoints[0].address, 100);
-		ask(client, &endpoints[1].address, "junk", 4);
-		ck_assert_uint_eq(hear(client, line, sizeof line, NULL), 4);
+		send_datagram(client, &endpoints[1].address, "junk", 4);
+		ck_assert_uint_eq(receive(client, line, sizeof line, NULL), 4);
 	}
 	close(client);
 	finish();
 }
 END_TEST
 
-START_TEST(daytime_answers_any_datagram_with_one_line)
+START_TEST(daytime_answers_a_datagram_with_one_line)
 {
 	char line[256];
 	serve("[daytime]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n", 1);
 	int client = open_client("127.0.0.1");
 	for (size_t length = 0; length < sizeof line; length += 100) {
-		ask(client, &endpoints[0].address, line, length);
-		size_t answered = hear(client, line, sizeof line, NULL);
+		send_datagram(client, &endpoints[0].address, line, length);
+		size_t answered = receive(client, line, sizeof line, NULL);
 		ck_assert_uint_gt(answered, 10);
 		ck_assert_int_eq(memcmp(line + answered - 2, "\r\n", 2), 0);
 	}
@@ -531,26 +528,26 @@ START_TEST(daytime_answers_any_datagram_with_one_line)
 }
 END_TEST
 
-START_TEST(chargen_never_answers_with_more_than_it_was_asked_with)
+START_TEST(chargen_reply_is_never_longer_than_the_request)
 {
-	static const size_t asked[] = {0, 1, 72, 511, 512, 513, 5000};
+	static const size_t requests[] = {0, 1, 72, 511, 512, 513, 5000};
 	char bytes[5000];
 	serve("[chargen]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n", 1);
 	int client = open_client("127.0.0.1");
-	for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
-		ask(client, &endpoints[0].address, bytes, asked[i]);
-		ck_assert_uint_eq(hear(client, bytes, sizeof bytes, NULL), asked[i] < 512 ? asked[i] : 512);
+	for (size_t i = 0; i < sizeof requests / sizeof *requests; i++) {
+		send_datagram(client, &endpoints[0].address, bytes, requests[i]);
+		ck_assert_uint_eq(receive(client, bytes, sizeof bytes, NULL), requests[i] < 512 ? requests[i] : 512);
 	}
 	close(client);
 	finish();
 }
 END_TEST
 
-START_TEST(discard_counts_and_does_not_answer)
+START_TEST(discard_counts_datagrams_without_replies)
 {
 	serve("[discard]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n", 1);
 	int client = open_client("127.0.0.1");
-	ask_numbers(client, &endpoints[0].address, 0, 40);
+	send_numbers(client, &endpoints[0].address, 0, 40);
 	await_sum(METRIC_DATAGRAMS_RECEIVED, 40);
 	ck_assert_uint_eq(sum(METRIC_RECEIVED_BYTES), 40 * sizeof(uint32_t));
 	net_assert_quiet(client);
@@ -561,8 +558,8 @@ START_TEST(discard_counts_and_does_not_answer)
 }
 END_TEST
 
-/* The next datagram's class as the client receives it. */
-static int hear_class(int fd)
+/* Receives a datagram. Returns its traffic class, or -1. */
+static int receive_class(int fd)
 {
 	_Alignas(struct cmsghdr) char control[128];
 	char byte;
@@ -571,16 +568,16 @@ static int hear_class(int fd)
 		.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
 	net_wait(fd, POLLIN);
 	ck_assert_int_eq(recvmsg(fd, &message, 0), 1);
-	for (struct cmsghdr *told = CMSG_FIRSTHDR(&message); told != NULL; told = CMSG_NXTHDR(&message, told)) {
-		if (told->cmsg_type == IP_TOS && told->cmsg_level == IPPROTO_IP)
-			return *CMSG_DATA(told);
-		if (told->cmsg_type == IPV6_TCLASS && told->cmsg_level == IPPROTO_IPV6)
-			return *(const int *)(const void *)CMSG_DATA(told);
+	for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL; header = CMSG_NXTHDR(&message, header)) {
+		if (header->cmsg_type == IP_TOS && header->cmsg_level == IPPROTO_IP)
+			return *CMSG_DATA(header);
+		if (header->cmsg_type == IPV6_TCLASS && header->cmsg_level == IPPROTO_IPV6)
+			return *(const int *)(const void *)CMSG_DATA(header);
 	}
 	return -1;
 }
 
-START_TEST(a_reply_copies_the_dscp_of_its_request_and_not_its_ecn)
+START_TEST(dscp_copy_takes_the_dscp_of_the_request_without_ecn)
 {
 	static const int classes[] = {46 << 2, (10 << 2) + 2, 0, (63 << 2) + 3};
 	serve(ECHO "127.0.0.1, 0.0.0.0, ::\ndscp = copy\n", 1);
@@ -592,8 +589,8 @@ START_TEST(a_reply_copies_the_dscp_of_its_request_and_not_its_ecn)
 		net_set(client, level, v4 ? IP_RECVTOS : IPV6_RECVTCLASS, 1);
 		for (size_t j = 0; j < sizeof classes / sizeof *classes; j++) {
 			net_set(client, level, v4 ? IP_TOS : IPV6_TCLASS, classes[j]);
-			ask(client, &to, "c", 1);
-			ck_assert_int_eq(hear_class(client), classes[j] & ~3);
+			send_datagram(client, &to, "c", 1);
+			ck_assert_int_eq(receive_class(client), classes[j] & ~3);
 		}
 		close(client);
 	}
@@ -601,12 +598,12 @@ START_TEST(a_reply_copies_the_dscp_of_its_request_and_not_its_ecn)
 }
 END_TEST
 
-/* --- trains: datagrams that come coalesced, as a sender with UDP_SEGMENT or a network card make them --- */
+/* --- GSO and GRO --- */
 
-enum { SEGMENT = 1200, TRAIN = 16 };
+enum { SEGMENT = 1200, SEGMENTS = 16 };
 
-/* A kernel before 4.18 has no trains: then there is nothing to see. */
-static bool has_trains(void)
+/* Returns whether the kernel has UDP_SEGMENT and UDP_GRO (Linux 5.0). Without them the tests pass. */
+static bool has_gso(void)
 {
 	int fd = open_client("127.0.0.1"), size = SEGMENT;
 	bool has = setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size) == 0 &&
@@ -615,13 +612,13 @@ static bool has_trains(void)
 	return has;
 }
 
-static int trains_of(int fd)
+static int gro_of(int fd)
 {
 	return net_get(fd, IPPROTO_UDP, UDP_GRO);
 }
 
-/* Sends LENGTH bytes of the stream NUMBER as datagrams of SIZE. */
-static void ask_train(int fd, const struct socket_address *to, unsigned number, size_t length, size_t size)
+/* Sends LENGTH bytes of the stream NUMBER as one GSO batch with segments of SIZE. */
+static void send_batch(int fd, const struct socket_address *to, unsigned number, size_t length, size_t size)
 {
 	static char bytes[LONGEST_V4];
 	union {
@@ -645,54 +642,55 @@ static void ask_train(int fd, const struct socket_address *to, unsigned number, 
 	ck_assert_int_eq(sendmsg(fd, &message, 0), (ssize_t)length);
 }
 
-/* Hears what ask_train asked, datagram by datagram. */
-static void hear_train(int fd, const struct socket_address *to, unsigned number, size_t length, size_t size)
+/* Receives the datagrams of the reply to send_batch. */
+static void receive_batch(int fd, const struct socket_address *to, unsigned number, size_t length, size_t size)
 {
 	static char bytes[LONGEST_V4 + 1];
 	struct socket_address from;
 	for (size_t at = 0; at < length; at += size) {
 		size_t left = length - at, wanted = left < size ? left : size;
-		ck_assert_uint_eq(hear(fd, bytes, sizeof bytes, &from), wanted);
+		ck_assert_uint_eq(receive(fd, bytes, sizeof bytes, &from), wanted);
 		net_assert_bytes(bytes, wanted, number, at);
 		ck_assert(socket_address_same_ip(&from, to));
 	}
 }
 
-/* Has the worker see that there is more than one datagram at a time. */
-static void warm_up(int client, const struct socket_address *to)
+/* Sends bursts until the worker has turned UDP_GRO on. */
+static void turn_gro_on(int client, const struct socket_address *to)
 {
-	for (unsigned i = 0; i < 1000 && trains_of(endpoints[0].fds[0]) == 0; i++) {
-		ask_numbers(client, to, 0, 40);
-		hear_numbers(client, 0, 40);
+	for (unsigned i = 0; i < 1000 && gro_of(endpoints[0].fds[0]) == 0; i++) {
+		send_numbers(client, to, 0, 40);
+		receive_numbers(client, 0, 40);
 	}
-	ck_assert_int_eq(trains_of(endpoints[0].fds[0]), 1);
+	ck_assert_int_eq(gro_of(endpoints[0].fds[0]), 1);
 }
 
-START_TEST(single_datagrams_do_not_make_a_socket_ask_for_trains)
+START_TEST(single_datagrams_do_not_turn_gro_on)
 {
 	serve(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
 	for (int i = 0; i < 200; i++)
 		assert_echo(client, &endpoints[0].address, 64);
-	ck_assert_int_eq(atomic_load(&trains_asked), 0);
+	ck_assert_int_eq(atomic_load(&gro_requests), 0);
 	close(client);
 	finish();
 }
 END_TEST
 
-START_TEST(a_train_is_answered_by_a_train_of_the_same_datagrams)
+START_TEST(gro_batch_is_answered_by_one_gso_batch)
 {
-	static const size_t totals[] = {SEGMENT + 1, 2 * SEGMENT, TRAIN * SEGMENT, TRAIN * SEGMENT + 7, 54 * SEGMENT};
+	static const size_t totals[] = {SEGMENT + 1, 2 * SEGMENT, SEGMENTS * SEGMENT, SEGMENTS * SEGMENT + 7,
+					54 * SEGMENT};
 	uint64_t count = 0, bytes = 0;
 	serve(ECHO_HERE, 1);
-	if (has_trains()) {
+	if (has_gso()) {
 		int client = open_client("127.0.0.1");
-		warm_up(client, &endpoints[0].address);
+		turn_gro_on(client, &endpoints[0].address);
 		host_settle(&host);
 		uint64_t before = sum(METRIC_DATAGRAMS_SENT), bytes_before = sum(METRIC_SENT_BYTES);
 		for (unsigned i = 0; i < sizeof totals / sizeof *totals; i++) {
-			ask_train(client, &endpoints[0].address, i, totals[i], SEGMENT);
-			hear_train(client, &endpoints[0].address, i, totals[i], SEGMENT);
+			send_batch(client, &endpoints[0].address, i, totals[i], SEGMENT);
+			receive_batch(client, &endpoints[0].address, i, totals[i], SEGMENT);
 			count += (totals[i] + SEGMENT - 1) / SEGMENT;
 			bytes += totals[i];
 		}
@@ -700,8 +698,8 @@ START_TEST(a_train_is_answered_by_a_train_of_the_same_datagrams)
 		ck_assert_uint_eq(sum(METRIC_DATAGRAMS_SENT), before + count);
 		ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), before + count);
 		ck_assert_uint_eq(sum(METRIC_RECEIVED_BYTES), bytes_before + bytes);
-		ck_assert_int_eq(atomic_load(&trains_sent), sizeof totals / sizeof *totals);
-		ck_assert_int_eq(atomic_load(&trains_asked), 1);
+		ck_assert_int_eq(atomic_load(&gso_sent), sizeof totals / sizeof *totals);
+		ck_assert_int_eq(atomic_load(&gro_requests), 1);
 		ck_assert_uint_eq(count_dropped(), 0);
 		close(client);
 	}
@@ -709,23 +707,23 @@ START_TEST(a_train_is_answered_by_a_train_of_the_same_datagrams)
 }
 END_TEST
 
-START_TEST(trains_of_many_sources_and_lone_datagrams_in_one_batch_are_told_apart)
+START_TEST(gro_batches_and_single_datagrams_of_many_sources_are_answered)
 {
 	enum { CLIENTS = 8, ROUNDS = 20 };
 	int clients[CLIENTS];
 	serve(ECHO_HERE, 1);
 	for (int i = 0; i < CLIENTS; i++)
 		clients[i] = open_client("127.0.0.1");
-	if (has_trains()) {
-		warm_up(clients[0], &endpoints[0].address);
+	if (has_gso()) {
+		turn_gro_on(clients[0], &endpoints[0].address);
 		for (unsigned round = 0; round < ROUNDS; round++) {
 			for (unsigned i = 0; i < CLIENTS; i++) {
-				ask_train(clients[i], &endpoints[0].address, i, 100 * (i + 2) + round, 100);
-				ask_numbers(clients[i], &endpoints[0].address, round, 1);
+				send_batch(clients[i], &endpoints[0].address, i, 100 * (i + 2) + round, 100);
+				send_numbers(clients[i], &endpoints[0].address, round, 1);
 			}
 			for (unsigned i = 0; i < CLIENTS; i++) {
-				hear_train(clients[i], &endpoints[0].address, i, 100 * (i + 2) + round, 100);
-				hear_numbers(clients[i], round, 1);
+				receive_batch(clients[i], &endpoints[0].address, i, 100 * (i + 2) + round, 100);
+				receive_numbers(clients[i], round, 1);
 			}
 		}
 		ck_assert_uint_eq(count_dropped(), 0);
@@ -736,73 +734,73 @@ START_TEST(trains_of_many_sources_and_lone_datagrams_in_one_batch_are_told_apart
 }
 END_TEST
 
-START_TEST(a_train_is_answered_from_the_address_that_was_asked)
+START_TEST(gso_batch_leaves_from_the_destination_of_the_request)
 {
-	static const char *const asked[] = {"127.0.0.1", "127.0.0.2", "127.1.2.3"};
+	static const char *const destinations[] = {"127.0.0.1", "127.0.0.2", "127.1.2.3"};
 	serve(ECHO "0.0.0.0\ndscp = copy\n", 1);
-	if (has_trains()) {
+	if (has_gso()) {
 		int client = open_client("127.0.0.1");
 		struct socket_address to = net_address("127.0.0.1", socket_address_port(&endpoints[0].address));
-		warm_up(client, &to);
-		for (unsigned i = 0; i < sizeof asked / sizeof *asked; i++) {
-			to = net_address(asked[i], socket_address_port(&endpoints[0].address));
-			ask_train(client, &to, i, TRAIN * SEGMENT, SEGMENT);
-			hear_train(client, &to, i, TRAIN * SEGMENT, SEGMENT);
+		turn_gro_on(client, &to);
+		for (unsigned i = 0; i < sizeof destinations / sizeof *destinations; i++) {
+			to = net_address(destinations[i], socket_address_port(&endpoints[0].address));
+			send_batch(client, &to, i, SEGMENTS * SEGMENT, SEGMENT);
+			receive_batch(client, &to, i, SEGMENTS * SEGMENT, SEGMENT);
 		}
-		ck_assert_int_eq(atomic_load(&trains_sent), sizeof asked / sizeof *asked);
+		ck_assert_int_eq(atomic_load(&gso_sent), sizeof destinations / sizeof *destinations);
 		close(client);
 	}
 	finish();
 }
 END_TEST
 
-START_TEST(a_train_over_ipv6_is_answered_as_one)
+START_TEST(gro_batch_over_ipv6_is_answered_by_one_gso_batch)
 {
 	serve(ECHO "::1, ::\n", 1);
-	for (unsigned i = 0; i < endpoint_count && has_trains(); i++) {
+	for (unsigned i = 0; i < endpoint_count && has_gso(); i++) {
 		struct socket_address to = net_address("::1", socket_address_port(&endpoints[i].address));
 		int client = open_client("::1");
 		net_set(endpoints[i].fds[0], IPPROTO_UDP, UDP_GRO, 1);
-		udp_socket_set_shared(endpoints[i].sockets[0], true); /* so it hears of trains */
-		ask_train(client, &to, i, TRAIN * SEGMENT + 1, SEGMENT);
-		hear_train(client, &to, i, TRAIN * SEGMENT + 1, SEGMENT);
-		ck_assert_int_eq(atomic_load(&trains_sent), (int)i + 1);
+		udp_socket_set_shared(endpoints[i].sockets[0], true); /* the socket reads UDP_GRO */
+		send_batch(client, &to, i, SEGMENTS * SEGMENT + 1, SEGMENT);
+		receive_batch(client, &to, i, SEGMENTS * SEGMENT + 1, SEGMENT);
+		ck_assert_int_eq(atomic_load(&gso_sent), (int)i + 1);
 		close(client);
 	}
 	finish();
 }
 END_TEST
 
-/* An hour's worth, so that no token comes back while we look. */
-START_TEST(each_datagram_of_a_train_takes_its_own_token)
+/* A rate per hour gives no token back during the test. */
+START_TEST(datagrams_of_a_gro_batch_take_a_token_each)
 {
 	prepare(ECHO "127.0.0.1\ndatagram_rate = 10/h\n", 1);
 	net_set(endpoints[0].fds[0], SOL_SOCKET, SO_RCVBUF, BUFFER);
-	if (has_trains()) {
+	if (has_gso()) {
 		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 1);
 		int client = open_client("127.0.0.1");
-		ask_train(client, &endpoints[0].address, 3, TRAIN * SEGMENT, SEGMENT);
+		send_batch(client, &endpoints[0].address, 3, SEGMENTS * SEGMENT, SEGMENT);
 		each_socket(start_one);
 		host_start(&host);
-		hear_train(client, &endpoints[0].address, 3, 10 * SEGMENT, SEGMENT);
-		await_sum(METRIC_DROPPED_RATE, TRAIN - 10);
+		receive_batch(client, &endpoints[0].address, 3, 10 * SEGMENT, SEGMENT);
+		await_sum(METRIC_DROPPED_RATE, SEGMENTS - 10);
 		net_assert_quiet(client);
-		ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), TRAIN);
-		ck_assert_int_eq(atomic_load(&trains_sent), 1);
+		ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), SEGMENTS);
+		ck_assert_int_eq(atomic_load(&gso_sent), 1);
 		close(client);
 	}
 	finish();
 }
 END_TEST
 
-START_TEST(a_train_from_a_denied_source_gets_no_answer_at_all)
+START_TEST(gro_batch_of_a_denied_source_is_dropped)
 {
 	serve(ECHO "127.0.0.1\ndeny = 127.0.0.8/31\n", 1);
-	if (has_trains()) {
+	if (has_gso()) {
 		int denied = open_client("127.0.0.9"), client = open_client("127.0.0.10");
-		warm_up(client, &endpoints[0].address);
-		ask_train(denied, &endpoints[0].address, 1, TRAIN * SEGMENT, SEGMENT);
-		await_sum(METRIC_DROPPED_DENIED, TRAIN);
+		turn_gro_on(client, &endpoints[0].address);
+		send_batch(denied, &endpoints[0].address, 1, SEGMENTS * SEGMENT, SEGMENT);
+		await_sum(METRIC_DROPPED_DENIED, SEGMENTS);
 		net_assert_quiet(denied);
 		close(denied);
 		close(client);
@@ -811,15 +809,15 @@ START_TEST(a_train_from_a_denied_source_gets_no_answer_at_all)
 }
 END_TEST
 
-START_TEST(the_shorter_end_of_a_train_is_judged_by_its_own_length)
+START_TEST(last_datagram_of_a_gro_batch_is_judged_by_its_own_length)
 {
 	serve(ECHO "127.0.0.1\nmax_datagram = 100\n", 1);
-	if (has_trains()) {
+	if (has_gso()) {
 		int client = open_client("127.0.0.1");
 		char bytes[SEGMENT];
-		warm_up(client, &endpoints[0].address);
-		ask_train(client, &endpoints[0].address, 1, 3 * SEGMENT + 100, SEGMENT);
-		ck_assert_uint_eq(hear(client, bytes, sizeof bytes, NULL), 100);
+		turn_gro_on(client, &endpoints[0].address);
+		send_batch(client, &endpoints[0].address, 1, 3 * SEGMENT + 100, SEGMENT);
+		ck_assert_uint_eq(receive(client, bytes, sizeof bytes, NULL), 100);
 		net_assert_bytes(bytes, 100, 1, (uint64_t)3 * SEGMENT);
 		await_sum(METRIC_DROPPED_TOO_LONG, 3);
 		ck_assert_uint_eq(count_dropped(), 3);
@@ -829,18 +827,18 @@ START_TEST(the_shorter_end_of_a_train_is_judged_by_its_own_length)
 }
 END_TEST
 
-START_TEST(a_service_whose_replies_are_longer_than_requests_answers_each_of_a_train)
+START_TEST(daytime_answers_each_datagram_of_a_gro_batch)
 {
 	char line[256];
 	prepare("[daytime]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\ndatagram_rate = unlimited\n", 1);
-	if (has_trains()) {
-		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 1); /* as another process may have had it */
+	if (has_gso()) {
+		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 1); /* as the upgraded process may have left it */
 		int client = open_client("127.0.0.1");
-		ask_train(client, &endpoints[0].address, 1, 40 * 3, 3);
+		send_batch(client, &endpoints[0].address, 1, 40 * 3, 3);
 		each_socket(start_one);
 		host_start(&host);
 		for (int i = 0; i < 40; i++) {
-			size_t length = hear(client, line, sizeof line, NULL);
+			size_t length = receive(client, line, sizeof line, NULL);
 			ck_assert_uint_gt(length, 10);
 			ck_assert_int_eq(memcmp(line + length - 2, "\r\n", 2), 0);
 		}
@@ -852,45 +850,45 @@ START_TEST(a_service_whose_replies_are_longer_than_requests_answers_each_of_a_tr
 }
 END_TEST
 
-START_TEST(chargen_answers_a_train_with_shorter_datagrams)
+START_TEST(chargen_answers_a_gro_batch_with_shorter_datagrams)
 {
 	char bytes[SEGMENT];
 	serve("[chargen]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n", 1);
-	if (has_trains()) {
+	if (has_gso()) {
 		int client = open_client("127.0.0.1");
 		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 1);
 		udp_socket_set_shared(endpoints[0].sockets[0], true);
-		ask_train(client, &endpoints[0].address, 1, TRAIN * SEGMENT + 5, SEGMENT);
-		for (int i = 0; i < TRAIN; i++)
-			ck_assert_uint_eq(hear(client, bytes, sizeof bytes, NULL), 512);
-		ck_assert_uint_eq(hear(client, bytes, sizeof bytes, NULL), 5);
+		send_batch(client, &endpoints[0].address, 1, SEGMENTS * SEGMENT + 5, SEGMENT);
+		for (int i = 0; i < SEGMENTS; i++)
+			ck_assert_uint_eq(receive(client, bytes, sizeof bytes, NULL), 512);
+		ck_assert_uint_eq(receive(client, bytes, sizeof bytes, NULL), 5);
 		close(client);
 	}
 	finish();
 }
 END_TEST
 
-/* What the kernel says of a train that is too long for the path, and of devices that cannot cut one. */
-static const int train_faults[] = {EMSGSIZE, EIO, EINVAL, ENOPROTOOPT, EOPNOTSUPP};
+/* Errors of a GSO batch beyond the path's MTU, or on a device without segmentation. */
+static const int gso_faults[] = {EMSGSIZE, EIO, EINVAL, ENOPROTOOPT, EOPNOTSUPP};
 
-START_TEST(a_train_that_cannot_be_sent_goes_in_pieces_and_the_next_one_is_tried_again)
+START_TEST(rejected_gso_batch_is_sent_unsegmented_and_the_next_is_tried)
 {
 	serve(ECHO_HERE, 1);
-	if (has_trains()) {
+	if (has_gso()) {
 		int client = open_client("127.0.0.1");
-		warm_up(client, &endpoints[0].address);
-		int before = atomic_load(&trains_sent);
-		atomic_store(&train_fault, train_faults[_i]);
+		turn_gro_on(client, &endpoints[0].address);
+		int before = atomic_load(&gso_sent);
+		atomic_store(&gso_fault, gso_faults[_i]);
 		for (unsigned i = 0; i < 5; i++) {
-			ask_train(client, &endpoints[0].address, i, TRAIN * SEGMENT + 9, SEGMENT);
-			hear_train(client, &endpoints[0].address, i, TRAIN * SEGMENT + 9, SEGMENT);
+			send_batch(client, &endpoints[0].address, i, SEGMENTS * SEGMENT + 9, SEGMENT);
+			receive_batch(client, &endpoints[0].address, i, SEGMENTS * SEGMENT + 9, SEGMENT);
 		}
-		ck_assert_int_ge(atomic_load(&trains_tried), 5);
-		ck_assert_int_eq(atomic_load(&trains_sent), before);
-		atomic_store(&train_fault, 0);
-		ask_train(client, &endpoints[0].address, 9, TRAIN * SEGMENT, SEGMENT);
-		hear_train(client, &endpoints[0].address, 9, TRAIN * SEGMENT, SEGMENT);
-		ck_assert_int_eq(atomic_load(&trains_sent), before + 1);
+		ck_assert_int_ge(atomic_load(&gso_tried), 5);
+		ck_assert_int_eq(atomic_load(&gso_sent), before);
+		atomic_store(&gso_fault, 0);
+		send_batch(client, &endpoints[0].address, 9, SEGMENTS * SEGMENT, SEGMENT);
+		receive_batch(client, &endpoints[0].address, 9, SEGMENTS * SEGMENT, SEGMENT);
+		ck_assert_int_eq(atomic_load(&gso_sent), before + 1);
 		await_sum(METRIC_DATAGRAMS_SENT, sum(METRIC_DATAGRAMS_RECEIVED));
 		ck_assert_uint_eq(count_dropped(), 0);
 		close(client);
@@ -899,22 +897,22 @@ START_TEST(a_train_that_cannot_be_sent_goes_in_pieces_and_the_next_one_is_tried_
 }
 END_TEST
 
-/* Whole, or in pieces where a train fails by then. */
-START_TEST(trains_that_a_full_socket_does_not_take_are_sent_later_in_order)
+/* In the second run the GSO batches are rejected when they are sent later. */
+START_TEST(gso_batches_behind_a_full_socket_are_sent_later_in_order)
 {
 	serve(ECHO_HERE, 1);
-	if (has_trains()) {
+	if (has_gso()) {
 		int client = open_client("127.0.0.1");
-		warm_up(client, &endpoints[0].address);
+		turn_gro_on(client, &endpoints[0].address);
 		atomic_store(&full, 1);
 		for (unsigned i = 0; i < 10; i++)
-			ask_train(client, &endpoints[0].address, i, TRAIN * SEGMENT + i, SEGMENT);
+			send_batch(client, &endpoints[0].address, i, SEGMENTS * SEGMENT + i, SEGMENT);
 		for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) == 0;)
 			net_rest(&left);
-		atomic_store(&train_fault, _i == 0 ? 0 : EMSGSIZE);
+		atomic_store(&gso_fault, _i == 0 ? 0 : EMSGSIZE);
 		atomic_store(&full, 0);
 		for (unsigned i = 0; i < 10; i++)
-			hear_train(client, &endpoints[0].address, i, TRAIN * SEGMENT + i, SEGMENT);
+			receive_batch(client, &endpoints[0].address, i, SEGMENTS * SEGMENT + i, SEGMENT);
 		await_sum(METRIC_DATAGRAMS_SENT, sum(METRIC_DATAGRAMS_RECEIVED));
 		ck_assert_uint_eq(count_dropped(), 0);
 		close(client);
@@ -923,44 +921,44 @@ START_TEST(trains_that_a_full_socket_does_not_take_are_sent_later_in_order)
 }
 END_TEST
 
-START_TEST(each_datagram_of_a_train_that_fails_is_counted)
+START_TEST(datagrams_of_a_failed_gso_batch_are_counted)
 {
 	serve(ECHO_HERE, 1);
-	if (has_trains()) {
-		int client = open_client("127.0.0.1"), unlucky = open_client("127.0.0.1");
-		warm_up(client, &endpoints[0].address);
-		atomic_store(&refused_port, client_port(unlucky));
-		ask_train(unlucky, &endpoints[0].address, 1, TRAIN * SEGMENT, SEGMENT);
-		await_sum(METRIC_DROPPED_SEND_FAILED, TRAIN);
+	if (has_gso()) {
+		int client = open_client("127.0.0.1"), failing = open_client("127.0.0.1");
+		turn_gro_on(client, &endpoints[0].address);
+		atomic_store(&refused_port, client_port(failing));
+		send_batch(failing, &endpoints[0].address, 1, SEGMENTS * SEGMENT, SEGMENT);
+		await_sum(METRIC_DROPPED_SEND_FAILED, SEGMENTS);
 		assert_echo(client, &endpoints[0].address, 10);
 		close(client);
-		close(unlucky);
+		close(failing);
 	}
 	finish();
 }
 END_TEST
 
-START_TEST(without_trains_in_the_kernel_all_is_served_and_it_is_asked_once)
+START_TEST(kernel_without_gro_is_asked_once_and_all_is_answered)
 {
-	atomic_store(&refuse_trains, true);
+	atomic_store(&gro_unsupported, true);
 	serve(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
-	for (unsigned i = 0; i < 1000 && atomic_load(&trains_asked) == 0; i++) {
-		ask_numbers(client, &endpoints[0].address, 0, 40);
-		hear_numbers(client, 0, 40);
+	for (unsigned i = 0; i < 1000 && atomic_load(&gro_requests) == 0; i++) {
+		send_numbers(client, &endpoints[0].address, 0, 40);
+		receive_numbers(client, 0, 40);
 	}
 	for (unsigned i = 0; i < 20; i++) {
-		ask_numbers(client, &endpoints[0].address, 0, 40);
-		hear_numbers(client, 0, 40);
+		send_numbers(client, &endpoints[0].address, 0, 40);
+		receive_numbers(client, 0, 40);
 	}
-	ck_assert_int_eq(atomic_load(&trains_asked), 1);
-	ck_assert_int_eq(trains_of(endpoints[0].fds[0]), 0);
+	ck_assert_int_eq(atomic_load(&gro_requests), 1);
+	ck_assert_int_eq(gro_of(endpoints[0].fds[0]), 0);
 	close(client);
 	finish();
 }
 END_TEST
 
-START_TEST(a_shared_socket_s_options_are_left_alone_until_it_is_ours_again)
+START_TEST(shared_socket_turns_gro_on_after_the_share_ends_only)
 {
 	prepare(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
@@ -968,32 +966,32 @@ START_TEST(a_shared_socket_s_options_are_left_alone_until_it_is_ours_again)
 	each_socket(start_one);
 	host_start(&host);
 	for (unsigned i = 0; i < 20; i++) {
-		ask_numbers(client, &endpoints[0].address, 0, 40);
-		hear_numbers(client, 0, 40);
+		send_numbers(client, &endpoints[0].address, 0, 40);
+		receive_numbers(client, 0, 40);
 	}
-	ck_assert_int_eq(atomic_load(&trains_asked), 0);
-	if (has_trains()) {
-		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 1); /* the other process does */
-		ask_train(client, &endpoints[0].address, 1, TRAIN * SEGMENT, SEGMENT);
-		hear_train(client, &endpoints[0].address, 1, TRAIN * SEGMENT, SEGMENT);
+	ck_assert_int_eq(atomic_load(&gro_requests), 0);
+	if (has_gso()) {
+		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 1); /* the other process turns it on */
+		send_batch(client, &endpoints[0].address, 1, SEGMENTS * SEGMENT, SEGMENT);
+		receive_batch(client, &endpoints[0].address, 1, SEGMENTS * SEGMENT, SEGMENT);
 		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 0);
 		udp_socket_set_shared(endpoints[0].sockets[0], false);
-		warm_up(client, &endpoints[0].address);
+		turn_gro_on(client, &endpoints[0].address);
 	}
 	close(client);
 	finish();
 }
 END_TEST
 
-/* --- what is dropped --- */
+/* --- drops --- */
 
-START_TEST(a_datagram_too_long_is_dropped_and_counted_and_never_cut)
+START_TEST(datagram_above_max_datagram_is_dropped_not_truncated)
 {
 	char bytes[2000];
 	serve(ECHO "127.0.0.1\nmax_datagram = 100\n", 1);
 	int client = open_client("127.0.0.1");
-	ask(client, &endpoints[0].address, bytes, 101);
-	ask(client, &endpoints[0].address, bytes, sizeof bytes);
+	send_datagram(client, &endpoints[0].address, bytes, 101);
+	send_datagram(client, &endpoints[0].address, bytes, sizeof bytes);
 	assert_echo(client, &endpoints[0].address, 100);
 	await_sum(METRIC_DROPPED_TOO_LONG, 2);
 	await_sum(METRIC_DATAGRAMS_SENT, 1);
@@ -1010,7 +1008,7 @@ struct packet {
 	char bytes[4];
 };
 
-/* Sends a datagram FROM anywhere. False: we may not. */
+/* Sends a datagram with the forged source FROM. Returns false without CAP_NET_RAW. */
 static bool forge(const struct socket_address *from, const struct socket_address *to)
 {
 	struct packet packet = {
@@ -1035,7 +1033,7 @@ static bool forge(const struct socket_address *from, const struct socket_address
 	return true;
 }
 
-/* The same for IPv6, from an address of ours. */
+/* Does the same over IPv6, from an address of this host. */
 static bool forge_v6(const struct socket_address *from, const struct socket_address *to)
 {
 	struct packet packet = {
@@ -1058,7 +1056,7 @@ static bool forge_v6(const struct socket_address *from, const struct socket_addr
 	return true;
 }
 
-/* Only who may open raw sockets can forge: without that there is nothing to see. */
+/* Passes without CAP_NET_RAW, which forging needs. PORT 1: the port of the endpoint. */
 static void assert_forged_is_dropped(const char *source, uint16_t port, enum metric reason)
 {
 	serve(ECHO "127.0.0.1, ::1\n", 1);
@@ -1076,43 +1074,43 @@ static void assert_forged_is_dropped(const char *source, uint16_t port, enum met
 	finish();
 }
 
-START_TEST(a_datagram_from_port_zero_is_dropped)
+START_TEST(datagram_from_port_zero_is_dropped)
 {
 	assert_forged_is_dropped("127.0.0.1", 0, METRIC_DROPPED_PORT_ZERO);
 }
 END_TEST
 
-START_TEST(a_datagram_over_ipv6_from_port_zero_is_dropped)
+START_TEST(datagram_over_ipv6_from_port_zero_is_dropped)
 {
 	assert_forged_is_dropped("::1", 0, METRIC_DROPPED_PORT_ZERO);
 }
 END_TEST
 
-START_TEST(a_datagram_from_our_own_endpoint_is_dropped)
+START_TEST(datagram_from_its_own_endpoint_is_dropped)
 {
 	assert_forged_is_dropped("127.0.0.1", 1, METRIC_DROPPED_OWN_ENDPOINT);
 }
 END_TEST
 
-START_TEST(a_datagram_over_ipv6_from_our_own_endpoint_is_dropped)
+START_TEST(datagram_over_ipv6_from_its_own_endpoint_is_dropped)
 {
 	assert_forged_is_dropped("::1", 1, METRIC_DROPPED_OWN_ENDPOINT);
 }
 END_TEST
 
-START_TEST(a_datagram_from_a_multicast_group_is_dropped)
+START_TEST(datagram_from_a_multicast_group_is_dropped)
 {
 	assert_forged_is_dropped("239.1.2.3", 5000, METRIC_DROPPED_SOURCE_MULTICAST);
 }
 END_TEST
 
-START_TEST(a_datagram_from_the_broadcast_address_is_dropped)
+START_TEST(datagram_from_the_broadcast_address_is_dropped)
 {
 	assert_forged_is_dropped("255.255.255.255", 5000, METRIC_DROPPED_SOURCE_BROADCAST);
 }
 END_TEST
 
-START_TEST(a_datagram_from_our_port_on_another_host_is_answered)
+START_TEST(datagram_from_the_same_port_of_another_host_is_answered)
 {
 	serve(ECHO_HERE, 1);
 	struct socket_address other = net_address("127.0.0.2", socket_address_port(&endpoints[0].address));
@@ -1124,8 +1122,8 @@ START_TEST(a_datagram_from_our_port_on_another_host_is_answered)
 }
 END_TEST
 
-/* Both addresses are the wildcard's: an answer would be a request again, and so on for ever. */
-START_TEST(a_wildcard_does_not_talk_to_itself_under_two_addresses)
+/* The wildcard receives on both addresses: a reply would be a request again, and loop. */
+START_TEST(wildcard_does_not_loop_between_two_of_its_addresses)
 {
 	serve(ECHO "0.0.0.0\n", 1);
 	uint16_t port = socket_address_port(&endpoints[0].address);
@@ -1140,8 +1138,8 @@ START_TEST(a_wildcard_does_not_talk_to_itself_under_two_addresses)
 }
 END_TEST
 
-/* A socket that was handed over can hear a network where we cannot ask which addresses are ours. */
-START_TEST(a_wildcard_of_another_network_takes_its_own_port_for_itself)
+/* In a foreign network namespace the local addresses are unknown. */
+START_TEST(wildcard_of_a_foreign_netns_drops_datagrams_from_its_port)
 {
 	prepare(ECHO "0.0.0.0\n", 1);
 	udp_socket_set_foreign_netns(endpoints[0].sockets[0]);
@@ -1161,14 +1159,14 @@ START_TEST(a_wildcard_of_another_network_takes_its_own_port_for_itself)
 }
 END_TEST
 
-START_TEST(a_datagram_to_a_broadcast_address_is_dropped)
+START_TEST(datagram_to_a_broadcast_address_is_dropped)
 {
 	serve(ECHO "0.0.0.0\n", 1);
 	uint16_t port = socket_address_port(&endpoints[0].address);
 	struct socket_address all = net_address("127.255.255.255", port), one = net_address("127.0.0.1", port);
 	int client = open_client("127.0.0.1");
 	net_set(client, SOL_SOCKET, SO_BROADCAST, 1);
-	ask(client, &all, "all", 3);
+	send_datagram(client, &all, "all", 3);
 	assert_echo(client, &one, 1);
 	await_sum(METRIC_DATAGRAMS_SENT, 1);
 	ck_assert_uint_eq(sum(METRIC_DROPPED_TO_BROADCAST), 1);
@@ -1178,12 +1176,12 @@ START_TEST(a_datagram_to_a_broadcast_address_is_dropped)
 }
 END_TEST
 
-static void ask_group(int fd, const char *ip)
+static void send_to_group(int fd, const char *ip)
 {
 	struct ip_mreqn through = {.imr_ifindex = (int)if_nametoindex("lo")};
 	struct socket_address to = net_address(ip, socket_address_port(&endpoints[0].address));
 	ck_assert_int_eq(setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &through, sizeof through), 0);
-	ask(fd, &to, "all", 3);
+	send_datagram(fd, &to, "all", 3);
 }
 
 static void join(const char *ip)
@@ -1192,17 +1190,17 @@ static void join(const char *ip)
 	ck_assert_int_eq(socket_join(endpoints[0].fds[0], &group), 0);
 }
 
-START_TEST(a_listed_group_is_answered_from_an_address_and_another_is_not)
+START_TEST(only_datagrams_to_listed_groups_are_answered)
 {
 	char bytes[16];
 	struct socket_address from;
 	serve(ECHO "0.0.0.0\nmulticast_groups = 239.255.77.9\n", 1);
 	join("239.255.77.9");
-	join("239.255.77.10"); /* as another program might on the same host: it is not listed */
+	join("239.255.77.10"); /* not listed; another program of the host may have joined it */
 	int client = open_client("127.0.0.1");
-	ask_group(client, "239.255.77.10");
-	ask_group(client, "239.255.77.9");
-	ck_assert_uint_eq(hear(client, bytes, sizeof bytes, &from), 3);
+	send_to_group(client, "239.255.77.10");
+	send_to_group(client, "239.255.77.9");
+	ck_assert_uint_eq(receive(client, bytes, sizeof bytes, &from), 3);
 	ck_assert_uint_eq(ntohl(from.v4.sin_addr.s_addr), INADDR_LOOPBACK);
 	await_sum(METRIC_DATAGRAMS_SENT, 1);
 	ck_assert_uint_eq(sum(METRIC_DROPPED_TO_MULTICAST), 1);
@@ -1212,13 +1210,13 @@ START_TEST(a_listed_group_is_answered_from_an_address_and_another_is_not)
 }
 END_TEST
 
-START_TEST(a_datagram_from_a_refused_port_is_dropped)
+START_TEST(datagram_from_a_refused_port_is_dropped)
 {
 	char ini[256];
 	int refused = open_client("127.0.0.1"), client = open_client("127.0.0.1");
 	snprintf(ini, sizeof ini, ECHO "127.0.0.1\nrefuse_source_ports = %u\n", client_port(refused));
 	serve(ini, 1);
-	ask(refused, &endpoints[0].address, "loop", 4);
+	send_datagram(refused, &endpoints[0].address, "loop", 4);
 	assert_echo(client, &endpoints[0].address, 4);
 	await_sum(METRIC_DATAGRAMS_SENT, 1);
 	ck_assert_uint_eq(sum(METRIC_DROPPED_REFUSED_PORT), 1);
@@ -1229,11 +1227,11 @@ START_TEST(a_datagram_from_a_refused_port_is_dropped)
 }
 END_TEST
 
-START_TEST(who_is_denied_gets_no_answer)
+START_TEST(datagram_of_a_denied_source_is_dropped)
 {
 	serve(ECHO "127.0.0.1\ndeny = 127.0.0.8/31\n", 1);
 	int denied = open_client("127.0.0.9"), client = open_client("127.0.0.10");
-	ask(denied, &endpoints[0].address, "hello", 5);
+	send_datagram(denied, &endpoints[0].address, "hello", 5);
 	assert_echo(client, &endpoints[0].address, 5);
 	await_sum(METRIC_DATAGRAMS_SENT, 1);
 	ck_assert_uint_eq(sum(METRIC_DROPPED_DENIED), 1);
@@ -1244,15 +1242,15 @@ START_TEST(who_is_denied_gets_no_answer)
 }
 END_TEST
 
-/* An hour's worth, so that no token comes back while we look. */
-START_TEST(above_its_datagram_rate_a_source_gets_no_answer_and_others_do)
+/* A rate per hour gives no token back during the test. */
+START_TEST(datagrams_above_the_rate_of_a_source_are_dropped)
 {
 	prepare(ECHO "127.0.0.1\ndatagram_rate = 70/h\n", 1);
 	int client = open_client("127.0.0.2"), other = open_client("127.0.0.3");
-	ask_numbers(client, &endpoints[0].address, 0, 200);
+	send_numbers(client, &endpoints[0].address, 0, 200);
 	each_socket(start_one);
 	host_start(&host);
-	hear_numbers(client, 0, 70);
+	receive_numbers(client, 0, 70);
 	await_sum(METRIC_DROPPED_RATE, 130);
 	net_assert_quiet(client);
 	assert_echo(other, &endpoints[0].address, 5);
@@ -1264,51 +1262,51 @@ START_TEST(above_its_datagram_rate_a_source_gets_no_answer_and_others_do)
 }
 END_TEST
 
-/* --- sending that fails --- */
+/* --- send errors --- */
 
-START_TEST(a_reply_that_fails_is_skipped_and_the_rest_of_its_batch_is_sent)
+START_TEST(failed_reply_is_counted_and_the_rest_of_its_batch_is_sent)
 {
 	enum { COUNT = 60 };
 	uint32_t refused = 0;
 	prepare(ECHO_HERE, 1);
-	int client = open_client("127.0.0.1"), unlucky = open_client("127.0.0.1");
-	atomic_store(&refused_port, client_port(unlucky));
+	int client = open_client("127.0.0.1"), failing = open_client("127.0.0.1");
+	atomic_store(&refused_port, client_port(failing));
 	for (uint32_t i = 0; i < COUNT; i++) {
-		ask_numbers(client, &endpoints[0].address, i, 1);
+		send_numbers(client, &endpoints[0].address, i, 1);
 		uint32_t more = i % 7 == 0 ? 1 + i % 3 : 0;
-		ask_numbers(unlucky, &endpoints[0].address, i, more);
+		send_numbers(failing, &endpoints[0].address, i, more);
 		refused += more;
 	}
 	each_socket(start_one);
 	host_start(&host);
-	hear_numbers(client, 0, COUNT);
+	receive_numbers(client, 0, COUNT);
 	await_sum(METRIC_DATAGRAMS_SENT, COUNT);
 	await_sum(METRIC_DROPPED_SEND_FAILED, refused);
 	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), COUNT + refused);
-	net_assert_quiet(unlucky);
+	net_assert_quiet(failing);
 	close(client);
-	close(unlucky);
+	close(failing);
 	finish();
 }
 END_TEST
 
-/* The socket takes nothing for a while. */
+/* Makes the socket buffer full, and sends COUNT datagrams. */
 static void fill_up(int client, uint32_t count)
 {
 	atomic_store(&full, 1);
-	ask_numbers(client, &endpoints[0].address, 0, count);
+	send_numbers(client, &endpoints[0].address, 0, count);
 	for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) == 0;)
 		net_rest(&left);
 }
 
-START_TEST(replies_that_a_full_socket_does_not_take_are_sent_later_in_order)
+START_TEST(replies_behind_a_full_socket_are_sent_later_in_order)
 {
 	serve(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
 	fill_up(client, 300);
 	net_assert_quiet(client);
 	atomic_store(&full, 0);
-	hear_numbers(client, 0, 300);
+	receive_numbers(client, 0, 300);
 	await_sum(METRIC_DATAGRAMS_SENT, 300);
 	ck_assert_uint_eq(count_dropped(), 0);
 	assert_echo(client, &endpoints[0].address, 10);
@@ -1317,55 +1315,55 @@ START_TEST(replies_that_a_full_socket_does_not_take_are_sent_later_in_order)
 }
 END_TEST
 
-START_TEST(while_replies_wait_no_more_datagrams_are_taken_in)
+START_TEST(socket_with_unsent_replies_does_not_receive)
 {
 	prepare(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
 	atomic_store(&full, 1);
-	ask_numbers(client, &endpoints[0].address, 0, 300);
+	send_numbers(client, &endpoints[0].address, 0, 300);
 	each_socket(start_one);
 	host_start(&host);
 	for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) < 20;)
 		net_rest(&left);
 	ck_assert_uint_le(sum(METRIC_DATAGRAMS_RECEIVED), UDP_BATCH);
 	atomic_store(&full, 0);
-	hear_numbers(client, 0, 300);
+	receive_numbers(client, 0, 300);
 	close(client);
 	finish();
 }
 END_TEST
 
-START_TEST(kept_replies_leave_from_the_address_that_was_asked)
+START_TEST(unsent_reply_leaves_from_the_destination_of_the_request)
 {
 	serve(ECHO "0.0.0.0\n", 1);
 	int client = open_client("127.0.0.1");
 	struct socket_address to = net_address("127.0.0.2", socket_address_port(&endpoints[0].address)), from;
 	char byte;
 	atomic_store(&full, 1);
-	ask(client, &to, "k", 1);
+	send_datagram(client, &to, "k", 1);
 	for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) == 0;)
 		net_rest(&left);
 	atomic_store(&full, 0);
-	hear(client, &byte, 1, &from);
+	receive(client, &byte, 1, &from);
 	ck_assert(socket_address_same_ip(&from, &to));
 	close(client);
 	finish();
 }
 END_TEST
 
-START_TEST(a_kept_reply_that_fails_holds_up_no_other)
+START_TEST(failed_unsent_reply_does_not_block_the_next)
 {
 	serve(ECHO_HERE, 1);
-	int client = open_client("127.0.0.1"), unlucky = open_client("127.0.0.1");
+	int client = open_client("127.0.0.1"), failing = open_client("127.0.0.1");
 	atomic_store(&full, 1);
-	ask_numbers(unlucky, &endpoints[0].address, 0, 1);
+	send_numbers(failing, &endpoints[0].address, 0, 1);
 	fill_up(client, 50);
-	atomic_store(&refused_port, client_port(unlucky));
+	atomic_store(&refused_port, client_port(failing));
 	atomic_store(&full, 0);
-	hear_numbers(client, 0, 50);
+	receive_numbers(client, 0, 50);
 	await_sum(METRIC_DROPPED_SEND_FAILED, 1);
 	close(client);
-	close(unlucky);
+	close(failing);
 	finish();
 }
 END_TEST
@@ -1374,32 +1372,32 @@ END_TEST
 
 static const uint32_t queue_lengths[] = {0, 1, 2, UDP_BATCH - 1, UDP_BATCH, UDP_BATCH + 1, 2 * UDP_BATCH, MANY};
 
-/* Start and stop are taken in one go, so that all of the queue is left to the stop. */
-START_TEST(a_stop_serves_what_is_queued_and_then_tells)
+/* The worker runs start and stop at once, so that the stop finds the whole queue. */
+START_TEST(stop_answers_the_queued_datagrams_and_posts_done)
 {
 	uint32_t count = queue_lengths[_i];
 	prepare(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
-	ask_numbers(client, &endpoints[0].address, 0, count);
+	send_numbers(client, &endpoints[0].address, 0, count);
 	each_socket(start_one);
 	each_socket(stop_one);
 	host_start(&host);
 	host_await(&host, &stopped, 1);
 	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_SENT), count);
-	hear_numbers(client, 0, count);
+	receive_numbers(client, 0, count);
 	close(client);
 	finish();
 }
 END_TEST
 
-START_TEST(a_stopped_socket_takes_in_no_more)
+START_TEST(stopped_socket_does_not_receive)
 {
 	serve(ECHO_HERE, WORKERS);
 	int client = open_client("127.0.0.1");
 	assert_echo(client, &endpoints[0].address, 10);
 	each_socket(stop_one);
 	host_await(&host, &stopped, WORKERS);
-	ask_numbers(client, &endpoints[0].address, 0, 3);
+	send_numbers(client, &endpoints[0].address, 0, 3);
 	net_assert_quiet(client);
 	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), 1);
 	host_take_mail(&host, NET_QUIET_MS);
@@ -1409,7 +1407,7 @@ START_TEST(a_stopped_socket_takes_in_no_more)
 }
 END_TEST
 
-START_TEST(a_stop_waits_for_replies_that_a_full_socket_did_not_take)
+START_TEST(stop_waits_for_unsent_replies)
 {
 	serve(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
@@ -1419,7 +1417,7 @@ START_TEST(a_stop_waits_for_replies_that_a_full_socket_did_not_take)
 	ck_assert_uint_eq(stopped, 0);
 	atomic_store(&full, 0);
 	host_await(&host, &stopped, 1);
-	hear_numbers(client, 0, 200);
+	receive_numbers(client, 0, 200);
 	host_take_mail(&host, NET_QUIET_MS);
 	ck_assert_uint_eq(stopped, 1);
 	close(client);
@@ -1427,12 +1425,12 @@ START_TEST(a_stop_waits_for_replies_that_a_full_socket_did_not_take)
 }
 END_TEST
 
-START_TEST(a_stop_that_fills_the_socket_itself_still_serves_all)
+START_TEST(stop_that_fills_the_socket_answers_the_whole_queue)
 {
 	prepare(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
 	atomic_store(&full, 1);
-	ask_numbers(client, &endpoints[0].address, 0, 200);
+	send_numbers(client, &endpoints[0].address, 0, 200);
 	each_socket(start_one);
 	each_socket(stop_one);
 	host_start(&host);
@@ -1442,20 +1440,20 @@ START_TEST(a_stop_that_fills_the_socket_itself_still_serves_all)
 	ck_assert_uint_eq(stopped, 0);
 	atomic_store(&full, 0);
 	host_await(&host, &stopped, 1);
-	hear_numbers(client, 0, 200);
+	receive_numbers(client, 0, 200);
 	close(client);
 	finish();
 }
 END_TEST
 
-/* Nothing else would ever end it. */
-START_TEST(a_stop_that_fills_the_socket_and_cannot_wait_for_room_tells_what_it_lost)
+/* No event would end the stop otherwise. */
+START_TEST(stop_without_memory_for_its_event_counts_the_lost_replies)
 {
 	serve(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
 	atomic_store(&full, 1);
 	atomic_store(&events_without_memory, EV_WRITE);
-	ask_numbers(client, &endpoints[0].address, 0, 200);
+	send_numbers(client, &endpoints[0].address, 0, 200);
 	each_socket(stop_one);
 	host_await(&host, &stopped, 1);
 	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), 200);
@@ -1467,7 +1465,7 @@ START_TEST(a_stop_that_fills_the_socket_and_cannot_wait_for_room_tells_what_it_l
 }
 END_TEST
 
-START_TEST(what_is_kept_still_can_be_freed)
+START_TEST(socket_with_unsent_replies_can_be_freed)
 {
 	serve(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
@@ -1479,7 +1477,7 @@ START_TEST(what_is_kept_still_can_be_freed)
 }
 END_TEST
 
-START_TEST(what_never_ran_can_be_freed)
+START_TEST(socket_whose_start_never_ran_can_be_freed)
 {
 	prepare(ECHO_HERE, WORKERS);
 	udp_socket_free(NULL);
@@ -1500,73 +1498,73 @@ static TCase *add_tcase(Suite *suite, const char *name)
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("udp");
-	TCase *answers = add_tcase(suite, "answers");
-	tcase_add_test(answers, echo_answers_a_datagram_of_any_length_with_the_same);
-	tcase_add_test(answers, ipv6_carries_twenty_bytes_more);
-	tcase_add_test(answers, every_reply_leaves_from_the_address_that_was_asked);
-	tcase_add_test(answers, a_batch_to_many_addresses_is_answered_from_each);
-	tcase_add_test(answers, a_batch_of_500_gets_500_answers_in_order);
-	tcase_add_test(answers, a_wake_up_receives_one_batch_however_many_wait);
-	tcase_add_test(answers, single_datagrams_and_bursts_in_turn_are_all_answered_in_order);
-	tcase_add_test(answers, a_batch_of_every_length_is_answered_with_the_same_lengths);
-	tcase_add_test(answers, workers_share_the_clients_and_each_gets_one_answer);
-	tcase_add_test(answers, services_of_one_worker_do_not_disturb_each_other);
-	tcase_add_test(answers, daytime_answers_any_datagram_with_one_line);
-	tcase_add_test(answers, chargen_never_answers_with_more_than_it_was_asked_with);
-	tcase_add_test(answers, discard_counts_and_does_not_answer);
-	tcase_add_test(answers, a_reply_copies_the_dscp_of_its_request_and_not_its_ecn);
+	TCase *replies = add_tcase(suite, "replies");
+	tcase_add_test(replies, echo_returns_datagrams_of_any_length);
+	tcase_add_test(replies, ipv6_datagram_of_the_longest_length_is_returned);
+	tcase_add_test(replies, reply_leaves_from_the_destination_of_the_request);
+	tcase_add_test(replies, replies_of_a_batch_leave_from_their_own_addresses);
+	tcase_add_test(replies, queue_of_500_datagrams_gets_500_replies_in_order);
+	tcase_add_test(replies, event_receives_one_batch_however_long_the_queue);
+	tcase_add_test(replies, single_datagrams_and_bursts_are_answered_in_order);
+	tcase_add_test(replies, batch_of_mixed_lengths_is_answered_with_the_same_lengths);
+	tcase_add_test(replies, clients_are_spread_over_workers_and_answered_once);
+	tcase_add_test(replies, services_on_one_worker_answer_independently);
+	tcase_add_test(replies, daytime_answers_a_datagram_with_one_line);
+	tcase_add_test(replies, chargen_reply_is_never_longer_than_the_request);
+	tcase_add_test(replies, discard_counts_datagrams_without_replies);
+	tcase_add_test(replies, dscp_copy_takes_the_dscp_of_the_request_without_ecn);
 
-	TCase *trains = add_tcase(suite, "trains");
-	tcase_add_test(trains, single_datagrams_do_not_make_a_socket_ask_for_trains);
-	tcase_add_test(trains, a_train_is_answered_by_a_train_of_the_same_datagrams);
-	tcase_add_test(trains, trains_of_many_sources_and_lone_datagrams_in_one_batch_are_told_apart);
-	tcase_add_test(trains, a_train_is_answered_from_the_address_that_was_asked);
-	tcase_add_test(trains, a_train_over_ipv6_is_answered_as_one);
-	tcase_add_test(trains, each_datagram_of_a_train_takes_its_own_token);
-	tcase_add_test(trains, a_train_from_a_denied_source_gets_no_answer_at_all);
-	tcase_add_test(trains, the_shorter_end_of_a_train_is_judged_by_its_own_length);
-	tcase_add_test(trains, a_service_whose_replies_are_longer_than_requests_answers_each_of_a_train);
-	tcase_add_test(trains, chargen_answers_a_train_with_shorter_datagrams);
-	tcase_add_loop_test(trains, a_train_that_cannot_be_sent_goes_in_pieces_and_the_next_one_is_tried_again, 0,
-			    sizeof train_faults / sizeof *train_faults);
-	tcase_add_loop_test(trains, trains_that_a_full_socket_does_not_take_are_sent_later_in_order, 0, 2);
-	tcase_add_test(trains, each_datagram_of_a_train_that_fails_is_counted);
-	tcase_add_test(trains, without_trains_in_the_kernel_all_is_served_and_it_is_asked_once);
-	tcase_add_test(trains, a_shared_socket_s_options_are_left_alone_until_it_is_ours_again);
+	TCase *gso = add_tcase(suite, "gso");
+	tcase_add_test(gso, single_datagrams_do_not_turn_gro_on);
+	tcase_add_test(gso, gro_batch_is_answered_by_one_gso_batch);
+	tcase_add_test(gso, gro_batches_and_single_datagrams_of_many_sources_are_answered);
+	tcase_add_test(gso, gso_batch_leaves_from_the_destination_of_the_request);
+	tcase_add_test(gso, gro_batch_over_ipv6_is_answered_by_one_gso_batch);
+	tcase_add_test(gso, datagrams_of_a_gro_batch_take_a_token_each);
+	tcase_add_test(gso, gro_batch_of_a_denied_source_is_dropped);
+	tcase_add_test(gso, last_datagram_of_a_gro_batch_is_judged_by_its_own_length);
+	tcase_add_test(gso, daytime_answers_each_datagram_of_a_gro_batch);
+	tcase_add_test(gso, chargen_answers_a_gro_batch_with_shorter_datagrams);
+	tcase_add_loop_test(gso, rejected_gso_batch_is_sent_unsegmented_and_the_next_is_tried, 0,
+			    sizeof gso_faults / sizeof *gso_faults);
+	tcase_add_loop_test(gso, gso_batches_behind_a_full_socket_are_sent_later_in_order, 0, 2);
+	tcase_add_test(gso, datagrams_of_a_failed_gso_batch_are_counted);
+	tcase_add_test(gso, kernel_without_gro_is_asked_once_and_all_is_answered);
+	tcase_add_test(gso, shared_socket_turns_gro_on_after_the_share_ends_only);
 
 	TCase *drops = add_tcase(suite, "drops");
-	tcase_add_test(drops, a_datagram_too_long_is_dropped_and_counted_and_never_cut);
-	tcase_add_test(drops, a_datagram_from_port_zero_is_dropped);
-	tcase_add_test(drops, a_datagram_over_ipv6_from_port_zero_is_dropped);
-	tcase_add_test(drops, a_datagram_from_our_own_endpoint_is_dropped);
-	tcase_add_test(drops, a_datagram_over_ipv6_from_our_own_endpoint_is_dropped);
-	tcase_add_test(drops, a_datagram_from_a_multicast_group_is_dropped);
-	tcase_add_test(drops, a_datagram_from_the_broadcast_address_is_dropped);
-	tcase_add_test(drops, a_datagram_from_our_port_on_another_host_is_answered);
-	tcase_add_test(drops, a_wildcard_does_not_talk_to_itself_under_two_addresses);
-	tcase_add_test(drops, a_wildcard_of_another_network_takes_its_own_port_for_itself);
-	tcase_add_test(drops, a_datagram_to_a_broadcast_address_is_dropped);
-	tcase_add_test(drops, a_datagram_from_a_refused_port_is_dropped);
-	tcase_add_test(drops, who_is_denied_gets_no_answer);
-	tcase_add_test(drops, above_its_datagram_rate_a_source_gets_no_answer_and_others_do);
-	tcase_add_test(drops, a_listed_group_is_answered_from_an_address_and_another_is_not);
+	tcase_add_test(drops, datagram_above_max_datagram_is_dropped_not_truncated);
+	tcase_add_test(drops, datagram_from_port_zero_is_dropped);
+	tcase_add_test(drops, datagram_over_ipv6_from_port_zero_is_dropped);
+	tcase_add_test(drops, datagram_from_its_own_endpoint_is_dropped);
+	tcase_add_test(drops, datagram_over_ipv6_from_its_own_endpoint_is_dropped);
+	tcase_add_test(drops, datagram_from_a_multicast_group_is_dropped);
+	tcase_add_test(drops, datagram_from_the_broadcast_address_is_dropped);
+	tcase_add_test(drops, datagram_from_the_same_port_of_another_host_is_answered);
+	tcase_add_test(drops, wildcard_does_not_loop_between_two_of_its_addresses);
+	tcase_add_test(drops, wildcard_of_a_foreign_netns_drops_datagrams_from_its_port);
+	tcase_add_test(drops, datagram_to_a_broadcast_address_is_dropped);
+	tcase_add_test(drops, datagram_from_a_refused_port_is_dropped);
+	tcase_add_test(drops, datagram_of_a_denied_source_is_dropped);
+	tcase_add_test(drops, datagrams_above_the_rate_of_a_source_are_dropped);
+	tcase_add_test(drops, only_datagrams_to_listed_groups_are_answered);
 
 	TCase *failures = add_tcase(suite, "failures");
-	tcase_add_test(failures, a_reply_that_fails_is_skipped_and_the_rest_of_its_batch_is_sent);
-	tcase_add_test(failures, replies_that_a_full_socket_does_not_take_are_sent_later_in_order);
-	tcase_add_test(failures, while_replies_wait_no_more_datagrams_are_taken_in);
-	tcase_add_test(failures, kept_replies_leave_from_the_address_that_was_asked);
-	tcase_add_test(failures, a_kept_reply_that_fails_holds_up_no_other);
+	tcase_add_test(failures, failed_reply_is_counted_and_the_rest_of_its_batch_is_sent);
+	tcase_add_test(failures, replies_behind_a_full_socket_are_sent_later_in_order);
+	tcase_add_test(failures, socket_with_unsent_replies_does_not_receive);
+	tcase_add_test(failures, unsent_reply_leaves_from_the_destination_of_the_request);
+	tcase_add_test(failures, failed_unsent_reply_does_not_block_the_next);
 
 	TCase *stopping = add_tcase(suite, "stopping");
-	tcase_add_loop_test(stopping, a_stop_serves_what_is_queued_and_then_tells, 0,
+	tcase_add_loop_test(stopping, stop_answers_the_queued_datagrams_and_posts_done, 0,
 			    sizeof queue_lengths / sizeof *queue_lengths);
-	tcase_add_test(stopping, a_stopped_socket_takes_in_no_more);
-	tcase_add_test(stopping, a_stop_that_fills_the_socket_and_cannot_wait_for_room_tells_what_it_lost);
-	tcase_add_test(stopping, a_stop_waits_for_replies_that_a_full_socket_did_not_take);
-	tcase_add_test(stopping, a_stop_that_fills_the_socket_itself_still_serves_all);
-	tcase_add_test(stopping, what_is_kept_still_can_be_freed);
-	tcase_add_test(stopping, what_never_ran_can_be_freed);
+	tcase_add_test(stopping, stopped_socket_does_not_receive);
+	tcase_add_test(stopping, stop_without_memory_for_its_event_counts_the_lost_replies);
+	tcase_add_test(stopping, stop_waits_for_unsent_replies);
+	tcase_add_test(stopping, stop_that_fills_the_socket_answers_the_whole_queue);
+	tcase_add_test(stopping, socket_with_unsent_replies_can_be_freed);
+	tcase_add_test(stopping, socket_whose_start_never_ran_can_be_freed);
 	return suite;
 }
 
