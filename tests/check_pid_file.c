@@ -1,4 +1,4 @@
-/* check_pid_file.c: the file names this process, whole and at once, and is removed by nobody else. */
+/* check_pid_file.c: the file with the process id of the running daemon. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +18,7 @@ enum { PATH_SIZE = 256, TEXT_SIZE = 64, UNPRIVILEGED = 65534 };
 
 static char folder[PATH_SIZE / 2], path[PATH_SIZE], own_text[TEXT_SIZE];
 
-/* Outside of the tests, so that it is removed after one that fails too. */
+/* An unchecked fixture: the folder is also removed after a test that fails. */
 static void make_folder(void)
 {
 	const char *temporary = getenv("TMPDIR");
@@ -27,7 +27,7 @@ static void make_folder(void)
 	snprintf(path, sizeof path, "%s/daemon.pid", folder);
 }
 
-/* Removes what is in the folder. Returns how many files there were. */
+/* Removes the files in the folder. Returns their number. */
 static int empty_folder(void)
 {
 	int count = 0;
@@ -88,65 +88,62 @@ static bool exists(const char *where)
 	return lstat(where, &stat) == 0;
 }
 
-START_TEST(the_file_names_this_process_and_goes_with_it)
+START_TEST(written_file_holds_this_id_until_it_is_removed)
 {
-	struct pid_file *file = pid_file_write(path, (uid_t)-1);
-	ck_assert_ptr_nonnull(file);
+	ck_assert_int_eq(pid_file_write(path, (uid_t)-1), 0);
 	assert_text(path, own_text);
-	pid_file_remove(file);
+	pid_file_remove(path);
 	ck_assert(!exists(path));
 	ck_assert_int_eq(empty_folder(), 0);
 }
 END_TEST
 
-START_TEST(everybody_may_read_the_file_whatever_the_umask_and_only_its_owner_write_it)
+START_TEST(written_file_has_mode_0644_despite_the_umask)
 {
 	struct stat stat;
 	umask(077);
-	struct pid_file *file = pid_file_write(path, (uid_t)-1);
+	ck_assert_int_eq(pid_file_write(path, (uid_t)-1), 0);
 	ck_assert_int_eq(lstat(path, &stat), 0);
 	ck_assert_uint_eq(stat.st_mode, S_IFREG | 0644);
 	ck_assert_uint_eq(stat.st_uid, geteuid());
-	pid_file_remove(file);
+	pid_file_remove(path);
 }
 END_TEST
 
-START_TEST(the_file_belongs_to_the_owner_it_was_written_for)
+START_TEST(written_file_belongs_to_the_given_owner)
 {
 	struct stat stat;
-	uid_t owner = geteuid() == 0 ? UNPRIVILEGED : geteuid(); /* only root can give away */
-	struct pid_file *file = pid_file_write(path, owner);
+	uid_t owner = geteuid() == 0 ? UNPRIVILEGED : geteuid(); /* only root can change the owner */
+	ck_assert_int_eq(pid_file_write(path, owner), 0);
 	ck_assert_int_eq(lstat(path, &stat), 0);
 	ck_assert_uint_eq(stat.st_uid, owner);
-	pid_file_remove(file);
+	pid_file_remove(path);
 	ck_assert(!exists(path));
 }
 END_TEST
 
-START_TEST(a_file_of_a_daemon_that_died_is_replaced)
+START_TEST(file_of_a_dead_daemon_is_replaced)
 {
 	char stale[PATH_SIZE + 16];
 	snprintf(stale, sizeof stale, "%s.%ld", path, (long)getpid());
 	put(path, "1\n");
 	put(stale, "left over half wri");
-	struct pid_file *file = pid_file_write(path, (uid_t)-1);
-	ck_assert_ptr_nonnull(file);
+	ck_assert_int_eq(pid_file_write(path, (uid_t)-1), 0);
 	assert_text(path, own_text);
-	pid_file_remove(file);
+	pid_file_remove(path);
 	ck_assert_int_eq(empty_folder(), 0);
 }
 END_TEST
 
-START_TEST(a_link_in_its_place_is_replaced_and_not_followed)
+START_TEST(symbolic_link_is_replaced_and_not_followed)
 {
 	char target[PATH_SIZE];
 	snprintf(target, sizeof target, "%s/precious", folder);
 	put(target, "precious\n");
 	ck_assert_int_eq(symlink(target, path), 0);
-	struct pid_file *file = pid_file_write(path, (uid_t)-1);
-	ck_assert_ptr_nonnull(file);
+	ck_assert_int_eq(pid_file_write(path, (uid_t)-1), 0);
 	assert_text(path, own_text);
-	pid_file_remove(file);
+	pid_file_remove(path);
 	assert_text(target, "precious\n");
 	ck_assert_int_eq(empty_folder(), 1);
 }
@@ -154,10 +151,10 @@ END_TEST
 
 static atomic_bool written;
 
-enum { STRANGE_SIZE = TEXT_SIZE + 32 }; /* of what a reader tells of such a text */
+enum { STRANGE_SIZE = TEXT_SIZE + 32 }; /* of the report on such a text */
 
-/* A service manager that reads at any moment. Returns the first text that is neither the old nor the new one. */
-static void *read_on_and_on(void *argument)
+/* Reads the file in a loop, as a service manager may. Stores the first text that is neither the old nor the new one. */
+static void *read_in_a_loop(void *argument)
 {
 	char *strange = argument;
 	while (!atomic_load(&written) && strange[0] == '\0') {
@@ -172,158 +169,170 @@ static void *read_on_and_on(void *argument)
 	return NULL;
 }
 
-START_TEST(a_reader_never_sees_half_a_file_or_none)
+START_TEST(reader_never_sees_a_partial_or_missing_file)
 {
 	char strange[STRANGE_SIZE] = "";
 	struct threads threads;
-	struct pid_file *files[200];
-	enum { COUNT = sizeof files / sizeof *files };
+	enum { COUNT = 200 };
 
 	put(path, "1\n");
-	threads_start(&threads, 1, read_on_and_on, strange, sizeof strange);
+	threads_start(&threads, 1, read_in_a_loop, strange, sizeof strange);
 	for (int i = 0; i < COUNT; i++)
-		ck_assert_ptr_nonnull(files[i] = pid_file_write(path, (uid_t)-1));
+		ck_assert_int_eq(pid_file_write(path, (uid_t)-1), 0);
 	atomic_store(&written, true);
 	threads_join(&threads);
 	ck_assert_str_eq(strange, "");
-	for (int i = 0; i < COUNT; i++)
-		pid_file_remove(files[i]);
+	pid_file_remove(path);
 	ck_assert(!exists(path));
 }
 END_TEST
 
-/* --- the files of others --- */
+/* --- files of other daemons --- */
 
-START_TEST(a_file_that_another_daemon_put_in_its_place_stays)
+START_TEST(file_replaced_by_another_daemon_is_not_removed)
 {
 	char other[PATH_SIZE];
-	struct pid_file *file = pid_file_write(path, (uid_t)-1);
+	ck_assert_int_eq(pid_file_write(path, (uid_t)-1), 0);
 	snprintf(other, sizeof other, "%s/other", folder);
 	put(other, "1\n");
 	ck_assert_int_eq(rename(other, path), 0);
-	pid_file_remove(file);
+	pid_file_remove(path);
 	assert_text(path, "1\n");
 }
 END_TEST
 
-START_TEST(a_file_that_another_daemon_wrote_over_stays)
+START_TEST(file_overwritten_by_another_daemon_is_not_removed)
 {
-	struct pid_file *file = pid_file_write(path, (uid_t)-1);
+	ck_assert_int_eq(pid_file_write(path, (uid_t)-1), 0);
 	put(path, "1\n");
-	pid_file_remove(file);
+	pid_file_remove(path);
 	ck_assert_msg(exists(path), "the file named another process and was removed");
 	assert_text(path, "1\n");
 }
 END_TEST
 
-START_TEST(a_file_that_is_gone_already_is_no_trouble)
+START_TEST(restored_file_holds_this_id_again)
 {
-	struct pid_file *file = pid_file_write(path, (uid_t)-1);
+	put(path, "4711\n");
+	pid_file_restore(path, 4711);
+	assert_text(path, own_text);
+	pid_file_remove(path);
+}
+END_TEST
+
+START_TEST(file_of_a_third_process_is_not_restored)
+{
+	put(path, "1\n");
+	pid_file_restore(path, 4711);
+	pid_file_restore(path, 0);
+	pid_file_restore(NULL, 1);
+	assert_text(path, "1\n");
+}
+END_TEST
+
+START_TEST(missing_file_can_be_removed)
+{
+	ck_assert_int_eq(pid_file_write(path, (uid_t)-1), 0);
 	ck_assert_int_eq(unlink(path), 0);
-	pid_file_remove(file);
+	pid_file_remove(path);
 	pid_file_remove(NULL);
 	ck_assert_int_eq(empty_folder(), 0);
 }
 END_TEST
 
-/* --- what cannot be done --- */
+/* --- errors --- */
 
-START_TEST(a_missing_folder_is_an_error)
+START_TEST(missing_folder_is_an_error)
 {
 	char missing[PATH_SIZE + 16];
 	snprintf(missing, sizeof missing, "%s/missing/daemon.pid", folder);
-	ck_assert_ptr_null(pid_file_write(missing, (uid_t)-1));
-	ck_assert_int_eq(errno, ENOENT);
+	ck_assert_int_eq(pid_file_write(missing, (uid_t)-1), -ENOENT);
 }
 END_TEST
 
-START_TEST(a_folder_in_its_place_is_an_error_that_leaves_nothing_behind)
+START_TEST(folder_at_the_path_is_an_error_and_leaves_no_temporary_file)
 {
 	ck_assert_int_eq(mkdir(path, 0700), 0);
-	ck_assert_ptr_null(pid_file_write(path, (uid_t)-1));
-	ck_assert_int_eq(errno, EISDIR);
+	ck_assert_int_eq(pid_file_write(path, (uid_t)-1), -EISDIR);
 	ck_assert_int_eq(empty_folder(), 1);
 }
 END_TEST
 
-START_TEST(an_owner_that_cannot_be_set_is_an_error_that_leaves_nothing_behind)
+START_TEST(owner_that_cannot_be_set_is_an_error_and_leaves_no_temporary_file)
 {
 	if (geteuid() == 0)
-		return; /* root can give a file to anybody */
-	ck_assert_ptr_null(pid_file_write(path, 0));
-	ck_assert_int_eq(errno, EPERM);
+		return; /* root can set any owner */
+	ck_assert_int_eq(pid_file_write(path, 0), -EPERM);
 	ck_assert_int_eq(empty_folder(), 0);
 }
 END_TEST
 
-/* What becomes of the daemon's file once it has given up root: it may write it, but not its folder. */
-static void remove_without_leave(void)
+/* A daemon that has dropped root owns its file but not the folder. */
+static void remove_in_read_only_folder(void)
 {
-	struct pid_file *file = pid_file_write(path, geteuid() == 0 ? UNPRIVILEGED : geteuid());
+	int error = pid_file_write(path, geteuid() == 0 ? UNPRIVILEGED : geteuid());
 	bool locked = chmod(folder, 0555) == 0;
 	if (geteuid() == 0)
 		locked &= setresuid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED) == 0;
-	pid_file_remove(file);
+	pid_file_remove(path);
 	log_close();
-	_exit(file != NULL && locked ? 0 : 1);
+	_exit(error == 0 && locked ? 0 : 1);
 }
 
-START_TEST(a_file_that_its_folder_does_not_let_us_remove_is_left_empty)
+START_TEST(file_in_a_read_only_folder_is_emptied_instead_of_removed)
 {
 	int status;
 	pid_t child = fork();
 	if (child == 0)
-		remove_without_leave();
+		remove_in_read_only_folder();
 	ck_assert_int_eq(waitpid(child, &status, 0), child);
 	ck_assert_int_eq(status, 0);
 	assert_text(path, "");
 }
 END_TEST
 
-/* A file that a daemon wrote as root for the user it became, in a folder of root's. A new process of that user takes it over,
- * and the one before leaves it alone then. */
-static void take_over_without_leave(void)
+/* An upgrade of a daemon that has dropped root: the new process overwrites the file, and the old one does not remove it. */
+static void take_over_in_read_only_folder(void)
 {
-	struct pid_file *before = pid_file_write(path, geteuid() == 0 ? UNPRIVILEGED : geteuid());
+	int error = pid_file_write(path, geteuid() == 0 ? UNPRIVILEGED : geteuid());
 	bool locked = chmod(folder, 0555) == 0;
 	if (geteuid() == 0)
 		locked &= setresuid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED) == 0;
-	if (before == NULL || !locked)
+	if (error != 0 || !locked)
 		_exit(1);
 	int status;
 	pid_t child = fork();
 	if (child == 0)
-		_exit(pid_file_write(path, (uid_t)-1) != NULL ? 0 : 1);
+		_exit(-pid_file_write(path, (uid_t)-1));
 	if (waitpid(child, &status, 0) != child || status != 0)
 		_exit(2);
-	pid_file_remove(before);
+	pid_file_remove(path);
 	char text[TEXT_SIZE] = "";
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	_exit(read(fd, text, sizeof text - 1) > 0 && strtol(text, NULL, 10) == (long)child ? 0 : 3);
 }
 
-START_TEST(a_file_whose_folder_does_not_let_us_replace_it_is_written_over)
+START_TEST(file_in_a_read_only_folder_is_overwritten)
 {
 	int status;
-	put(path, "4000000000000\n"); /* longer than what is to come */
+	put(path, "4000000000000\n"); /* longer than the new text */
 	pid_t child = fork();
 	if (child == 0)
-		take_over_without_leave();
+		take_over_in_read_only_folder();
 	ck_assert_int_eq(waitpid(child, &status, 0), child);
 	ck_assert_int_eq(status, 0);
 }
 END_TEST
 
-/* A link there would have us write over whatever it points to. */
-static void write_over_link(void)
+static void overwrite_link(void)
 {
 	bool locked = chmod(folder, 0555) == 0;
 	if (geteuid() == 0)
 		locked &= setresuid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED) == 0;
-	_exit(locked && pid_file_write(path, (uid_t)-1) == NULL ? 0 : 1);
+	_exit(locked && pid_file_write(path, (uid_t)-1) != 0 ? 0 : 1);
 }
 
-START_TEST(a_link_is_not_written_over_either)
+START_TEST(symbolic_link_is_not_overwritten)
 {
 	char target[PATH_SIZE];
 	int status;
@@ -334,7 +343,7 @@ START_TEST(a_link_is_not_written_over_either)
 	ck_assert_int_eq(symlink(target, path), 0);
 	pid_t child = fork();
 	if (child == 0)
-		write_over_link();
+		overwrite_link();
 	ck_assert_int_eq(waitpid(child, &status, 0), child);
 	ck_assert_int_eq(status, 0);
 	assert_text(target, "precious\n");
@@ -348,21 +357,23 @@ static Suite *suite(void)
 	tcase_add_unchecked_fixture(file, make_folder, remove_folder);
 	tcase_add_checked_fixture(file, setup, teardown);
 	tcase_set_timeout(file, 60);
-	tcase_add_test(file, the_file_names_this_process_and_goes_with_it);
-	tcase_add_test(file, everybody_may_read_the_file_whatever_the_umask_and_only_its_owner_write_it);
-	tcase_add_test(file, the_file_belongs_to_the_owner_it_was_written_for);
-	tcase_add_test(file, a_file_of_a_daemon_that_died_is_replaced);
-	tcase_add_test(file, a_link_in_its_place_is_replaced_and_not_followed);
-	tcase_add_test(file, a_reader_never_sees_half_a_file_or_none);
-	tcase_add_test(file, a_file_that_another_daemon_put_in_its_place_stays);
-	tcase_add_test(file, a_file_that_another_daemon_wrote_over_stays);
-	tcase_add_test(file, a_file_that_is_gone_already_is_no_trouble);
-	tcase_add_test(file, a_missing_folder_is_an_error);
-	tcase_add_test(file, a_folder_in_its_place_is_an_error_that_leaves_nothing_behind);
-	tcase_add_test(file, an_owner_that_cannot_be_set_is_an_error_that_leaves_nothing_behind);
-	tcase_add_test(file, a_file_that_its_folder_does_not_let_us_remove_is_left_empty);
-	tcase_add_test(file, a_file_whose_folder_does_not_let_us_replace_it_is_written_over);
-	tcase_add_test(file, a_link_is_not_written_over_either);
+	tcase_add_test(file, written_file_holds_this_id_until_it_is_removed);
+	tcase_add_test(file, written_file_has_mode_0644_despite_the_umask);
+	tcase_add_test(file, written_file_belongs_to_the_given_owner);
+	tcase_add_test(file, file_of_a_dead_daemon_is_replaced);
+	tcase_add_test(file, symbolic_link_is_replaced_and_not_followed);
+	tcase_add_test(file, reader_never_sees_a_partial_or_missing_file);
+	tcase_add_test(file, file_replaced_by_another_daemon_is_not_removed);
+	tcase_add_test(file, file_overwritten_by_another_daemon_is_not_removed);
+	tcase_add_test(file, restored_file_holds_this_id_again);
+	tcase_add_test(file, file_of_a_third_process_is_not_restored);
+	tcase_add_test(file, missing_file_can_be_removed);
+	tcase_add_test(file, missing_folder_is_an_error);
+	tcase_add_test(file, folder_at_the_path_is_an_error_and_leaves_no_temporary_file);
+	tcase_add_test(file, owner_that_cannot_be_set_is_an_error_and_leaves_no_temporary_file);
+	tcase_add_test(file, file_in_a_read_only_folder_is_emptied_instead_of_removed);
+	tcase_add_test(file, file_in_a_read_only_folder_is_overwritten);
+	tcase_add_test(file, symbolic_link_is_not_overwritten);
 	suite_add_tcase(suite, file);
 	return suite;
 }

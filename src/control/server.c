@@ -44,8 +44,8 @@ struct server {
 	struct metrics *metrics;
 	struct limit_gate gate; /* open connections over all services */
 	struct sandbox_identity identity;
-	bool becomes; /* started as root: becomes identity */
-	struct pid_file *pid_file;
+	bool becomes;         /* started as root: becomes identity */
+	const char *pid_file; /* once it is written */
 	struct worker **workers;
 	unsigned worker_count;
 	struct watchdog *watchdog; /* NULL: nobody asks for it */
@@ -123,10 +123,12 @@ static bool write_pid_file(struct server *server, char *error, size_t size)
 	const char *path = server->started->daemon.pid_file;
 	if (path == NULL)
 		return true;
-	server->pid_file = pid_file_write(path, server->becomes ? server->identity.uid : (uid_t)-1);
-	if (server->pid_file == NULL)
-		snprintf(error, size, "pid_file: cannot write %s: %s", path, strerror(errno));
-	return server->pid_file != NULL;
+	int result = pid_file_write(path, server->becomes ? server->identity.uid : (uid_t)-1);
+	if (result == 0)
+		server->pid_file = path;
+	else
+		snprintf(error, size, "pid_file: cannot write %s: %s", path, strerror(-result));
+	return result == 0;
 }
 
 /* With a process before this one, it is written when that says so. */
@@ -738,8 +740,7 @@ static void on_upgrade_ended(struct upgrade *upgrade, const char *failure, void 
 		hand_over(server);
 		return;
 	}
-	if (server->pid_file != NULL && !pid_file_restore(server->pid_file, upgrade_pid(upgrade)))
-		log_error("pid_file: cannot take it back: %s", strerror(errno));
+	pid_file_restore(server->pid_file, upgrade_pid(upgrade));
 	server->upgrade = NULL;
 	upgrade_failed(server, failure);
 	upgrade_free(upgrade);
