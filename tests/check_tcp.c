@@ -485,7 +485,7 @@ START_TEST(what_lies_behind_urgent_data_is_echoed)
 	net_send(client, "def", 3);
 	serve_prepared();
 	assert_text(client, "abc");
-	pass(TCP_LOOK_AGAIN_MS + TIMER_WHEEL_TICK_MS);
+	pass(TCP_RECHECK_MS + TIMER_WHEEL_TICK_MS);
 	assert_text(client, "def");
 	for (int i = 0; i < 10; i++) { /* from now on without a wait, as the clock stands */
 		net_send(client, "ghi", 3);
@@ -505,7 +505,7 @@ START_TEST(a_connection_is_looked_at_once_more_after_a_read_and_stays_idle)
 	int client = connect_to(0);
 	for (int i = 0; i < 3; i++) {
 		net_assert_echo(client);
-		pass(TCP_LOOK_AGAIN_MS + TIMER_WHEEL_TICK_MS);
+		pass(TCP_RECHECK_MS + TIMER_WHEEL_TICK_MS);
 		ck_assert_uint_eq(count_closed(), 0);
 	}
 	pass(1000);
@@ -1427,7 +1427,7 @@ START_TEST(a_full_service_does_not_stop_another)
 }
 END_TEST
 
-/* --- limits of one source: it alone is turned away --- */
+/* --- limits of one source: it alone is refused --- */
 
 static int connect_from(const char *ip)
 {
@@ -1917,7 +1917,7 @@ static void prepare_dealer(void)
 	close(endpoints[0].fds[1]);
 	endpoints[0].listeners[1] = NULL;
 	endpoints[0].fds[1] = -1;
-	tcp_listener_deal(endpoints[0].listeners[0]);
+	tcp_listener_set_round_robin(endpoints[0].listeners[0]);
 	tcp_listener_start(endpoints[0].listeners[0]);
 }
 
@@ -1981,7 +1981,7 @@ START_TEST(a_shared_listener_stops_while_clients_keep_coming)
 	prepare(ECHO, 1, UNLIMITED);
 	int clients[CLIENTS_MAX];
 	connect_many(clients, CLIENTS_MAX);
-	tcp_listener_share(endpoints[0].listeners[0]);
+	tcp_listener_keep_open(endpoints[0].listeners[0]);
 	start();
 	each_listener(stop_one);
 	host_await(&host, &stopped, 1);
@@ -1998,7 +1998,7 @@ END_TEST
 START_TEST(a_shared_listener_that_waits_for_places_stops_at_once)
 {
 	prepare(ECHO "max_connections = 1\n", 1, UNLIMITED);
-	tcp_listener_share(endpoints[0].listeners[0]);
+	tcp_listener_keep_open(endpoints[0].listeners[0]);
 	start();
 	int client = connect_to(0), queued = connect_to(0);
 	net_assert_echo(client);

@@ -170,7 +170,7 @@ static bool seat_init(struct seat *seat, struct place *place, unsigned index, st
 	if (endpoint->transport == TRANSPORT_TCP) {
 		seat->tcp = tcp_listener_new(rooms->tcp, worker, fd, instance);
 		if (seat->tcp != NULL && endpoint->from_listen_fds)
-			tcp_listener_deal(seat->tcp);
+			tcp_listener_set_round_robin(seat->tcp);
 		return seat->tcp != NULL;
 	}
 	seat->udp = udp_socket_new(rooms->udp, worker, fd, &endpoint->address, instance);
@@ -229,7 +229,7 @@ static void share(struct place *place)
 {
 	for (unsigned i = 0; place->endpoint->shared && i < place->endpoint->count; i++)
 		if (place->seats[i].tcp != NULL)
-			tcp_listener_share(place->seats[i].tcp);
+			tcp_listener_keep_open(place->seats[i].tcp);
 		else
 			udp_socket_keep_open(place->seats[i].udp);
 }
@@ -238,7 +238,7 @@ static void share(struct place *place)
 static void refuse_new(struct place *place)
 {
 	for (unsigned i = 0; !place->endpoint->shared && i < place->endpoint->count; i++) {
-		int error = tcp_listener_refuse_new(place->seats[i].tcp);
+		int error = tcp_listener_stop_new(place->seats[i].tcp);
 		if (error != 0)
 			log_info("%s: cannot refuse new connections before the port is closed: %s",
 				 place->endpoint->service, strerror(error));

@@ -48,6 +48,18 @@ struct in6_addr socket_address_ip(const struct socket_address *address)
 	return ip;
 }
 
+struct socket_address socket_address_from_ip(const struct in6_addr *ip, uint16_t port, uint32_t scope)
+{
+	struct socket_address address;
+	if (IN6_IS_ADDR_V4MAPPED(ip)) {
+		socket_address_set(&address, AF_INET, &ip->s6_addr[12], "", port);
+		return address;
+	}
+	socket_address_set(&address, AF_INET6, ip, "", port);
+	address.v6.sin6_scope_id = scope;
+	return address;
+}
+
 void socket_address_unmap(struct socket_address *address)
 {
 	if (address->any.sa_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&address->v6.sin6_addr))

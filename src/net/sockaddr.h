@@ -66,6 +66,9 @@ int socket_address_compare(const struct socket_address *a, const struct socket_a
 /* Returns the IP as IPv6, with IPv4 mapped into ::ffff:0:0/96. */
 struct in6_addr socket_address_ip(const struct socket_address *address);
 
+/* Returns the address of IP, with IPv4 mapped into ::ffff:0:0/96, and PORT in host order; SCOPE applies to IPv6. */
+struct socket_address socket_address_from_ip(const struct in6_addr *ip, uint16_t port, uint32_t scope);
+
 /* Makes an IPv4-mapped address, which a dual-stack socket reports for an IPv4 client, an IPv4 address. */
 void socket_address_unmap(struct socket_address *address);
 

@@ -1,72 +1,66 @@
-/* tcp.h: the life of a connection, from accept to close. */
+/* tcp.h: TCP on all workers: listeners and connections. */
 #ifndef SMALLSERVD_NET_TCP_H
 #define SMALLSERVD_NET_TCP_H
-
-#include <stdbool.h>
-#include <stdint.h>
 
 #include "net/instance.h"
 #include "thread/worker.h"
 
-/* What bounds a connection. A worker adds TCP_SCRATCH_SIZE once. */
+/* The bounds of a connection. Each worker adds TCP_SCRATCH_SIZE once. */
 enum {
-	TCP_SCRATCH_SIZE = 256 * 1024,      /* one receive, and so the most that a connection has unsent */
-	TCP_UNSENT_HIGH = 64 * 1024 * 1024, /* of a worker: above it receives shrink to TCP_READ_SMALL */
+	TCP_SCRATCH_SIZE = 256 * 1024,      /* the size of a read, and so the limit of unsent bytes of a connection */
+	TCP_UNSENT_HIGH = 64 * 1024 * 1024, /* of a worker: above it reads shrink to TCP_READ_SMALL */
 	TCP_READ_SMALL = 4 * 1024,
-	TCP_LINGER_MS = 2000,         /* a service that spoke last waits so long for the client's end */
-	TCP_LINGER_BYTES = 64 * 1024, /* and throws away so much of its input */
-	TCP_PLENTY = 1000, /* free places: where there are fewer, each is given back as soon as the client has ended */
+	TCP_LINGER_MS = 2000,         /* wait for the client's FIN */
+	TCP_LINGER_BYTES = 64 * 1024, /* input discarded meanwhile */
+	TCP_SPARE_SLOTS_MIN = 1000, /* with fewer free slots FIN is not polled: a slot is free as soon as FIN arrives */
 	TCP_ACCEPTS_A_WAKEUP = 64,
-	TCP_LOOK_AGAIN_MS =
-		1000, /* after the last read of a burst: whether it has left anything, as at the mark of urgent data */
-	TCP_RETRY_MS = 100, /* how long accepting rests when descriptors or memory ran out */
+	TCP_RECHECK_MS = 1000, /* after the last read of a burst: reads once more, for data behind urgent data */
+	TCP_RETRY_MS = 100,    /* pause of accepting after a lack of descriptors or memory */
 };
 
-/* TCP on all workers. */
 struct tcp;
 
-/* Prepares COUNT workers that do not run yet; they share DAEMON_GATE. NULL when out of memory. */
+/* Prepares COUNT workers that do not run yet, with DAEMON_GATE as their common limit. Returns NULL when out of memory. Main thread, as all
+ * functions here. */
 struct tcp *tcp_new(struct worker *const *workers, unsigned count, struct limit_gate *daemon_gate);
 
-/* The workers have been stopped: closes what is open still. NULL is fine. */
+/* Frees TCP after the workers have been stopped. NULL is fine. */
 void tcp_free(struct tcp *tcp);
 
-/* A listening socket served by one worker. */
+/* A listening socket of one worker. */
 struct tcp_listener;
 
-/* FD stays the caller's, and open until the listener has stopped. NULL when out of memory. */
+/* Creates a listener on FD, which stays the caller's, open until the listener has stopped. Returns NULL when out of memory. */
 struct tcp_listener *tcp_listener_new(struct tcp *tcp, unsigned worker, int fd, struct instance *instance);
 
-/* Other processes accept from its socket too: so a stop takes what is queued, but leaves them what comes meanwhile. Main thread, before the
- * stop. */
-void tcp_listener_share(struct tcp_listener *listener);
+/* The socket is shared with another process: a stop drains the accept queue once and leaves later connections to it. Before the stop. */
+void tcp_listener_keep_open(struct tcp_listener *listener);
 
-/* It is the only listener of its endpoint: deals what it accepts to all workers in turn; and it is shared. Before its start. */
-void tcp_listener_deal(struct tcp_listener *listener);
+/* The only listener of its endpoint, shared with other processes: distributes accepted connections round-robin over the workers. Before the start. */
+void tcp_listener_set_round_robin(struct tcp_listener *listener);
 
-/* From now on serves new connections by RUNTIME; open ones go on as they began. Not again before the worker has got the task. Main
- * thread. */
+/* Serves new connections by INSTANCE from now on; open ones continue unchanged. Not again before the worker has run the task. */
 void tcp_listener_change(struct tcp_listener *listener, struct instance *instance);
 
-/* As socket_refuse_new, ahead of a stop. Never for a shared one. Main thread. */
-int tcp_listener_refuse_new(struct tcp_listener *listener);
+/* Calls socket_stop_new, ahead of a stop. Not for a shared socket. Returns 0 or an errno. */
+int tcp_listener_stop_new(struct tcp_listener *listener);
 
-/* Starts accepting. Main thread. */
+/* Starts accepting. */
 void tcp_listener_start(struct tcp_listener *listener);
 
-/* Accepts what the kernel has queued, as far as limits let it, then stops and posts DONE to MAIN. Main thread, once. */
+/* Accepts all queued connections, as far as limits allow, then stops and posts DONE to MAIN. Once. */
 void tcp_listener_stop(struct tcp_listener *listener, struct task_queue *main, struct task *done);
 
-/* It has stopped, or its worker has. */
+/* Frees a listener that has stopped, or whose worker has. NULL is fine. */
 void tcp_listener_free(struct tcp_listener *listener);
 
-/* From now on posts IDLE to MAIN each time the last open connection has ended. Main thread, once. */
+/* Posts IDLE to MAIN each time the last connection has been closed, from now on. Once. */
 void tcp_drain(struct tcp *tcp, struct task_queue *main, struct task *idle);
 
-/* Ends the connections of services that were removed and whose time is over (state->ends_at_ms). Main thread. */
+/* Closes the connections of removed services whose time is over (service_state.ends_at_ms). */
 void tcp_end_removed(struct tcp *tcp);
 
-/* Ends every connection and stops every stopping listener now. Main thread. */
+/* Closes every connection and stops every stopping listener at once. */
 void tcp_end_all(struct tcp *tcp);
 
 #endif

@@ -196,7 +196,7 @@ start_echo() {
 	python limits.py churn 100 100 1 127.0.0.1 "$(port_of echo tcp)"
 }
 
-@test "limits: more clients than descriptors wait, and nobody is turned away" {
+@test "limits: more clients than descriptors wait, and nobody is refused" {
 	need_programs prlimit
 	RUNNER=(prlimit --nofile=128:128)
 	start_echo 'max_connections_per_source = unlimited'

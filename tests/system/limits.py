@@ -27,7 +27,7 @@ class Crowd:
             if not ready:
                 return
             for peer in ready:
-                assert client.receive(peer, 5) == b"hello", "turned away"
+                assert client.receive(peer, 5) == b"hello", "refused"
                 self.waiting.remove(peer)
                 self.served.append(peer)
 
@@ -247,7 +247,7 @@ def idle_memory(pid, host, port, count, weighs):
     while len(peers) < count:
         batch = [client.tcp(host, port) for _ in range(min(500, count - len(peers)))]
         for peer in batch:
-            assert client.echoes(peer, b"hello"), "turned away"
+            assert client.echoes(peer, b"hello"), "refused"
         peers.extend(batch)
     with client.tcp(host, port) as peer:
         for _ in range(100):

@@ -83,9 +83,9 @@ hexadecimal() {
 	python proxy.py leaves "$PORT" "$(printf 'PROXY TCP4 192.0.2.1' | hexadecimal)"
 	python proxy.py leaves "$PORT" ''
 	await_counters echo tcp 'accepted=0 refused\{proxy_header\}=6'
-	log_matches 'turned away: proxy_header: no PROXY header$'
-	log_matches 'turned away: proxy_header: longer than 4096 bytes$'
-	log_matches 'turned away: proxy_header: the proxy left$'
+	log_matches 'refused: proxy_header: no PROXY header$'
+	log_matches 'refused: proxy_header: longer than 4096 bytes$'
+	log_matches 'refused: proxy_header: connection closed by the proxy$'
 }
 
 @test "a header that is late is closed and counted, by a deadline that no byte moves" {
@@ -99,7 +99,7 @@ hexadecimal() {
 	start_proxied <<<'allow = 192.0.2.0/24'
 	python proxy.py refused "$PORT" "$(printf 'PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nhello' | hexadecimal)" 127.0.0.2
 	await_counters echo tcp 'accepted=0 refused\{proxy_refused\}=1'
-	log_matches 'tcp 127\.0\.0\.2:[0-9]+ turned away: proxy_refused'
+	log_matches 'tcp 127\.0\.0\.2:[0-9]+ refused: proxy_refused'
 	python proxy.py echo "$PORT" v2 192.0.2.1 1001
 }
 
@@ -117,7 +117,7 @@ hexadecimal() {
 	[[ $(tr '\n' ' ' <said) == '192.0.2.1 in 192.0.2.1 in 192.0.2.1 out 192.0.2.2 in 198.51.100.1 out 192.0.2.2 in 192.0.2.2 out held ' ]]
 	exec 9>&-
 	await_counters echo tcp 'accepted=4 refused\{denied\}=1 refused\{max_connections_per_source\}=2 closed\{client\}=4'
-	log_matches 'tcp 198\.51\.100\.1:4660 turned away: denied'
+	log_matches 'tcp 198\.51\.100\.1:4660 refused: denied'
 }
 
 @test "places of the service are taken while a header is awaited" {

@@ -34,7 +34,7 @@ make_v6_sources() {
 	start_echo 'protocol = tcp' 'max_connections_per_source = 7'
 	run -0 python sources.py connections 127.0.0.1 "$(port_of echo tcp)" 7 127.0.0.2 127.0.0.3 127.0.0.4
 	await_counters echo tcp "accepted=22 refused\{max_connections_per_source\}=$output closed\{[a-z]+\}=.*"
-	wait_for_log 'echo: tcp 127\.0\.0\.[234]:[0-9]+ turned away: max_connections_per_source$'
+	wait_for_log 'echo: tcp 127\.0\.0\.[234]:[0-9]+ refused: max_connections_per_source$'
 }
 
 @test "sources: max_connections_per_source = 1 is one" {
@@ -59,7 +59,7 @@ make_v6_sources() {
 	start_echo 'protocol = tcp' 'connection_rate = 5/h'
 	python sources.py connection_rate 127.0.0.1 "$(port_of echo tcp)" 5 127.0.0.2 127.0.0.3
 	await_counters echo tcp 'accepted=10 refused\{connection_rate\}=20 closed\{.*'
-	wait_for_log 'echo: tcp 127\.0\.0\.2:[0-9]+ turned away: connection_rate$'
+	wait_for_log 'echo: tcp 127\.0\.0\.2:[0-9]+ refused: connection_rate$'
 }
 
 @test "sources: who was above connection_rate is served again after a while" {
@@ -147,7 +147,7 @@ make_v6_sources() {
 	assert_verdicts served 127.0.0.1 127.0.0.3 127.0.2.1
 	await_counters echo tcp 'accepted=3 refused\{denied\}=3.*'
 	await_counters echo udp 'datagrams_received=6 datagrams_sent=3 dropped\{denied\}=3'
-	wait_for_log 'echo: tcp 127\.0\.[01]\.[0-9]+:[0-9]+ turned away: denied$'
+	wait_for_log 'echo: tcp 127\.0\.[01]\.[0-9]+:[0-9]+ refused: denied$'
 }
 
 @test "sources: allow lets in whom it names alone" {
@@ -253,7 +253,7 @@ make_v6_sources() {
 	local began=$SECONDS lines
 	python sources.py connection_rate 127.0.0.1 "$(port_of echo tcp)" 40 127.0.0.2 127.0.0.3
 	await_counters echo tcp 'accepted=80 refused\{connection_rate\}=160 .*'
-	lines=$(grep -ac 'turned away' "$LOG")
+	lines=$(grep -ac 'refused' "$LOG")
 	((lines >= 1 && lines <= 10 * (1 + (SECONDS - began) / 10 + 1))) || fail "$lines lines"
 }
 

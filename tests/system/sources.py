@@ -30,7 +30,7 @@ def is_served(peer, speaks_first=False):
 
 
 def crowd(count, source, host, port):
-    """COUNT connections at once: those that are served, and how many were turned away."""
+    """COUNT connections at once: those that are served, and how many were refused."""
     peers = [connect(source, host, port) for _ in range(count)]
     served = [peer for peer in peers if is_served(peer)]
     return served, count - len(served)
@@ -38,7 +38,7 @@ def crowd(count, source, host, port):
 
 def connections(host, port, maximum, *sources):
     """Each of SOURCES has MAXIMUM connections at once, exactly, and again when they have ended. Prints how many were
-    turned away."""
+    refused."""
     maximum, turned_away, held = int(maximum), 0, []
     for source in sources:
         served, refused = crowd(3 * maximum, source, host, port)
@@ -80,18 +80,18 @@ def connection_rate(host, port, count, *sources):
             with connect(source, host, port) as peer:
                 verdicts.append(is_served(peer))
         assert sum(verdicts) == int(count), f"{sum(verdicts)} connections of {source}, not {count}"
-        assert all(verdicts[:int(count)]), f"a connection of {source} was turned away too early"
+        assert all(verdicts[:int(count)]), f"a connection of {source} was refused too early"
 
 
 def returns(host, port, source):
-    """SOURCE connects until it is turned away, and is served again a while later."""
+    """SOURCE connects until it is refused, and is served again a while later."""
     ends = time.monotonic() + client.DEADLINE
     for wanted in False, True:
         while True:
             with connect(source, host, port) as peer:
                 if is_served(peer) == wanted:
                     break
-            assert time.monotonic() < ends, f"{source} is never {'served again' if wanted else 'turned away'}"
+            assert time.monotonic() < ends, f"{source} is never {'served again' if wanted else 'refused'}"
             time.sleep(0.02 if wanted else 0)
 
 
@@ -156,7 +156,7 @@ def verdicts(host, tcp_port, udp_port, wanted, speaks_first, *sources):
     peers = {source: client.udp(host, udp_port, bind=source) for source in sources}
     for source in sources:
         served = is_served(connect(source, host, tcp_port), speaks_first)
-        assert served == wanted, f"tcp: {source} is {'served' if served else 'turned away'}"
+        assert served == wanted, f"tcp: {source} is {'served' if served else 'refused'}"
         peers[source].send(HELLO)
     for source, peer in peers.items():
         if wanted:
@@ -217,7 +217,7 @@ def flood(host, port, elsewhere, maximum, offender, other, count):
         times, a_second = echoes_during(peer, lambda at=target: turned_away(host, at, offender, int(count)))
         assert a_second, "the flood failed"
         measured[f"with {a_second} connections a second {where}"] = times
-        assert is_served(connect(other, host, target)), "a newcomer is turned away"
+        assert is_served(connect(other, host, target)), "a newcomer is refused"
         for holder in held:
             assert client.echoes(holder, HELLO), "the offender lost what it had"
     for name, times in measured.items():

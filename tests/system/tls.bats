@@ -114,7 +114,7 @@ s_client() {
 	start_secure echo=echo </dev/null
 	printf 'GET / HTTP/1.0\r\n\r\n' | netcat -N 127.0.0.1 "$PORT" >reply || true
 	await_counters echo tcp 'accepted=1 closed\{tls_handshake\}=1'
-	log_matches 'refused: tls_handshake: http request'
+	log_matches 'closed: tls_handshake: http request'
 }
 
 @test "handshake_timeout is absolute: a client that stalls within the handshake is closed" {
@@ -210,7 +210,7 @@ refused_client() {
 	done
 	await_counters day tcp "$counters"
 	log_matches 'closed: done, .* 26 sent, certificate CN=good$'
-	log_matches 'refused: tls_certificate_expired: certificate has expired, certificate CN=expired$'
+	log_matches 'closed: tls_certificate_expired: certificate has expired, certificate CN=expired$'
 }
 
 @test "a refusal is counted by its reason also where the client does not wait for it" {

@@ -1,0 +1,171 @@
+/* tcp_connection.h: a TCP connection, as the modules net/tcp*.c share it. */
+#ifndef SMALLSERVD_NET_TCP_CONNECTION_H
+#define SMALLSERVD_NET_TCP_CONNECTION_H
+
+#include <assert.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "core/timer_wheel.h"
+#include "net/instance.h"
+#include "net/proxy_accept.h"
+#include "net/sockaddr.h"
+#include "net/tcp.h"
+#include "net/tcp_transport.h"
+#include "tls/tls.h"
+
+/* One worker's part of TCP. */
+struct tcp_worker {
+	struct tcp *tcp;
+	struct worker *worker;
+	unsigned index; /* of the worker */
+	struct timer_wheel *wheel;
+	struct proxy_accept *proxy_accept; /* accepted sockets that wait for a PROXY header */
+	char *scratch;                     /* TCP_SCRATCH_SIZE bytes, used by one callback at a time */
+	size_t unsent;                     /* bytes that connections hold */
+	LIST_HEAD(, tcp_listener) listeners;
+	struct event *retry; /* accepts again after a lack of descriptors or memory */
+	_Atomic(struct tcp_migration *) migrating;
+	struct task resume, end_all, end_removed, adopt; /* resume: a slot is free */
+	struct task thread_end;
+};
+
+/* The states of a connection. Besides these, `unsent` and `read_blocked` say that the socket is not writable. */
+enum connection_state {
+	CONNECTION_HANDSHAKE, /* TLS handshake: the service does not know of it yet */
+	CONNECTION_OPEN,      /* input and output of the service */
+	CONNECTION_FLUSHING,  /* the output is complete, but for the unsent rest or close_notify; the reason is known */
+	CONNECTION_LINGERING, /* the sending side is shut down: waits for the client's FIN and discards its input */
+	CONNECTION_CLOSED,
+	CONNECTION_STATE_COUNT,
+};
+
+/* The states that may follow each state, a bit per state. */
+static const uint8_t connection_transitions[CONNECTION_STATE_COUNT] = {
+	[CONNECTION_HANDSHAKE] = 1 << CONNECTION_OPEN | 1 << CONNECTION_LINGERING | 1 << CONNECTION_CLOSED,
+	[CONNECTION_OPEN] = 1 << CONNECTION_FLUSHING | 1 << CONNECTION_LINGERING | 1 << CONNECTION_CLOSED,
+	[CONNECTION_FLUSHING] = 1 << CONNECTION_FLUSHING | 1 << CONNECTION_LINGERING | 1 << CONNECTION_CLOSED,
+	[CONNECTION_LINGERING] = 1 << CONNECTION_CLOSED,
+	[CONNECTION_CLOSED] = 0,
+};
+
+/* Bytes that the kernel did not take, in a block of their own, as few connections ever need one. */
+struct unsent {
+	struct event event; /* writability */
+	size_t from, to;    /* of bytes */
+	char bytes[];
+};
+
+/* Members are ordered by size and use, as an idle connection costs little else: each message touches the first ones. */
+struct connection {
+	struct event event; /* readability */
+	struct tcp_worker *worker;
+	struct instance *instance;
+	const struct tcp_transport *transport;
+	uint64_t received, sent;
+	union {
+		uint64_t active_ms;   /* of the last input or output */
+		uint64_t linger_left; /* LINGERING: bytes of input that are still discarded */
+	};
+	uint8_t state;            /* enum connection_state */
+	uint8_t reason;           /* enum metric: why it is being closed, once that is known */
+	bool input_ended : 1;     /* FIN received */
+	bool read_blocked : 1;    /* TLS has to send before it can receive */
+	bool recheck_pending : 1; /* of tcp_watch.c */
+	in_port_t peer_port;      /* in network order */
+	uint32_t peer_scope;
+	struct in6_addr peer_ip; /* IPv4 mapped into ::ffff:0:0/96 */
+	uint64_t began_ms;
+	struct timer_wheel_entry deadline;
+	struct limit_source *source; /* its source's slot; NULL: sources are not limited */
+	struct unsent *unsent;       /* NULL: the socket is writable */
+};
+
+/* A connection over TLS: plain ones do not pay for its members. */
+struct tls_connection {
+	struct connection connection;
+	struct tls *tls;
+	struct event pending; /* due at once: TLS holds decrypted input, for which the socket causes no event */
+};
+
+/* Changes the state; the transition has to be one of connection_transitions. */
+static inline void connection_set_state(struct connection *connection, enum connection_state state)
+{
+	assert(connection_transitions[connection->state] & (1u << state));
+	connection->state = (uint8_t)state;
+}
+
+static inline int connection_fd(const struct connection *connection)
+{
+	return connection->event.ev_fd; /* event_get_fd would be a function call, twice per message */
+}
+
+static inline struct metrics_block *connection_counters(const struct connection *connection)
+{
+	return &connection->instance->tcp[connection->worker->index];
+}
+
+/* Returns whether CONNECTION is the first member of a struct tls_connection, also after its session has failed. */
+static inline bool connection_has_tls(const struct connection *connection)
+{
+	return connection->instance->config->tls_context != NULL;
+}
+
+static inline struct tls_connection *tls_connection_of(const struct connection *connection)
+{
+	return (struct tls_connection *)(uintptr_t)connection; /* its first member */
+}
+
+/* Returns the TLS session of CONNECTION, which has one. */
+static inline struct tls *connection_tls(const struct connection *connection)
+{
+	return tls_connection_of(connection)->tls;
+}
+
+/* --- tcp_connection.c: all functions are for the connection's worker --- */
+
+/* Starts a connection on FD, accepted from PEER at ACCEPTED_MS, whose slots are taken and whose SOURCE was admitted. Returns false when out of
+ * memory: FD, slots and SOURCE are still the caller's. */
+bool connection_start(struct tcp_worker *worker, struct instance *instance, int fd, const struct socket_address *peer,
+		      struct limit_source *source, uint64_t accepted_ms);
+
+/* The callback of the read event: EV_CLOSED when FIN was received. */
+void connection_on_readable(evutil_socket_t fd, short what, void *connection);
+
+/* Returns the client's address and port. */
+struct socket_address connection_peer(const struct connection *connection);
+
+/* Reads once, for WHAT: EV_READ, EV_CLOSED when FIN was received, EV_TIMEOUT for a recheck. May close the connection. */
+void connection_receive(struct connection *connection, short what);
+
+/* Receives and discards the input of a LINGERING connection. Returns false if the connection was closed. */
+bool connection_discard(struct connection *connection);
+
+/* Waits for FIN by an event, for TCP_LINGER_MS at most. May close the connection. */
+void connection_await_fin(struct connection *connection);
+
+/* Returns the deadline of CONNECTION, not LINGERING, in ms of clock_ms(). */
+uint64_t connection_deadline(const struct connection *connection);
+
+/* The callback of the timer wheel. */
+uint64_t connection_on_deadline(struct timer_wheel_entry *entry, uint64_t now_ms);
+
+/* Closes the connection of ENTRY at once, in order if that needs no waiting. For timer_wheel_each. */
+void connection_close_now(struct timer_wheel_entry *entry);
+
+/* Closes the connection of ENTRY if its service was removed and drain_timeout is over. For timer_wheel_each. */
+void connection_close_if_removed(struct timer_wheel_entry *entry);
+
+/* Returns whether the service of INSTANCE was removed and the time of its connections is over. */
+bool connection_instance_expired(const struct instance *instance);
+
+/* --- tcp.c --- */
+
+/* Gives back a slot of the service and one of the daemon, and wakes listeners that wait for one. Any worker. */
+void tcp_leave(struct tcp *tcp, struct instance *instance);
+
+#endif
