@@ -1,4 +1,4 @@
-/* check_instance.c: what stands under a service's name from one generation to the next. */
+/* check_instance.c: state of a service that outlives a generation. */
 #include "check_net.h"
 #include "check_run.h"
 #include "check_stderr.h"
@@ -46,7 +46,7 @@ static struct instance *instance_of(const struct generation *generation, const c
 #define ECHO  "[echo]\naddress = 127.0.0.1\nport = 0\n"
 #define OTHER "[other]\ntype = echo\naddress = 127.0.0.1\nport = 0\n"
 
-START_TEST(places_sources_and_counters_are_those_of_the_name)
+START_TEST(instances_of_one_name_share_limits_and_counters)
 {
 	struct generation *first = make(ECHO "max_connections_per_source = 3\n" OTHER);
 	struct generation *second = make(OTHER ECHO "max_connections_per_source = 5\nidle_timeout = 1h\n");
@@ -60,12 +60,12 @@ START_TEST(places_sources_and_counters_are_those_of_the_name)
 	ck_assert_int_eq(after->source_maximum, 5);
 	ck_assert_ptr_ne(before->gate, instance_of(second, "other")->gate);
 	generation_free(first);
-	ck_assert(limit_gate_enter(after->gate)); /* it is there still */
+	ck_assert(limit_gate_enter(after->gate)); /* the second generation keeps the state */
 	generation_free(second);
 }
 END_TEST
 
-START_TEST(a_limit_holds_over_connections_of_several_generations)
+START_TEST(connection_limit_counts_all_generations)
 {
 	struct generation *first = make(ECHO "max_connections = 2\n");
 	ck_assert(limit_gate_enter(instance_of(first, "echo")->gate));
@@ -75,7 +75,8 @@ START_TEST(a_limit_holds_over_connections_of_several_generations)
 	ck_assert(limit_gate_enter(instance_of(second, "echo")->gate));
 	ck_assert(!limit_gate_enter(instance_of(second, "echo")->gate));
 	struct generation *third = make(ECHO "max_connections = 1\n");
-	ck_assert_int_eq(atomic_load(&instance_of(second, "echo")->gate->maximum), 3); /* not in force yet */
+	ck_assert_int_eq(atomic_load(&instance_of(second, "echo")->gate->maximum),
+			 3); /* the third generation is not in force yet */
 	generation_enforce(third);
 	limit_gate_leave(instance_of(first, "echo")->gate);
 	ck_assert(!limit_gate_enter(instance_of(third, "echo")->gate));
@@ -85,7 +86,7 @@ START_TEST(a_limit_holds_over_connections_of_several_generations)
 }
 END_TEST
 
-START_TEST(a_bucket_that_is_empty_stays_so_while_its_rate_does)
+START_TEST(empty_bucket_stays_empty_while_its_rate_is_unchanged)
 {
 	struct in6_addr source = {.s6_addr = {[15] = 1}};
 	struct generation *first = make(ECHO "datagram_rate = 1/m\n");
@@ -104,7 +105,7 @@ START_TEST(a_bucket_that_is_empty_stays_so_while_its_rate_does)
 }
 END_TEST
 
-START_TEST(a_generation_that_is_given_up_changes_nothing)
+START_TEST(discarded_generation_changes_no_limit)
 {
 	struct generation *first = make(ECHO "max_connections = 2\ndatagram_rate = 1/m\n");
 	struct limit_buckets *buckets = instance_of(first, "echo")->datagram_buckets;
@@ -117,7 +118,7 @@ START_TEST(a_generation_that_is_given_up_changes_nothing)
 }
 END_TEST
 
-START_TEST(a_service_that_is_back_is_no_longer_to_end)
+START_TEST(service_that_is_added_again_is_no_longer_removed)
 {
 	struct generation *first = make(ECHO);
 	atomic_store(&instance_of(first, "echo")->state->ends_at_ms, 77);
@@ -130,7 +131,7 @@ START_TEST(a_service_that_is_back_is_no_longer_to_end)
 }
 END_TEST
 
-START_TEST(served_ports_are_refused_where_any_are)
+START_TEST(served_ports_are_refused_by_services_that_refuse_some)
 {
 	struct generation *generation =
 		make("[echo]\nprotocol = udp\nport = 0\n"
@@ -146,9 +147,9 @@ START_TEST(served_ports_are_refused_where_any_are)
 }
 END_TEST
 
-START_TEST(what_a_service_remembers_is_each_workers_own)
+START_TEST(each_worker_has_a_zeroed_cache_of_the_service)
 {
-	static const char nothing[1024];
+	static const char zeros[1024];
 	struct generation *generation = make(ECHO "[daytime]\naddress = 127.0.0.1\nport = 0\n");
 	struct instance *daytime = instance_of(generation, "daytime");
 	size_t size = daytime->service->memo_size;
@@ -157,8 +158,8 @@ START_TEST(what_a_service_remembers_is_each_workers_own)
 		memos[i] = instance_memo(daytime, i);
 		ck_assert_ptr_nonnull(memos[i]);
 		ck_assert_uint_eq((uintptr_t)memos[i] % 64, 0);
-		ck_assert_uint_le(size, sizeof nothing);
-		ck_assert_mem_eq(memos[i], nothing, size);
+		ck_assert_uint_le(size, sizeof zeros);
+		ck_assert_mem_eq(memos[i], zeros, size);
 		memset(memos[i], 'x', size);
 	}
 	ck_assert_ptr_null(instance_memo(instance_of(generation, "echo"), 0));
@@ -168,18 +169,18 @@ END_TEST
 
 static Suite *suite(void)
 {
-	Suite *suite = suite_create("runtime");
-	TCase *state = tcase_create("standing");
+	Suite *suite = suite_create("instance");
+	TCase *state = tcase_create("state");
 	tcase_set_timeout(state, 60);
 	tcase_add_checked_fixture(state, setup, teardown);
 	suite_add_tcase(suite, state);
-	tcase_add_test(state, places_sources_and_counters_are_those_of_the_name);
-	tcase_add_test(state, a_limit_holds_over_connections_of_several_generations);
-	tcase_add_test(state, a_bucket_that_is_empty_stays_so_while_its_rate_does);
-	tcase_add_test(state, a_generation_that_is_given_up_changes_nothing);
-	tcase_add_test(state, a_service_that_is_back_is_no_longer_to_end);
-	tcase_add_test(state, served_ports_are_refused_where_any_are);
-	tcase_add_test(state, what_a_service_remembers_is_each_workers_own);
+	tcase_add_test(state, instances_of_one_name_share_limits_and_counters);
+	tcase_add_test(state, connection_limit_counts_all_generations);
+	tcase_add_test(state, empty_bucket_stays_empty_while_its_rate_is_unchanged);
+	tcase_add_test(state, discarded_generation_changes_no_limit);
+	tcase_add_test(state, service_that_is_added_again_is_no_longer_removed);
+	tcase_add_test(state, served_ports_are_refused_by_services_that_refuse_some);
+	tcase_add_test(state, each_worker_has_a_zeroed_cache_of_the_service);
 	return suite;
 }
 

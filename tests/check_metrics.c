@@ -1,4 +1,4 @@
-/* check_metrics.c: no count is lost, and each is printed under its own name. */
+/* check_metrics.c: counters are added up without a loss and printed by name. */
 #include <stdbool.h>
 #include <string.h>
 
@@ -10,7 +10,7 @@
 
 enum { WORKERS = 4, ROUNDS = 200000, SEQUENCES = 2000, TEXT_SIZE = 4096 };
 
-/* A fixed sequence: xorshift64*. */
+/* A fixed sequence by xorshift64*. */
 static uint64_t random_state = 88172645463325252;
 
 static uint64_t next_random(void)
@@ -21,7 +21,7 @@ static uint64_t next_random(void)
 	return random_state * UINT64_C(2685821657736338717);
 }
 
-START_TEST(a_series_is_found_again_by_its_name_and_transport)
+START_TEST(blocks_are_found_by_name_and_transport)
 {
 	struct metrics *metrics = metrics_new(WORKERS);
 	struct metrics_block *tcp = metrics_blocks(metrics, "echo", TRANSPORT_TCP);
@@ -39,7 +39,7 @@ START_TEST(a_series_is_found_again_by_its_name_and_transport)
 }
 END_TEST
 
-START_TEST(the_name_of_a_series_is_kept_as_a_copy)
+START_TEST(blocks_keep_a_copy_of_their_name)
 {
 	struct metrics *metrics = metrics_new(1);
 	char name[] = "echo";
@@ -63,7 +63,7 @@ START_TEST(blocks_start_at_zero_and_share_no_cache_line)
 }
 END_TEST
 
-START_TEST(a_sum_is_that_of_all_workers_and_of_no_other_series)
+START_TEST(sum_adds_the_blocks_of_all_workers)
 {
 	struct metrics *metrics = metrics_new(WORKERS);
 	struct metrics_block *blocks = metrics_blocks(metrics, "echo", TRANSPORT_TCP);
@@ -85,7 +85,7 @@ START_TEST(a_sum_is_that_of_all_workers_and_of_no_other_series)
 }
 END_TEST
 
-START_TEST(a_range_is_the_sum_of_its_ends_and_all_between)
+START_TEST(range_sums_all_counters_from_first_to_last)
 {
 	struct metrics_sums sums;
 	for (int i = 0; i < METRIC_COUNT; i++)
@@ -111,7 +111,7 @@ static void *count_up(void *argument)
 	return NULL;
 }
 
-START_TEST(counts_of_running_workers_are_read_without_a_loss)
+START_TEST(sums_during_counting_never_decrease_and_end_exact)
 {
 	struct metrics *metrics = metrics_new(WORKERS);
 	struct metrics_block *blocks = metrics_blocks(metrics, "echo", TRANSPORT_TCP);
@@ -134,7 +134,7 @@ START_TEST(counts_of_running_workers_are_read_without_a_loss)
 }
 END_TEST
 
-/* --- the rows and their print --- */
+/* --- names and text --- */
 
 static bool is_reason(int metric)
 {
@@ -143,7 +143,7 @@ static bool is_reason(int metric)
 	       (metric >= METRIC_DROPPED_FIRST && metric <= METRIC_DROPPED_LAST);
 }
 
-START_TEST(every_counter_has_a_name_of_its_own)
+START_TEST(each_counter_has_a_unique_name)
 {
 	for (int i = 0; i < METRIC_COUNT; i++) {
 		const struct metrics_row *row = &metrics_rows[i];
@@ -153,7 +153,7 @@ START_TEST(every_counter_has_a_name_of_its_own)
 		for (int j = 0; j < i; j++) {
 			bool same = strcmp(row->family, metrics_rows[j].family) == 0 &&
 				    (row->reason == NULL || strcmp(row->reason, metrics_rows[j].reason) == 0);
-			ck_assert_msg(!same, "metrics %d and %d are called alike", i, j);
+			ck_assert_msg(!same, "metrics %d and %d have the same name", i, j);
 		}
 	}
 }
@@ -178,7 +178,7 @@ static void expect_print(const struct metrics_sums *sums, unsigned transport, ch
 	fclose(out);
 }
 
-/* Half of them zero, the others of any length. */
+/* Fills in values of any length, half of them zero. */
 static void fill_random(struct metrics_sums *sums)
 {
 	for (int i = 0; i < METRIC_COUNT; i++) {
@@ -187,7 +187,7 @@ static void fill_random(struct metrics_sums *sums)
 	}
 }
 
-START_TEST(print_writes_what_a_naive_model_writes)
+START_TEST(print_writes_the_same_as_a_naive_model)
 {
 	char expected[TEXT_SIZE], text[TEXT_SIZE];
 	struct metrics_sums sums;
@@ -201,10 +201,10 @@ START_TEST(print_writes_what_a_naive_model_writes)
 }
 END_TEST
 
-START_TEST(a_line_holds_every_counter_at_a_million)
+START_TEST(log_line_has_space_for_all_counters_at_a_million)
 {
 	struct metrics_sums sums;
-	char text[1600]; /* as in server.c; a line of the log has more */
+	char text[1600]; /* as in server.c; a log line is longer */
 	for (int i = 0; i < METRIC_COUNT; i++)
 		sums.values[i] = 1000000;
 	metrics_print(&sums, 1, text, sizeof text);
@@ -215,7 +215,7 @@ START_TEST(a_line_holds_every_counter_at_a_million)
 }
 END_TEST
 
-START_TEST(print_of_nothing_has_no_reason)
+START_TEST(print_of_zeros_has_no_reasons)
 {
 	const struct metrics_sums sums = {0};
 	char text[TEXT_SIZE];
@@ -226,8 +226,8 @@ START_TEST(print_of_nothing_has_no_reason)
 }
 END_TEST
 
-/* The text lies in a block of its own length, so that a sanitizer sees one byte too many. */
-START_TEST(print_stays_within_any_size)
+/* Each text has a heap block of its size, so that a sanitizer detects an overflow. */
+START_TEST(print_never_exceeds_its_buffer)
 {
 	char expected[TEXT_SIZE];
 	struct metrics_sums sums;
@@ -251,21 +251,21 @@ static Suite *suite(void)
 	Suite *suite = suite_create("metrics");
 	TCase *blocks = tcase_create("blocks");
 	tcase_set_timeout(blocks, 60);
-	tcase_add_test(blocks, a_series_is_found_again_by_its_name_and_transport);
-	tcase_add_test(blocks, the_name_of_a_series_is_kept_as_a_copy);
+	tcase_add_test(blocks, blocks_are_found_by_name_and_transport);
+	tcase_add_test(blocks, blocks_keep_a_copy_of_their_name);
 	tcase_add_test(blocks, blocks_start_at_zero_and_share_no_cache_line);
-	tcase_add_test(blocks, a_sum_is_that_of_all_workers_and_of_no_other_series);
-	tcase_add_test(blocks, a_range_is_the_sum_of_its_ends_and_all_between);
-	tcase_add_test(blocks, counts_of_running_workers_are_read_without_a_loss);
+	tcase_add_test(blocks, sum_adds_the_blocks_of_all_workers);
+	tcase_add_test(blocks, range_sums_all_counters_from_first_to_last);
+	tcase_add_test(blocks, sums_during_counting_never_decrease_and_end_exact);
 	suite_add_tcase(suite, blocks);
 
 	TCase *print = tcase_create("print");
 	tcase_set_timeout(print, 60);
-	tcase_add_test(print, every_counter_has_a_name_of_its_own);
-	tcase_add_test(print, print_writes_what_a_naive_model_writes);
-	tcase_add_test(print, a_line_holds_every_counter_at_a_million);
-	tcase_add_test(print, print_of_nothing_has_no_reason);
-	tcase_add_test(print, print_stays_within_any_size);
+	tcase_add_test(print, each_counter_has_a_unique_name);
+	tcase_add_test(print, print_writes_the_same_as_a_naive_model);
+	tcase_add_test(print, log_line_has_space_for_all_counters_at_a_million);
+	tcase_add_test(print, print_of_zeros_has_no_reasons);
+	tcase_add_test(print, print_never_exceeds_its_buffer);
 	suite_add_tcase(suite, print);
 	return suite;
 }

@@ -1,11 +1,11 @@
-/* check_port_set.c: a set has the ports that were added, and no others. */
+/* check_port_set.c: a set has exactly the ports that were added. */
 #include <check.h>
 #include <stdlib.h>
 
 #include "check_run.h"
 #include "net/port_set.h"
 
-/* Fails unless SET has what LISTED names, COUNT ports, and nothing else. */
+/* Asserts that SET has exactly the COUNT ports LISTED. */
 static void assert_has(const struct port_set *set, const uint16_t *listed, size_t count)
 {
 	for (unsigned port = 0; port <= UINT16_MAX; port++) {
@@ -17,7 +17,7 @@ static void assert_has(const struct port_set *set, const uint16_t *listed, size_
 	}
 }
 
-START_TEST(a_set_has_what_was_added_and_nothing_else)
+START_TEST(set_has_exactly_the_added_ports)
 {
 	static const uint16_t ports[] = {0, 1, 63, 64, 127, 4096, 32768, 65472, 65535};
 	static struct port_set set;
@@ -31,7 +31,7 @@ START_TEST(a_set_has_what_was_added_and_nothing_else)
 }
 END_TEST
 
-START_TEST(a_set_takes_in_another_which_stays_as_it_is)
+START_TEST(unite_adds_the_ports_of_the_other_set)
 {
 	static const uint16_t both[] = {7, 13, 65535}, second[] = {13, 65535};
 	static struct port_set one, other;
@@ -50,8 +50,8 @@ int main(void)
 {
 	Suite *suite = suite_create("port_set");
 	TCase *tests = tcase_create("port_set");
-	tcase_add_test(tests, a_set_has_what_was_added_and_nothing_else);
-	tcase_add_test(tests, a_set_takes_in_another_which_stays_as_it_is);
+	tcase_add_test(tests, set_has_exactly_the_added_ports);
+	tcase_add_test(tests, unite_adds_the_ports_of_the_other_set);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }

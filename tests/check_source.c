@@ -1,4 +1,4 @@
-/* check_source.c: who is let in and how often: counts and rates of sources, and what allow and deny mean. */
+/* check_source.c: admission of sources: source limits, rate limits, allow and deny. */
 #include <arpa/inet.h>
 #include <malloc.h>
 #include <sched.h>
@@ -21,7 +21,7 @@
 
 enum { TEXT_SIZE = 4096, LINES = 10000 };
 
-/* --- chance: a small generator of our own, so that every run is the same --- */
+/* --- random numbers, the same in each run --- */
 
 static uint64_t next_random(uint64_t *state)
 {
@@ -38,7 +38,7 @@ static unsigned below(uint64_t *state, unsigned bound)
 
 /* --- addresses --- */
 
-/* ADDRESS as text; IPv4 mapped into IPv6. */
+/* Returns the address written in ADDRESS, IPv4 mapped into IPv6. */
 static struct in6_addr ip_of(const char *address)
 {
 	struct in6_addr ip = {.s6_addr = {[10] = 0xff, [11] = 0xff}};
@@ -49,7 +49,7 @@ static struct in6_addr ip_of(const char *address)
 	return ip;
 }
 
-/* Source NUMBER of many. Asserts nothing, as threads call it, and each assertion costs a system call. */
+/* Returns the source with NUMBER. Has no assertion: threads call it, and an assertion costs a system call. */
 static struct in6_addr source_of(uint32_t number)
 {
 	struct in6_addr ip = {.s6_addr = {0x20, 0x01, 0x0d, 0xb8}};
@@ -58,7 +58,7 @@ static struct in6_addr source_of(uint32_t number)
 	return ip;
 }
 
-/* --- places of a source --- */
+/* --- source limits --- */
 
 static bool enters(struct limit_sources *sources, const struct in6_addr *ip, int64_t maximum,
 		   struct limit_source **source)
@@ -69,7 +69,7 @@ static bool enters(struct limit_sources *sources, const struct in6_addr *ip, int
 	return verdict == LIMIT_ADMIT;
 }
 
-START_TEST(each_source_has_its_own_places)
+START_TEST(sources_have_slots_of_their_own)
 {
 	struct limit_sources *sources = limit_sources_new();
 	struct in6_addr one = ip_of("192.0.2.1"), other = ip_of("2001:db8::1");
@@ -94,125 +94,125 @@ START_TEST(each_source_has_its_own_places)
 }
 END_TEST
 
-enum { THREADS = 8, CROWD_SOURCES = 5, CROWD_MAXIMUM = 3, CROWD_ROUNDS = 10000 };
+enum { THREADS = 8, VISIT_SOURCES = 5, VISIT_MAXIMUM = 3, VISIT_ROUNDS = 10000 };
 
-struct crowd {
+struct visitor {
 	struct limit_sources *sources;
-	_Atomic int64_t *inside; /* of each source */
+	_Atomic int64_t *inside; /* slots in use, per source */
 	uint64_t random;
 	int64_t most;
 	unsigned admitted, refused, odd;
 };
 
-/* Comes and goes, holding up to two places at a time. */
-static void *come_and_go(void *argument)
+/* Enters and leaves, with up to two slots at a time. */
+static void *enter_and_leave(void *argument)
 {
-	struct crowd *crowd = argument;
-	for (int i = 0; i < CROWD_ROUNDS; i++) {
+	struct visitor *visitor = argument;
+	for (int i = 0; i < VISIT_ROUNDS; i++) {
 		struct limit_source *held[2] = {NULL, NULL};
 		uint32_t number[2];
 		for (int j = 0; j < 2; j++) {
-			number[j] = below(&crowd->random, CROWD_SOURCES);
+			number[j] = below(&visitor->random, VISIT_SOURCES);
 			struct in6_addr ip = source_of(number[j]);
-			enum limit_verdict verdict = limit_source_enter(crowd->sources, &ip, CROWD_MAXIMUM, &held[j]);
-			crowd->odd += (verdict == LIMIT_ADMIT) != (held[j] != NULL) || verdict == LIMIT_NO_MEMORY;
-			crowd->refused += held[j] == NULL;
+			enum limit_verdict verdict = limit_source_enter(visitor->sources, &ip, VISIT_MAXIMUM, &held[j]);
+			visitor->odd += (verdict == LIMIT_ADMIT) != (held[j] != NULL) || verdict == LIMIT_NO_MEMORY;
+			visitor->refused += held[j] == NULL;
 			if (held[j] == NULL)
 				continue;
-			int64_t now = atomic_fetch_add(&crowd->inside[number[j]], 1) + 1;
-			crowd->most = now > crowd->most ? now : crowd->most;
-			crowd->admitted++;
+			int64_t now = atomic_fetch_add(&visitor->inside[number[j]], 1) + 1;
+			visitor->most = now > visitor->most ? now : visitor->most;
+			visitor->admitted++;
 		}
 		if (i % 8 == 0)
-			sched_yield(); /* the others find these places taken, however few the processors */
+			sched_yield(); /* other threads meet the limit, even on one processor */
 		for (int j = 0; j < 2; j++) {
 			if (held[j] == NULL)
 				continue;
-			atomic_fetch_sub(&crowd->inside[number[j]], 1);
-			limit_source_leave(crowd->sources, held[j]);
+			atomic_fetch_sub(&visitor->inside[number[j]], 1);
+			limit_source_leave(visitor->sources, held[j]);
 		}
 	}
 	return NULL;
 }
 
-START_TEST(no_source_ever_holds_more_than_its_maximum_under_threads)
+START_TEST(source_never_has_more_slots_than_its_maximum_under_threads)
 {
 	struct limit_sources *sources = limit_sources_new();
-	_Atomic int64_t inside[CROWD_SOURCES] = {0};
-	struct crowd crowds[THREADS] = {0};
+	_Atomic int64_t inside[VISIT_SOURCES] = {0};
+	struct visitor visitors[THREADS] = {0};
 	struct threads threads;
 	unsigned refused = 0;
 
 	ck_assert_ptr_nonnull(sources);
 	for (unsigned i = 0; i < THREADS; i++)
-		crowds[i] = (struct crowd){.sources = sources, .inside = inside, .random = i + 1};
-	threads_start(&threads, THREADS, come_and_go, crowds, sizeof *crowds);
+		visitors[i] = (struct visitor){.sources = sources, .inside = inside, .random = i + 1};
+	threads_start(&threads, THREADS, enter_and_leave, visitors, sizeof *visitors);
 	threads_join(&threads);
 	for (unsigned i = 0; i < THREADS; i++) {
-		ck_assert_int_le(crowds[i].most, CROWD_MAXIMUM);
-		ck_assert_uint_gt(crowds[i].admitted, 0);
-		ck_assert_uint_eq(crowds[i].odd, 0);
-		refused += crowds[i].refused;
+		ck_assert_int_le(visitors[i].most, VISIT_MAXIMUM);
+		ck_assert_uint_gt(visitors[i].admitted, 0);
+		ck_assert_uint_eq(visitors[i].odd, 0);
+		refused += visitors[i].refused;
 	}
-	dprintf(STDOUT_FILENO, "# %u of %d attempts met the limit\n", refused, THREADS * CROWD_ROUNDS * 2);
+	dprintf(STDOUT_FILENO, "# %u of %d attempts met the limit\n", refused, THREADS * VISIT_ROUNDS * 2);
 
-	for (uint32_t number = 0; number < CROWD_SOURCES; number++) { /* every place was given back */
+	for (uint32_t number = 0; number < VISIT_SOURCES; number++) { /* all slots are free again */
 		struct in6_addr ip = source_of(number);
-		struct limit_source *held[CROWD_MAXIMUM], *more;
-		for (int i = 0; i < CROWD_MAXIMUM; i++)
-			ck_assert(enters(sources, &ip, CROWD_MAXIMUM, &held[i]));
-		ck_assert(!enters(sources, &ip, CROWD_MAXIMUM, &more));
-		for (int i = 0; i < CROWD_MAXIMUM; i++)
+		struct limit_source *held[VISIT_MAXIMUM], *more;
+		for (int i = 0; i < VISIT_MAXIMUM; i++)
+			ck_assert(enters(sources, &ip, VISIT_MAXIMUM, &held[i]));
+		ck_assert(!enters(sources, &ip, VISIT_MAXIMUM, &more));
+		for (int i = 0; i < VISIT_MAXIMUM; i++)
 			limit_source_leave(sources, held[i]);
 	}
 	limit_sources_free(sources);
 }
 END_TEST
 
-struct grab {
+struct filler {
 	struct limit_sources *sources;
-	struct limit_source **held; /* one an attempt */
+	struct limit_source **held; /* one per attempt */
 	unsigned admitted;
 };
 
-enum { GRAB_SOURCES = 64, GRAB_MAXIMUM = 7 };
+enum { FILL_SOURCES = 64, FILL_MAXIMUM = 7 };
 
-static void *grab(void *argument)
+static void *fill(void *argument)
 {
-	struct grab *grabber = argument;
-	for (uint32_t i = 0; i < GRAB_SOURCES * GRAB_MAXIMUM; i++) {
-		struct in6_addr ip = source_of(i % GRAB_SOURCES);
-		limit_source_enter(grabber->sources, &ip, GRAB_MAXIMUM, &grabber->held[i]);
-		grabber->admitted += grabber->held[i] != NULL;
+	struct filler *filler = argument;
+	for (uint32_t i = 0; i < FILL_SOURCES * FILL_MAXIMUM; i++) {
+		struct in6_addr ip = source_of(i % FILL_SOURCES);
+		limit_source_enter(filler->sources, &ip, FILL_MAXIMUM, &filler->held[i]);
+		filler->admitted += filler->held[i] != NULL;
 	}
 	return NULL;
 }
 
-START_TEST(threads_that_all_want_in_fill_each_source_to_its_maximum)
+START_TEST(threads_fill_all_sources_exactly_to_their_maximum)
 {
-	static struct limit_source *held[THREADS][GRAB_SOURCES * GRAB_MAXIMUM];
+	static struct limit_source *held[THREADS][FILL_SOURCES * FILL_MAXIMUM];
 	struct limit_sources *sources = limit_sources_new();
-	struct grab grabs[THREADS] = {0};
+	struct filler fillers[THREADS] = {0};
 	struct threads threads;
 	unsigned admitted = 0;
 
 	ck_assert_ptr_nonnull(sources);
 	for (unsigned i = 0; i < THREADS; i++)
-		grabs[i] = (struct grab){.sources = sources, .held = held[i]};
-	threads_start(&threads, THREADS, grab, grabs, sizeof *grabs);
+		fillers[i] = (struct filler){.sources = sources, .held = held[i]};
+	threads_start(&threads, THREADS, fill, fillers, sizeof *fillers);
 	threads_join(&threads);
 	for (unsigned i = 0; i < THREADS; i++)
-		admitted += grabs[i].admitted;
-	ck_assert_uint_eq(admitted, GRAB_SOURCES * GRAB_MAXIMUM);
+		admitted += fillers[i].admitted;
+	ck_assert_uint_eq(admitted, FILL_SOURCES * FILL_MAXIMUM);
 	for (unsigned i = 0; i < THREADS; i++)
-		for (int j = 0; j < GRAB_SOURCES * GRAB_MAXIMUM; j++)
+		for (int j = 0; j < FILL_SOURCES * FILL_MAXIMUM; j++)
 			if (held[i][j] != NULL)
 				limit_source_leave(sources, held[i][j]);
 	limit_sources_free(sources);
 }
 END_TEST
 
-/* What malloc holds; 0 where it cannot tell, as under a sanitizer, which finds what is lost itself. */
+/* Returns the memory in use; 0 if malloc does not report it, as under a sanitizer, which finds leaks itself. */
 static size_t memory_in_use(void)
 {
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
@@ -222,7 +222,7 @@ static size_t memory_in_use(void)
 #endif
 }
 
-/* Takes one of two places for each of COUNT sources. Returns how many there were. */
+/* Takes one of two slots for each of COUNT sources. Returns the count of slots. */
 static unsigned enter_all(struct limit_sources *sources, struct limit_source **held, uint32_t count)
 {
 	unsigned admitted = 0;
@@ -233,7 +233,7 @@ static unsigned enter_all(struct limit_sources *sources, struct limit_source **h
 	return admitted;
 }
 
-START_TEST(a_hundred_thousand_sources_are_counted_and_vanish)
+START_TEST(hundred_thousand_sources_are_limited_and_their_memory_is_freed)
 {
 	enum { SOURCES = 100000, TABLES_MAX = 4 * 1024 * 1024 };
 	static struct limit_source *held[2][SOURCES], *refused[SOURCES];
@@ -242,23 +242,23 @@ START_TEST(a_hundred_thousand_sources_are_counted_and_vanish)
 
 	ck_assert_ptr_nonnull(sources);
 	for (int round = 0; round < 2; round++) {
-		for (int place = 0; place < 2; place++)
-			ck_assert_uint_eq(enter_all(sources, held[place], SOURCES), SOURCES);
+		for (int slot = 0; slot < 2; slot++)
+			ck_assert_uint_eq(enter_all(sources, held[slot], SOURCES), SOURCES);
 		ck_assert_uint_eq(enter_all(sources, refused, SOURCES), 0);
 		for (uint32_t i = 0; i < SOURCES; i++) {
 			limit_source_leave(sources, held[0][i]);
 			limit_source_leave(sources, held[1][(i + SOURCES / 2) % SOURCES]);
 		}
 		size_t left = memory_in_use() > before ? memory_in_use() - before : 0;
-		ck_assert_msg(left < TABLES_MAX, "%zu bytes are left of sources that are gone", left);
+		ck_assert_msg(left < TABLES_MAX, "%zu bytes are in use after the last source has left", left);
 	}
 	limit_sources_free(sources);
 }
 END_TEST
 
-/* --- rates --- */
+/* --- rate limits --- */
 
-/* The bucket of the book: it fills by COUNT each UNIT_MS, up to COUNT. In parts, UNIT_MS of which are a token. */
+/* A token bucket as textbooks have it: COUNT tokens per UNIT_MS, and COUNT at most. UNIT_MS parts are a token. */
 struct model {
 	int64_t count, unit_ms, parts;
 	uint64_t now_ms;
@@ -289,7 +289,7 @@ static const struct limit_rate even_rates[] = {
 	{600, 60000}, {1, 3600000}, {5, 3600000}, {100, 3600000}, {1000000, 1000},
 };
 
-/* Time goes on now and then, by a little or a lot. */
+/* Returns the time until the next attempt: mostly none, sometimes short, rarely long. */
 static uint64_t step(uint64_t *state, int64_t unit_ms)
 {
 	switch (below(state, 64)) {
@@ -304,7 +304,7 @@ static uint64_t step(uint64_t *state, int64_t unit_ms)
 	}
 }
 
-START_TEST(a_bucket_gives_what_the_naive_model_gives)
+START_TEST(bucket_gives_the_same_tokens_as_a_naive_model)
 {
 	enum { STEPS = 100000 };
 	struct limit_rate rate = even_rates[_i];
@@ -330,7 +330,7 @@ START_TEST(a_bucket_gives_what_the_naive_model_gives)
 }
 END_TEST
 
-/* Rates whose token does not take a whole number of nanoseconds. */
+/* Rates with a fraction of a nanosecond per token. */
 static const struct limit_rate odd_rates[] = {
 	{3, 1000},         {7, 1000},      {7, 60000},     {999, 60000},
 	{999983, 3600000}, {700001, 1000}, {999001, 1000}, {999999, 60000},
@@ -344,7 +344,7 @@ static unsigned take_all(struct limit_buckets *buckets, const struct in6_addr *i
 	return given;
 }
 
-START_TEST(a_full_bucket_holds_exactly_one_unit_s_worth)
+START_TEST(full_bucket_has_the_tokens_of_one_unit)
 {
 	bool even = (size_t)_i < COUNT_OF(even_rates);
 	struct limit_rate rate = even ? even_rates[_i] : odd_rates[(size_t)_i - COUNT_OF(even_rates)];
@@ -354,16 +354,16 @@ START_TEST(a_full_bucket_holds_exactly_one_unit_s_worth)
 
 	ck_assert_ptr_nonnull(buckets);
 	ck_assert_int_eq(take_all(buckets, &ip, now_ms), rate.count);
-	now_ms += (uint64_t)rate.unit_ms + 1; /* full again */
+	now_ms += (uint64_t)rate.unit_ms + 1; /* the bucket is full again */
 	ck_assert_int_eq(take_all(buckets, &ip, now_ms), rate.count);
-	now_ms += (uint64_t)rate.unit_ms * 100; /* and never fuller than full */
+	now_ms += (uint64_t)rate.unit_ms * 100; /* it does not exceed its size */
 	ck_assert_int_eq(take_all(buckets, &ip, now_ms), rate.count);
 	limit_buckets_free(buckets);
 }
 END_TEST
 
-/* Of one that is emptied all the time, over any time: never above what was promised, and hardly below. */
-START_TEST(an_emptied_bucket_gives_its_rate)
+/* Over any time, an emptied bucket gives no token more than its rate, and hardly one less. */
+START_TEST(emptied_bucket_gives_its_rate)
 {
 	enum { UNITS = 3, LOOKS = 3000, MANY = 100000 };
 	bool even = (size_t)_i < COUNT_OF(even_rates);
@@ -387,7 +387,7 @@ START_TEST(an_emptied_bucket_gives_its_rate)
 }
 END_TEST
 
-START_TEST(in_no_window_more_is_given_than_a_bucket_and_its_rate)
+START_TEST(no_window_has_more_tokens_than_a_bucket_and_its_rate)
 {
 	enum { TAKES = 4000 };
 	struct limit_rate rate = {20, 1000};
@@ -415,7 +415,7 @@ START_TEST(in_no_window_more_is_given_than_a_bucket_and_its_rate)
 }
 END_TEST
 
-START_TEST(a_clock_that_lags_behind_gives_nothing_more)
+START_TEST(clock_that_goes_back_gives_no_token)
 {
 	struct limit_buckets *buckets = limit_buckets_new((struct limit_rate){10, 1000});
 	struct in6_addr ip = ip_of("192.0.2.1");
@@ -429,9 +429,9 @@ START_TEST(a_clock_that_lags_behind_gives_nothing_more)
 }
 END_TEST
 
-struct drain {
+struct drainer {
 	struct limit_buckets *buckets;
-	atomic_uint *ready; /* all begin at once */
+	atomic_uint *ready; /* all threads start together */
 	int64_t given;
 };
 
@@ -439,7 +439,7 @@ enum { DRAIN_MS = 100 };
 
 static void *drain(void *argument)
 {
-	struct drain *drainer = argument;
+	struct drainer *drainer = argument;
 	struct in6_addr ip = source_of(1);
 	atomic_fetch_add(drainer->ready, 1);
 	while (atomic_load(drainer->ready) < THREADS)
@@ -449,29 +449,30 @@ static void *drain(void *argument)
 	return NULL;
 }
 
-START_TEST(threads_that_share_a_bucket_get_exactly_its_rate)
+START_TEST(threads_that_share_a_bucket_get_its_exact_rate)
 {
 	struct limit_rate rate = {1000000, 1000};
 	struct limit_buckets *buckets = limit_buckets_new(rate);
-	struct drain drains[THREADS] = {0};
+	struct drainer drainers[THREADS] = {0};
 	struct threads threads;
 	atomic_uint ready = 0;
 	int64_t given = 0;
 
 	ck_assert_ptr_nonnull(buckets);
 	for (int i = 0; i < THREADS; i++)
-		drains[i] = (struct drain){.buckets = buckets, .ready = &ready};
-	threads_start(&threads, THREADS, drain, drains, sizeof *drains);
+		drainers[i] = (struct drainer){.buckets = buckets, .ready = &ready};
+	threads_start(&threads, THREADS, drain, drainers, sizeof *drainers);
 	threads_join(&threads);
 	for (int i = 0; i < THREADS; i++)
-		given += drains[i].given;
+		given += drainers[i].given;
 	ck_assert_int_eq(given, rate.count + rate.count * DRAIN_MS / rate.unit_ms);
 	limit_buckets_free(buckets);
 }
 END_TEST
 
-/* Each bucket has one token: so many are given as there are buckets, however many ask. */
-static unsigned ask_for_all(struct limit_buckets *buckets, uint32_t from, uint32_t count, uint8_t *given)
+/* Takes from the buckets of COUNT sources, which have one token each. Returns the count of tokens; GIVEN has them per
+ * source. */
+static unsigned take_one_each(struct limit_buckets *buckets, uint32_t from, uint32_t count, uint8_t *given)
 {
 	unsigned sum = 0;
 	for (uint32_t i = 0; i < count; i++) {
@@ -484,22 +485,22 @@ static unsigned ask_for_all(struct limit_buckets *buckets, uint32_t from, uint32
 	return sum;
 }
 
-START_TEST(sources_that_collide_share_and_none_is_evicted)
+START_TEST(sources_that_collide_share_a_bucket_and_none_is_evicted)
 {
 	enum { SOURCES = 12 * LIMIT_BUCKETS, VICTIMS = 1000 };
 	struct limit_buckets *buckets = limit_buckets_new((struct limit_rate){1, 3600000});
 
 	ck_assert_ptr_nonnull(buckets);
-	ck_assert_uint_gt(ask_for_all(buckets, 0, VICTIMS, NULL), VICTIMS * 9 / 10);
-	unsigned given = ask_for_all(buckets, VICTIMS, SOURCES, NULL);
+	ck_assert_uint_gt(take_one_each(buckets, 0, VICTIMS, NULL), VICTIMS * 9 / 10);
+	unsigned given = take_one_each(buckets, VICTIMS, SOURCES, NULL);
 	ck_assert_uint_le(given, LIMIT_BUCKETS);
-	ck_assert_uint_gt(given, LIMIT_BUCKETS * 9 / 10); /* e to the -12th of the buckets is left over */
-	ck_assert_uint_eq(ask_for_all(buckets, 0, VICTIMS, NULL), 0);
+	ck_assert_uint_gt(given, LIMIT_BUCKETS * 9 / 10); /* e^-12 of the buckets keep their token */
+	ck_assert_uint_eq(take_one_each(buckets, 0, VICTIMS, NULL), 0);
 	limit_buckets_free(buckets);
 }
 END_TEST
 
-START_TEST(which_sources_collide_is_a_secret_of_each_array)
+START_TEST(each_array_has_collisions_of_its_own)
 {
 	enum { SOURCES = LIMIT_BUCKETS };
 	static uint8_t given[2][SOURCES];
@@ -508,8 +509,8 @@ START_TEST(which_sources_collide_is_a_secret_of_each_array)
 	for (int i = 0; i < 2; i++) {
 		struct limit_buckets *buckets = limit_buckets_new((struct limit_rate){1, 3600000});
 		ck_assert_ptr_nonnull(buckets);
-		unsigned sum = ask_for_all(buckets, 0, SOURCES, given[i]);
-		ck_assert_uint_gt(sum, SOURCES / 2); /* 1 - 1/e of them find one of their own */
+		unsigned sum = take_one_each(buckets, 0, SOURCES, given[i]);
+		ck_assert_uint_gt(sum, SOURCES / 2); /* 1 - 1/e of the sources have a bucket of their own */
 		ck_assert_uint_lt(sum, SOURCES * 3 / 4);
 		limit_buckets_free(buckets);
 	}
@@ -519,7 +520,7 @@ START_TEST(which_sources_collide_is_a_secret_of_each_array)
 }
 END_TEST
 
-/* --- a configuration, and what the data path makes of it --- */
+/* --- instances of a configuration --- */
 
 static char directory[64];
 
@@ -551,7 +552,7 @@ static void write_text(const char *path, const char *text)
 	write_bytes(path, text, strlen(text));
 }
 
-/* The errors that TEXT has, a line each. NULL in CONFIG: there are some. */
+/* Loads TEXT. Stores NULL in CONFIG if there are ERRORS, one per line. */
 static void read_config(const char *text, struct config **config, char *errors, size_t size)
 {
 	struct config_report report;
@@ -641,7 +642,7 @@ static const struct {
 	{"deny = all\nallow = ::/0", "::1", "192.0.2.1"},
 	{"deny = all\nallow = 0.0.0.0/0", "192.0.2.1", "::1"},
 	{"deny = all\nallow = ::ffff:0:0/96", "192.0.2.1", "::1"},
-	/* the most specific decides, in whatever order */
+	/* the most specific prefix decides, in any order */
 	{"deny = 10.0.0.0/8, 10.1.2.3\nallow = 10.1.0.0/16", "10.1.2.4 10.1.0.0", "10.1.2.3 10.2.0.0 11.0.0.0 ::1"},
 	{"allow = 10.0.0.0/8\ndeny = 10.1.0.0/16, 10.1.2.0/24\nallow_file = one", "10.2.0.0 10.1.2.3",
 	 "10.1.2.4 10.1.3.0"},
@@ -651,7 +652,7 @@ static const struct {
 	{"allow_file = one", "10.1.2.3", "10.1.2.4 ::1 10.0.0.0"},
 	{"allow_file = lines\ndeny = 10.0.0.7", "10.0.0.1 2001:db8::1 192.0.2.1 192.0.2.2 198.51.100.1",
 	 "10.0.0.7 192.0.2.3 2001:db9::"},
-	/* an allow_file that lists nobody allows nobody */
+	/* an allow_file without prefixes denies all sources */
 	{"allow_file = empty", "", "192.0.2.1 ::1"},
 	{"allow_file = comments", "", "192.0.2.1 ::1"},
 	{"deny_file = empty", "192.0.2.1 ::1", ""},
@@ -666,9 +667,9 @@ static void write_lists(void)
 	write_text("one", "10.1.2.3\n");
 	write_text("empty", "");
 	write_text("all", "all");
-	write_text("comments", "# nobody\n\n   ; still nobody\n\t\n");
+	write_text("comments", "# no prefix\n\n   ; no prefix\n\t\n");
 	write_text("lines", "# some\n10.0.0.0/8\n\n  2001:db8::/32\t# documentation\n192.0.2.1 ; one\r\n\t192.0.2.2\t\n"
-			    "198.51.100.1"); /* the last line has no end */
+			    "198.51.100.1"); /* without a newline */
 }
 
 static void assert_verdicts(const struct instance *instance, const char *rules, const char *addresses, bool expected)
@@ -684,7 +685,7 @@ static void assert_verdicts(const struct instance *instance, const char *rules, 
 	}
 }
 
-START_TEST(allow_and_deny_mean_what_the_manual_says)
+START_TEST(allow_and_deny_decide_as_documented)
 {
 	char text[TEXT_SIZE];
 	struct scene scene;
@@ -698,7 +699,7 @@ START_TEST(allow_and_deny_mean_what_the_manual_says)
 }
 END_TEST
 
-START_TEST(without_rules_nothing_is_looked_up)
+START_TEST(instance_without_rules_has_no_acl)
 {
 	struct scene scene;
 	scene_init(&scene, "[echo]\n[time]\nallow = all\n", 100);
@@ -708,7 +709,7 @@ START_TEST(without_rules_nothing_is_looked_up)
 }
 END_TEST
 
-/* A rule as the manual has it: of one family, or of both. */
+/* A rule as documented: for one family, or for both. */
 struct plain_rule {
 	bool v4, all, allow;
 	struct in6_addr ip; /* IPv4 is mapped */
@@ -729,7 +730,7 @@ static struct plain_rule random_rule(uint64_t *state)
 		rule.ip.s6_addr[skipped / 8 + below(state, bits / 8)] = (uint8_t)(below(state, 2) ? 0xff : 0x80);
 	for (unsigned bit = skipped + rule.length; bit < 128; bit++)
 		rule.ip.s6_addr[bit / 8] &= (uint8_t) ~(0x80 >> bit % 8);
-	/* IPv6 of its own alone: what is mapped is IPv4, and written so */
+	/* no mapped IPv6, which would be IPv4 */
 	if (rule.all || (!rule.v4 && IN6_IS_ADDR_V4MAPPED(&rule.ip)))
 		rule = (struct plain_rule){.all = true, .allow = rule.allow, .ip = ip_of("::")};
 	return rule;
@@ -766,7 +767,7 @@ static bool plainly_allows(const struct plain_rule *rules, size_t count, const s
 	return best != NULL ? best->allow : !named;
 }
 
-/* Writes those that ALLOW, or do not, as the value of KEY. */
+/* Writes the rules with ALLOW as the value of KEY. */
 static void write_rules(char *text, const char *key, const struct plain_rule *rules, size_t count, bool allow)
 {
 	char literal[INET6_ADDRSTRLEN];
@@ -792,21 +793,21 @@ static void write_rules(char *text, const char *key, const struct plain_rule *ru
 static void assert_ends(const struct instance *instance, const struct plain_rule *rules, size_t count, const char *text,
 			struct in6_addr ip)
 {
-	/* the address itself, and with one of its last bits or its first one the other way */
+	/* the address itself, and with one bit flipped */
 	for (unsigned flip = 0; flip <= 4; flip++) {
 		static const struct {
 			unsigned byte;
 			uint8_t bits;
 		} flips[] = {{15, 0}, {15, 1}, {15, 0x80}, {12, 0x80}, {0, 0x80}};
-		struct in6_addr asked = ip;
+		struct in6_addr flipped = ip;
 		char literal[INET6_ADDRSTRLEN];
-		asked.s6_addr[flips[flip].byte] ^= flips[flip].bits;
-		ck_assert_msg(allows(instance, &asked) == plainly_allows(rules, count, &asked), "%s%s", text,
-			      inet_ntop(AF_INET6, &asked, literal, sizeof literal));
+		flipped.s6_addr[flips[flip].byte] ^= flips[flip].bits;
+		ck_assert_msg(allows(instance, &flipped) == plainly_allows(rules, count, &flipped), "%s%s", text,
+			      inet_ntop(AF_INET6, &flipped, literal, sizeof literal));
 	}
 }
 
-START_TEST(random_lists_decide_as_the_naive_model)
+START_TEST(random_lists_decide_as_a_naive_model)
 {
 	enum { ROUNDS = 500, RULES_MAX = 12 };
 	uint64_t state = 1;
@@ -852,13 +853,13 @@ static const struct {
 	{"[echo]\nallow_file = one\ndeny_file = one\n", "f:3: [echo] deny_file: 10.1.2.3/32 is in allow_file too\n"},
 	{"[defaults]\nallow = 10.0.0.0/8\n[echo]\ndeny = 10.0.0.0/8\n",
 	 "f:4: [echo] deny: 10.0.0.0/8 is in allow too\n"},
-	/* these are different, and so is what is on one side twice */
+	/* different prefixes, and duplicates within a list */
 	{"[echo]\nallow = all\ndeny = ::/0, 0.0.0.0/0\n", ""},
 	{"[echo]\nallow = 10.0.0.0/8\ndeny = 10.0.0.0/9, 10.0.0.0/7, a00::/8\n", ""},
 	{"[echo]\nallow = 10.1.2.3, 10.1.2.3\nallow_file = one\n", ""},
 };
 
-START_TEST(no_prefix_is_both_allowed_and_denied)
+START_TEST(prefix_in_allow_and_deny_is_an_error)
 {
 	write_lists();
 	assert_errors(conflicts[_i].text, conflicts[_i].errors);
@@ -877,7 +878,7 @@ static void assert_file_error(const char *bytes, size_t length, const char *expe
 	assert_errors("[echo]\nprotocol = udp\ndeny_file = list\n", *expected != '\0' ? errors : "");
 }
 
-START_TEST(an_error_in_a_file_names_its_line)
+START_TEST(error_in_a_prefix_file_names_its_line)
 {
 	static const struct {
 		const char *text, *error;
@@ -901,7 +902,7 @@ START_TEST(an_error_in_a_file_names_its_line)
 }
 END_TEST
 
-START_TEST(every_bad_line_of_a_file_is_told)
+START_TEST(all_errors_in_a_prefix_file_are_reported)
 {
 	static const char text[] = "10.0.0.0/8\nx\n10.1.2.3/8\n\n::/129\n";
 	write_bytes("list", text, strlen(text));
@@ -914,7 +915,7 @@ START_TEST(every_bad_line_of_a_file_is_told)
 }
 END_TEST
 
-START_TEST(a_line_is_never_cut)
+START_TEST(long_line_of_a_prefix_file_is_not_truncated)
 {
 	char text[TEXT_SIZE];
 	const char comment[] = "\n10.0.0.0/8 #";
@@ -930,8 +931,7 @@ START_TEST(a_line_is_never_cut)
 }
 END_TEST
 
-/* Behind a NUL byte nothing may be lost without a word. */
-START_TEST(a_nul_byte_in_a_file_is_an_error)
+START_TEST(nul_byte_in_a_prefix_file_is_an_error)
 {
 	static const char *const texts[] = {"10.0.0.0/8\0nonsense\n", "\0"
 								      "10.0.0.0/8 is not read\n"};
@@ -947,7 +947,7 @@ START_TEST(a_nul_byte_in_a_file_is_an_error)
 }
 END_TEST
 
-START_TEST(a_file_that_cannot_be_read_is_an_error)
+START_TEST(unreadable_prefix_file_is_an_error)
 {
 	ck_assert_int_eq(mkdir("folder", 0777), 0);
 	ck_assert_int_eq(mkfifo("fifo", 0600), 0); /* nobody writes to it, and nobody is waited for */
@@ -961,7 +961,7 @@ START_TEST(a_file_that_cannot_be_read_is_an_error)
 }
 END_TEST
 
-START_TEST(a_service_that_is_disabled_does_not_read_its_files)
+START_TEST(disabled_service_does_not_read_its_files)
 {
 	assert_errors("[echo]\nenabled = no\nallow_file = nowhere\ndeny_file = nowhere\n[time]\n", "");
 	assert_errors("[qotd]\nenabled = no\nquotes_file = nowhere\n[time]\n", "");
@@ -982,7 +982,7 @@ struct network {
 	char text[32];
 };
 
-/* Network NUMBER of a family, with its END. */
+/* Returns the network with NUMBER, with END appended. */
 static struct network network_of(unsigned number, bool v6, const char *end_v4, const char *end_v6)
 {
 	struct network network;
@@ -993,10 +993,10 @@ static struct network network_of(unsigned number, bool v6, const char *end_v4, c
 	return network;
 }
 
-/* What it costs is told, and held only to what is out of all proportion: the machine may be slow, or busy. */
-START_TEST(a_file_of_ten_thousand_lines_loads_in_no_time)
+/* Prints the cost. The limit is loose, for slow machines. */
+START_TEST(file_of_ten_thousand_prefixes_loads_fast)
 {
-	enum { ABSURD_S = 10 };
+	enum { LIMIT_S = 10 };
 	struct scene scene;
 	FILE *out = fopen("many", "we");
 
@@ -1007,7 +1007,7 @@ START_TEST(a_file_of_ten_thousand_lines_loads_in_no_time)
 	double began = seconds_now();
 	scene_init(&scene, "[echo]\nallow_file = many\n", 100);
 	double took = seconds_now() - began;
-	dprintf(STDOUT_FILENO, "# a file of %d prefixes is loaded, checked and made a map in %.1f ms\n", LINES,
+	dprintf(STDOUT_FILENO, "# a file of %d prefixes is loaded, checked and compiled in %.1f ms\n", LINES,
 		took * 1e3);
 	ck_assert_uint_eq(scene.config->services[0].allow_file.prefixes.count, LINES);
 	for (unsigned i = 0; i < LINES; i++) {
@@ -1016,7 +1016,7 @@ START_TEST(a_file_of_ten_thousand_lines_loads_in_no_time)
 		ck_assert_msg(allows(instance_of(&scene, 0), &inside), "one of line %u is denied", i + 1);
 		ck_assert_msg(!allows(instance_of(&scene, 0), &outside), "one unlike line %u is allowed", i + 1);
 	}
-	ck_assert_double_lt(took, ABSURD_S);
+	ck_assert_double_lt(took, LIMIT_S);
 	scene_clear(&scene);
 }
 END_TEST
@@ -1038,7 +1038,7 @@ union field {
 	char bytes[64];
 };
 
-/* What VALUE is printed as once it was read, or the reason why it was not, after a `!`. */
+/* Parses VALUE and prints it again, or `!` and the error. */
 static void read_and_print(const struct option *option, const char *value, char *printed, size_t size)
 {
 	union field field = {.bytes = {0}};
@@ -1147,7 +1147,7 @@ static const struct {
 	{&port_set, "none, 5", "!\"none\" is no port, nor a name in services(5)"},
 };
 
-START_TEST(a_value_prints_as_it_was_meant_or_is_refused)
+START_TEST(value_is_printed_in_its_canonical_form_or_rejected)
 {
 	char printed[TEXT_SIZE] = "", again[TEXT_SIZE] = "";
 	read_and_print(values[_i].option, values[_i].value, printed, sizeof printed);
@@ -1172,7 +1172,7 @@ static void dump(const char *text, char *dumped, size_t size)
 	config_unref(config);
 }
 
-START_TEST(a_dump_of_all_limits_reads_back_to_the_same)
+START_TEST(dump_of_all_limits_is_read_back_unchanged)
 {
 	static const char text[] = "[echo]\n"
 				   "max_connections_per_source = 7\n"
@@ -1207,7 +1207,7 @@ START_TEST(a_dump_of_all_limits_reads_back_to_the_same)
 }
 END_TEST
 
-START_TEST(limits_fit_their_transport)
+START_TEST(limits_of_the_other_transport_are_errors)
 {
 	assert_errors("[echo]\nprotocol = tcp\ndatagram_rate = 5/s\nrefuse_source_ports = none\n",
 		      "f:3: [echo] datagram_rate: does not fit protocol = tcp\n"
@@ -1220,7 +1220,7 @@ START_TEST(limits_fit_their_transport)
 }
 END_TEST
 
-START_TEST(words_of_other_programs_lead_to_limits)
+START_TEST(keys_of_other_programs_get_a_suggestion)
 {
 	assert_errors("[echo]\nonly_from = all\nno_access = all\ncps = 50\n",
 		      "f:2: [echo] only_from: unknown key; did you mean \"allow\"?\n"
@@ -1229,9 +1229,9 @@ START_TEST(words_of_other_programs_lead_to_limits)
 }
 END_TEST
 
-/* --- what a service gets of it --- */
+/* --- limits of an instance --- */
 
-START_TEST(only_types_that_can_amplify_have_a_datagram_rate_by_default)
+START_TEST(amplifying_services_have_a_datagram_rate_by_default)
 {
 	static const char text[] = "[echo]\n[discard]\n[chargen]\n[daytime]\n[time]\n[qotd]\nquotes_file = quotes\n"
 				   "[my-time]\ntype = time\nport = 1037\ndatagram_rate = unlimited\n"
@@ -1264,7 +1264,7 @@ START_TEST(only_types_that_can_amplify_have_a_datagram_rate_by_default)
 }
 END_TEST
 
-START_TEST(a_service_s_rate_is_the_one_written)
+START_TEST(instance_has_the_configured_rates)
 {
 	struct in6_addr ip = ip_of("192.0.2.1");
 	struct scene scene;
@@ -1278,7 +1278,7 @@ START_TEST(a_service_s_rate_is_the_one_written)
 }
 END_TEST
 
-START_TEST(a_source_may_have_half_of_the_daemon_s_connections_by_default)
+START_TEST(source_limit_is_half_of_the_daemons_connections_by_default)
 {
 	static const char text[] = "[echo]\n"
 				   "[time]\nmax_connections_per_source = 7\n"
@@ -1295,7 +1295,7 @@ START_TEST(a_source_may_have_half_of_the_daemon_s_connections_by_default)
 		ck_assert_ptr_null(instance_of(&scene, 2)->sources);
 		ck_assert_ptr_null(instance_of(&scene, 3)->sources);
 		ck_assert_int_eq(instance_of(&scene, 4)->source_maximum, half);
-		/* over all services together, or a few services would give one source all places */
+		/* counted over all services: a source cannot take all slots by a few services */
 		ck_assert_ptr_eq(instance_of(&scene, 0)->sources, instance_of(&scene, 4)->sources);
 		ck_assert_ptr_ne(instance_of(&scene, 0)->sources, instance_of(&scene, 1)->sources);
 		scene_clear(&scene);
@@ -1316,14 +1316,14 @@ static void assert_one_source(const char *lengths, const char *address, const ch
 	scene_clear(&scene);
 }
 
-START_TEST(source_prefix_says_what_one_source_is)
+START_TEST(source_prefix_defines_one_source)
 {
 	assert_one_source("", "192.0.2.1", "192.0.2.1");
 	assert_one_source("", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
 	assert_one_source("/24, /48", "192.0.2.1", "192.0.2.0");
 	assert_one_source("/24, /48", "2001:db8:1:2:3:4:5:6", "2001:db8:1::");
 	assert_one_source("/32, /128", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2:3:4:5:6");
-	/* all of a family, but never both */
+	/* all addresses of a family, never of both */
 	assert_one_source("/0, /0", "192.0.2.1", "0.0.0.0");
 	assert_one_source("/0, /0", "2001:db8::1", "::");
 	assert_one_source("/0, /64", "::ffff:192.0.2.1", "0.0.0.0");
@@ -1337,7 +1337,7 @@ static void assert_refused(const struct instance *instance, unsigned first, unsi
 			ck_abort_msg("port %u", port);
 }
 
-START_TEST(refused_ports_are_those_written_and_those_served)
+START_TEST(refused_ports_are_the_configured_and_the_served_ones)
 {
 	static const char text[] = "[echo]\n"
 				   "[time]\nrefuse_source_ports = none\n"
@@ -1361,7 +1361,7 @@ START_TEST(refused_ports_are_those_written_and_those_served)
 	assert_refused(echo, 10007, 10007, true);
 	assert_refused(echo, 10008, 65534, false);
 	assert_refused(echo, 65535, 65535, true);
-	assert_refused(instance_of(&scene, 1), 0, 65535, false); /* none: not those served either */
+	assert_refused(instance_of(&scene, 1), 0, 65535, false); /* none: the served ports are not refused either */
 	assert_refused(discard, 0, 4999, false);
 	assert_refused(discard, 5000, 5010, true);
 	assert_refused(discard, 5011, 10006, false);
@@ -1374,63 +1374,63 @@ END_TEST
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("source");
-	TCase *places = tcase_create("places");
-	tcase_set_timeout(places, 120);
-	tcase_add_test(places, each_source_has_its_own_places);
-	tcase_add_test(places, no_source_ever_holds_more_than_its_maximum_under_threads);
-	tcase_add_test(places, threads_that_all_want_in_fill_each_source_to_its_maximum);
-	tcase_add_test(places, a_hundred_thousand_sources_are_counted_and_vanish);
-	suite_add_tcase(suite, places);
+	TCase *limits = tcase_create("limits");
+	tcase_set_timeout(limits, 120);
+	tcase_add_test(limits, sources_have_slots_of_their_own);
+	tcase_add_test(limits, source_never_has_more_slots_than_its_maximum_under_threads);
+	tcase_add_test(limits, threads_fill_all_sources_exactly_to_their_maximum);
+	tcase_add_test(limits, hundred_thousand_sources_are_limited_and_their_memory_is_freed);
+	suite_add_tcase(suite, limits);
 
 	TCase *rates = tcase_create("rates");
 	tcase_set_timeout(rates, 120);
-	tcase_add_loop_test(rates, a_bucket_gives_what_the_naive_model_gives, 0, COUNT_OF(even_rates));
-	tcase_add_loop_test(rates, a_full_bucket_holds_exactly_one_unit_s_worth, 0,
+	tcase_add_loop_test(rates, bucket_gives_the_same_tokens_as_a_naive_model, 0, COUNT_OF(even_rates));
+	tcase_add_loop_test(rates, full_bucket_has_the_tokens_of_one_unit, 0,
 			    COUNT_OF(even_rates) + COUNT_OF(odd_rates));
-	tcase_add_loop_test(rates, an_emptied_bucket_gives_its_rate, 0, COUNT_OF(even_rates) + COUNT_OF(odd_rates));
-	tcase_add_test(rates, in_no_window_more_is_given_than_a_bucket_and_its_rate);
-	tcase_add_test(rates, a_clock_that_lags_behind_gives_nothing_more);
-	tcase_add_test(rates, threads_that_share_a_bucket_get_exactly_its_rate);
-	tcase_add_test(rates, sources_that_collide_share_and_none_is_evicted);
-	tcase_add_test(rates, which_sources_collide_is_a_secret_of_each_array);
+	tcase_add_loop_test(rates, emptied_bucket_gives_its_rate, 0, COUNT_OF(even_rates) + COUNT_OF(odd_rates));
+	tcase_add_test(rates, no_window_has_more_tokens_than_a_bucket_and_its_rate);
+	tcase_add_test(rates, clock_that_goes_back_gives_no_token);
+	tcase_add_test(rates, threads_that_share_a_bucket_get_its_exact_rate);
+	tcase_add_test(rates, sources_that_collide_share_a_bucket_and_none_is_evicted);
+	tcase_add_test(rates, each_array_has_collisions_of_its_own);
 	suite_add_tcase(suite, rates);
 
 	TCase *rules = tcase_create("rules");
 	tcase_set_timeout(rules, 120);
 	tcase_add_checked_fixture(rules, make_directory, remove_directory);
-	tcase_add_loop_test(rules, allow_and_deny_mean_what_the_manual_says, 0, COUNT_OF(meanings));
-	tcase_add_test(rules, without_rules_nothing_is_looked_up);
-	tcase_add_test(rules, random_lists_decide_as_the_naive_model);
-	tcase_add_loop_test(rules, no_prefix_is_both_allowed_and_denied, 0, COUNT_OF(conflicts));
+	tcase_add_loop_test(rules, allow_and_deny_decide_as_documented, 0, COUNT_OF(meanings));
+	tcase_add_test(rules, instance_without_rules_has_no_acl);
+	tcase_add_test(rules, random_lists_decide_as_a_naive_model);
+	tcase_add_loop_test(rules, prefix_in_allow_and_deny_is_an_error, 0, COUNT_OF(conflicts));
 	suite_add_tcase(suite, rules);
 
 	TCase *files = tcase_create("files");
 	tcase_set_timeout(files, 120);
 	tcase_add_checked_fixture(files, make_directory, remove_directory);
-	tcase_add_test(files, an_error_in_a_file_names_its_line);
-	tcase_add_test(files, every_bad_line_of_a_file_is_told);
-	tcase_add_test(files, a_line_is_never_cut);
-	tcase_add_test(files, a_nul_byte_in_a_file_is_an_error);
-	tcase_add_test(files, a_file_that_cannot_be_read_is_an_error);
-	tcase_add_test(files, a_service_that_is_disabled_does_not_read_its_files);
-	tcase_add_test(files, a_file_of_ten_thousand_lines_loads_in_no_time);
+	tcase_add_test(files, error_in_a_prefix_file_names_its_line);
+	tcase_add_test(files, all_errors_in_a_prefix_file_are_reported);
+	tcase_add_test(files, long_line_of_a_prefix_file_is_not_truncated);
+	tcase_add_test(files, nul_byte_in_a_prefix_file_is_an_error);
+	tcase_add_test(files, unreadable_prefix_file_is_an_error);
+	tcase_add_test(files, disabled_service_does_not_read_its_files);
+	tcase_add_test(files, file_of_ten_thousand_prefixes_loads_fast);
 	suite_add_tcase(suite, files);
 
 	TCase *options = tcase_create("values");
 	tcase_add_checked_fixture(options, make_directory, remove_directory);
-	tcase_add_loop_test(options, a_value_prints_as_it_was_meant_or_is_refused, 0, COUNT_OF(values));
-	tcase_add_test(options, a_dump_of_all_limits_reads_back_to_the_same);
-	tcase_add_test(options, limits_fit_their_transport);
-	tcase_add_test(options, words_of_other_programs_lead_to_limits);
+	tcase_add_loop_test(options, value_is_printed_in_its_canonical_form_or_rejected, 0, COUNT_OF(values));
+	tcase_add_test(options, dump_of_all_limits_is_read_back_unchanged);
+	tcase_add_test(options, limits_of_the_other_transport_are_errors);
+	tcase_add_test(options, keys_of_other_programs_get_a_suggestion);
 	suite_add_tcase(suite, options);
 
 	TCase *services = tcase_create("services");
 	tcase_add_checked_fixture(services, make_directory, remove_directory);
-	tcase_add_test(services, only_types_that_can_amplify_have_a_datagram_rate_by_default);
-	tcase_add_test(services, a_service_s_rate_is_the_one_written);
-	tcase_add_test(services, a_source_may_have_half_of_the_daemon_s_connections_by_default);
-	tcase_add_test(services, source_prefix_says_what_one_source_is);
-	tcase_add_test(services, refused_ports_are_those_written_and_those_served);
+	tcase_add_test(services, amplifying_services_have_a_datagram_rate_by_default);
+	tcase_add_test(services, instance_has_the_configured_rates);
+	tcase_add_test(services, source_limit_is_half_of_the_daemons_connections_by_default);
+	tcase_add_test(services, source_prefix_defines_one_source);
+	tcase_add_test(services, refused_ports_are_the_configured_and_the_served_ones);
 	suite_add_tcase(suite, services);
 	return suite;
 }
