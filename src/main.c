@@ -169,15 +169,6 @@ static void block_signals(int how)
 	sigprocmask(how, &set, NULL);
 }
 
-/* How this process was started. NULL: errno says why that is not known. */
-static struct upgrade_program *find_program(char *const *argv)
-{
-	char *path = upgrade_find_path();
-	struct upgrade_program *program = path != NULL ? upgrade_program_new(path, argv) : NULL;
-	free(path);
-	return program;
-}
-
 static int serve(struct config *config, const struct config_report *report, int verbose, char *const *argv)
 {
 	struct event *events[SIGNAL_COUNT] = {0};
@@ -189,7 +180,7 @@ static int serve(struct config *config, const struct config_report *report, int 
 	struct server *server = server_new(config);
 	if (server != NULL) {
 		server_on_config(server, on_config, &verbose);
-		server_set_program(server, find_program(argv));
+		server_set_program(server, upgrade_find_path(), argv);
 	}
 	bool served = server != NULL && watch_signals(server, events);
 	block_signals(SIG_UNBLOCK);

@@ -110,15 +110,24 @@ static struct endpoint *only_endpoint(void)
 	return endpoint;
 }
 
+static struct upgrade_fds *list_endpoints(struct endpoint *first, struct endpoint *second)
+{
+	struct endpoint **endpoints = calloc(2, sizeof(struct endpoint *));
+	endpoints[0] = first;
+	endpoints[1] = second;
+	struct upgrade_fds *fds = upgrade_fds_new(endpoints, (first != NULL) + (second != NULL));
+	ck_assert_ptr_nonnull(fds);
+	return fds;
+}
+
 static void write_and_read(struct endpoint *endpoint)
 {
-	int fd = upgrade_fds_write(&endpoint, 1);
-	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
+	struct upgrade_fds *fds = list_endpoints(endpoint, NULL);
+	ck_assert_int_eq(fcntl(fds->memfd, F_GETFD), FD_CLOEXEC);
 	forget(endpoint);
 	pass_through_exec();
-	ck_assert_msg(upgrade_fds_read(fd, pool, &problems), "%s", problems.first);
-	close(fd);
+	ck_assert_msg(upgrade_fds_read(fds->memfd, pool, &problems), "%s", problems.first);
+	upgrade_fds_free(fds);
 }
 
 START_TEST(endpoint_is_read_as_it_was_written)
@@ -162,32 +171,50 @@ START_TEST(endpoint_with_all_properties_is_read_as_it_was_written)
 }
 END_TEST
 
-START_TEST(empty_list_is_read)
+START_TEST(listed_descriptors_are_the_sockets_and_the_list)
 {
-	int fd = upgrade_fds_write(NULL, 0);
-	size_t index = 0;
-	ck_assert(upgrade_fds_read(fd, pool, &problems));
-	ck_assert_ptr_null(endpoint_pool_next(pool, &index));
-	close(fd);
+	char variable[64];
+	struct endpoint *tcp = make_tcp(), *udp = make_udp();
+	struct upgrade_fds *fds = list_endpoints(tcp, udp);
+	ck_assert_uint_eq(fds->count, 4);
+	ck_assert_int_eq(fds->list[0], tcp_fd);
+	ck_assert_int_eq(fds->list[1], udp_fds[0]);
+	ck_assert_int_eq(fds->list[2], udp_fds[1]);
+	ck_assert_int_eq(fds->list[3], fds->memfd);
+	snprintf(variable, sizeof variable, UPGRADE_FDS_VARIABLE "=%d", fds->memfd);
+	ck_assert_str_eq(fds->variable, variable);
+	upgrade_fds_free(fds);
+	forget(tcp);
+	forget(udp);
 }
 END_TEST
 
-START_TEST(unused_endpoints_are_found_by_the_writer)
+START_TEST(empty_list_is_read)
 {
-	struct endpoint *list[] = {make_tcp(), make_udp()};
-	bool unused[2] = {true, true};
-	int fd = upgrade_fds_write(list, 2);
-	ck_assert(upgrade_fds_find_unused(fd, unused, 2));
-	ck_assert(!unused[0] && !unused[1]);
-	forget(list[1]);
-	/* the reader leaves the first endpoint in its pool */
-	ck_assert(endpoint_pool_add(pool, list[0]));
-	ck_assert(upgrade_fds_mark_unused(fd, pool));
-	ck_assert(upgrade_fds_find_unused(fd, unused, 2));
-	ck_assert(unused[0] && !unused[1]);
-	ck_assert(!upgrade_fds_find_unused(fd, unused, 1));
-	close(fd);
-	tcp_fd = -1;
+	struct upgrade_fds *fds = list_endpoints(NULL, NULL);
+	size_t index = 0;
+	ck_assert(upgrade_fds_read(fds->memfd, pool, &problems));
+	ck_assert_ptr_null(endpoint_pool_next(pool, &index));
+	upgrade_fds_free(fds);
+}
+END_TEST
+
+START_TEST(endpoint_is_marked_as_shared_unless_the_new_process_marks_it_as_unused)
+{
+	struct endpoint_ports *ports = endpoint_ports_new();
+	struct config *config = host_read("[echo]\naddress = 127.0.0.1\nport = 0\n");
+	struct endpoint *tcp = endpoint_open(&config->endpoints[0], 1, (uid_t)-1, true, ports, &problems);
+	struct endpoint *udp = endpoint_open(&config->endpoints[1], 1, (uid_t)-1, true, ports, &problems);
+	struct upgrade_fds *fds = list_endpoints(tcp, udp);
+	ck_assert(endpoint_pool_add(pool, tcp)); /* the new process takes UDP alone */
+	ck_assert(upgrade_fds_mark_unused(fds->memfd, pool));
+	upgrade_fds_mark_shared(fds);
+	ck_assert(!tcp->shared);
+	ck_assert(udp->shared);
+	upgrade_fds_free(fds);
+	endpoint_free(udp);
+	config_unref(config);
+	free(ports);
 }
 END_TEST
 
@@ -343,7 +370,8 @@ int main(void)
 	tcase_add_test(tests, endpoint_is_read_as_it_was_written);
 	tcase_add_test(tests, endpoint_with_all_properties_is_read_as_it_was_written);
 	tcase_add_test(tests, empty_list_is_read);
-	tcase_add_test(tests, unused_endpoints_are_found_by_the_writer);
+	tcase_add_test(tests, listed_descriptors_are_the_sockets_and_the_list);
+	tcase_add_test(tests, endpoint_is_marked_as_shared_unless_the_new_process_marks_it_as_unused);
 	tcase_add_loop_test(tests, malformed_list_is_a_problem, 0, sizeof malformed / sizeof *malformed);
 	tcase_add_test(tests, list_of_the_first_version_is_read);
 	tcase_add_test(tests, list_with_unknown_lines_fields_and_origins_is_read);

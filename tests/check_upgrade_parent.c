@@ -97,7 +97,7 @@ static int new_main(const char *how)
 /* --- the parent --- */
 
 static struct event_base *base;
-static struct upgrade_program *program;
+static struct upgrade_program program;
 static struct upgrade *upgrade;
 static bool has_ended;
 static char outcome[UPGRADE_MESSAGE_SIZE];
@@ -120,7 +120,6 @@ static void teardown(void)
 {
 	char byte;
 	upgrade_free(upgrade);
-	upgrade_program_free(program);
 	event_base_free(base);
 	dup2(kept_output, STDOUT_FILENO);
 	close(kept_output);
@@ -143,10 +142,9 @@ static void ended(struct upgrade *which, const char *failure, void *argument)
 
 static void begin(const char *path, const char *how, const struct upgrade_fds *fds, int64_t deadline_ms)
 {
-	char *arguments[] = {self, (char *)how, NULL};
-	program = upgrade_program_new(path, arguments);
-	ck_assert_ptr_nonnull(program);
-	upgrade = upgrade_start(base, program, fds, deadline_ms, ended, &has_ended);
+	char *const arguments[] = {self, (char *)how, NULL};
+	program = (struct upgrade_program){.path = (char *)path, .arguments = arguments};
+	upgrade = upgrade_start(base, &program, fds, deadline_ms, ended, &has_ended);
 	ck_assert_ptr_nonnull(upgrade);
 }
 
@@ -183,11 +181,10 @@ END_TEST
 
 START_TEST(new_process_has_the_descriptors_and_the_variable)
 {
-	char variable[64];
 	int fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	ck_assert_int_eq(write(fd, "hello", 5), 5);
-	snprintf(variable, sizeof variable, "CHECK_FD=%d", fd);
-	const struct upgrade_fds fds = {.list = &fd, .count = 1, .variable = variable};
+	struct upgrade_fds fds = {.list = &fd, .count = 1};
+	snprintf(fds.variable, sizeof fds.variable, "CHECK_FD=%d", fd);
 	start_path(self, "reads_its_descriptor", &fds, PATIENCE_MS);
 	ck_assert_str_eq(outcome, "taken over");
 	ck_assert_int_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);

@@ -56,16 +56,10 @@ struct server {
 	bool told_to_stop;                  /* by a signal; else it drains since another process has taken over */
 	bool reload_wanted, upgrade_wanted; /* signals that nobody has looked at yet */
 	bool switching;                     /* a reload whose workers have not all switched */
-	struct upgrade_program *program;    /* NULL: there is none, and PROGRAM_ERROR says why */
+	struct upgrade_program program;     /* without a path: PROGRAM_ERROR is the errno */
 	int program_error;
 	struct upgrade *upgrade; /* to the process after this one */
-	struct heritage {
-		struct endpoint **list; /* those in force when it was written */
-		size_t count;
-		int *fds; /* all their sockets, and the writing at the end */
-		size_t fd_count;
-		int writing;
-	} heritage;
+	struct upgrade_fds *upgrade_fds;
 	struct upgrade_child *upgrade_child; /* from the process before this one, until that has let go of all */
 	bool has_taken_over;                 /* where there was one before: this process is the daemon */
 	bool announced;                      /* the service manager knows this process */
@@ -303,7 +297,6 @@ struct server *server_new(struct config *config)
 {
 	struct server *server = calloc(1, sizeof *server);
 	if (server != NULL) {
-		server->heritage.writing = -1;
 		server->started = config_ref(config);
 		if (create_loop(server))
 			return server;
@@ -654,57 +647,27 @@ void server_reload(struct server *server)
 
 /* --- upgrading: the old process --- */
 
-static void forget_heritage(struct server *server)
+/* Lists the endpoints in force for the new process. Returns NULL with errno. */
+static struct upgrade_fds *list_endpoints(const struct server *server)
 {
-	struct heritage *heritage = &server->heritage;
-	if (heritage->writing >= 0)
-		close(heritage->writing);
-	free(heritage->list);
-	free(heritage->fds);
-	*heritage = (struct heritage){.writing = -1};
-}
-
-static size_t count_sockets(const struct server *server, size_t *endpoints)
-{
-	const struct endpoint *endpoint;
-	size_t sockets = 0;
-	*endpoints = 0;
-	for (size_t i = 0; (endpoint = serving_next_endpoint(server->serving, &i)) != NULL; (*endpoints)++)
-		sockets += endpoint->count;
-	return sockets;
-}
-
-/* Writes down what the new process is to have. False: errno says why. */
-static bool write_heritage(struct server *server)
-{
-	struct heritage *heritage = &server->heritage;
 	struct endpoint *endpoint;
-	size_t endpoints, sockets = count_sockets(server, &endpoints);
+	size_t count = 0;
 
-	heritage->list = calloc(endpoints + 1, sizeof(struct endpoint *));
-	heritage->fds = calloc(sockets + 1, sizeof *heritage->fds);
-	if (heritage->list == NULL || heritage->fds == NULL)
-		return false;
-	for (size_t i = 0; (endpoint = serving_next_endpoint(server->serving, &i)) != NULL;) {
-		heritage->list[heritage->count++] = endpoint;
-		for (unsigned j = 0; j < endpoint->count; j++)
-			heritage->fds[heritage->fd_count++] = endpoint->fds[j];
-	}
-	heritage->writing = upgrade_fds_write(heritage->list, heritage->count);
-	heritage->fds[heritage->fd_count++] = heritage->writing;
-	return heritage->writing >= 0;
+	for (size_t i = 0; serving_next_endpoint(server->serving, &i) != NULL;)
+		count++;
+	struct endpoint **endpoints = calloc(count + 1, sizeof(struct endpoint *));
+	if (endpoints == NULL)
+		return NULL;
+	count = 0;
+	for (size_t i = 0; (endpoint = serving_next_endpoint(server->serving, &i)) != NULL;)
+		endpoints[count++] = endpoint;
+	return upgrade_fds_new(endpoints, count);
 }
 
-/* What the new process has taken it goes on with; the rest is ours to empty and to close, as when a reload removes it. */
-static void mark_taken(struct server *server)
+static void free_upgrade_fds(struct server *server)
 {
-	struct heritage *heritage = &server->heritage;
-	bool *left = calloc(heritage->count + 1, sizeof *left);
-	bool known = left != NULL && upgrade_fds_find_unused(heritage->writing, left, heritage->count);
-	for (size_t i = 0; i < heritage->count; i++)
-		if (!known || !left[i])
-			endpoint_mark_shared(heritage->list[i]);
-	free(left);
+	upgrade_fds_free(server->upgrade_fds);
+	server->upgrade_fds = NULL;
 }
 
 static void stop_serving(struct server *server, int64_t timeout_ms);
@@ -720,8 +683,8 @@ static void hand_over(struct server *server)
 		log_warning("the new process cannot be told that it is known: %s", strerror(errno));
 	if (server->reload_wanted && !upgrade_signal(server->upgrade, SIGHUP))
 		log_warning("the new process cannot be told to reload: %s", strerror(errno));
-	mark_taken(server);
-	forget_heritage(server);
+	upgrade_fds_mark_shared(server->upgrade_fds); /* the others are closed as in a reload that removes them */
+	free_upgrade_fds(server);
 	log_notice("draining: %" PRId64 " open connections", atomic_load(&server->gate.taken));
 	stop_serving(server, serving_config(server->serving)->daemon.drain_timeout_ms);
 }
@@ -729,7 +692,7 @@ static void hand_over(struct server *server)
 static void upgrade_failed(struct server *server, const char *reason)
 {
 	log_error("upgrade failed, this process goes on: %s", reason);
-	forget_heritage(server);
+	free_upgrade_fds(server);
 	do_what_waits(server);
 }
 
@@ -748,9 +711,9 @@ static void on_upgrade_ended(struct upgrade *upgrade, const char *failure, void 
 
 static void begin_upgrade(struct server *server)
 {
-	char error[256], variable[64];
+	char error[256];
 
-	if (server->program == NULL) {
+	if (server->program.path == NULL) {
 		snprintf(error, sizeof error, "the path of the program is not known: %s",
 			 strerror(server->program_error));
 		upgrade_failed(server, error);
@@ -760,18 +723,16 @@ static void begin_upgrade(struct server *server)
 		upgrade_failed(server, "standard input cannot be read again");
 		return;
 	}
-	if (!write_heritage(server)) {
-		snprintf(error, sizeof error, "cannot write the endpoints down: %s", strerror(errno));
+	server->upgrade_fds = list_endpoints(server);
+	if (server->upgrade_fds == NULL) {
+		snprintf(error, sizeof error, "cannot list the endpoints: %s", strerror(errno));
 		upgrade_failed(server, error);
 		return;
 	}
-	snprintf(variable, sizeof variable, UPGRADE_FDS_VARIABLE "=%d", server->heritage.writing);
-	const struct upgrade_fds fds = {
-		.list = server->heritage.fds, .count = server->heritage.fd_count, .variable = variable};
-	server->upgrade =
-		upgrade_start(server->base, server->program, &fds, UPGRADE_DEADLINE_MS, on_upgrade_ended, server);
+	server->upgrade = upgrade_start(server->base, &server->program, server->upgrade_fds, UPGRADE_DEADLINE_MS,
+					on_upgrade_ended, server);
 	if (server->upgrade != NULL) {
-		log_notice("upgrade: running %s", upgrade_program_path(server->program));
+		log_notice("upgrade: running %s", server->program.path);
 		return;
 	}
 	snprintf(error, sizeof error, "cannot start a process: %s", strerror(errno));
@@ -798,10 +759,10 @@ static void do_what_waits(struct server *server)
 		reload_soon(server);
 }
 
-void server_set_program(struct server *server, struct upgrade_program *program)
+void server_set_program(struct server *server, char *path, char *const *arguments)
 {
 	server->program_error = errno;
-	server->program = program;
+	server->program = (struct upgrade_program){.path = path, .arguments = arguments};
 }
 
 void server_upgrade(struct server *server)
@@ -1023,8 +984,8 @@ void server_free(struct server *server)
 	upgrade_free(server->upgrade);
 	free_workers(server);
 	upgrade_child_free(server->upgrade_child);
-	forget_heritage(server);
-	upgrade_program_free(server->program);
+	free_upgrade_fds(server);
+	free(server->program.path);
 	free_loop(server);
 	metrics_free(server->metrics);
 	config_unref(server->started);

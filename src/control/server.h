@@ -10,7 +10,6 @@
 
 struct event_base;
 struct server;
-struct upgrade_program;
 
 /* A server for CONFIG, to which it takes a reference, that does nothing yet. NULL: it has been logged why. */
 struct server *server_new(struct config *config);
@@ -33,8 +32,8 @@ void server_on_config(struct server *server, server_config_callback *on_config, 
  * way are one more; while it stops they are ignored. Workers may have the old one for a moment after it returns. */
 void server_reload(struct server *server);
 
-/* What server_upgrade runs; it belongs to the server from here on. NULL: errno, then, said why there is none. */
-void server_set_program(struct server *server, struct upgrade_program *program);
+/* Sets the program that server_upgrade runs. Owns PATH, which may be NULL with errno; ARGUMENTS stay the caller's. */
+void server_set_program(struct server *server, char *path, char *const *arguments);
 
 /* Starts the program anew, on the same sockets, and drains once the new process has taken over; or logs why it has not, and goes on as
  * before. A reload that is under way comes first; one that is asked for meanwhile comes after, in whichever process serves then. While

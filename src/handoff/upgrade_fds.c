@@ -1,6 +1,6 @@
 /* upgrade_fds.c: the list of endpoints that an upgrade passes to the new process.
  *
- * It names the sockets and what getsockname(2) and its kin do not tell about them. A line an endpoint follows the title, with a blank
+ * It names the sockets and what getsockname(2) and its kin do not return. A line an endpoint follows the title, with a blank
  * between the fields:
  *
  *     smallservd-endpoints 1 COUNT
@@ -96,7 +96,8 @@ static void write_endpoint(FILE *file, const struct endpoint *endpoint)
 	fputc('\n', file);
 }
 
-int upgrade_fds_write(struct endpoint *const *list, size_t count)
+/* Returns a sealed memfd with the list of COUNT ENDPOINTS, or -1 with errno. */
+static int write_list(struct endpoint *const *endpoints, size_t count)
 {
 	char *text = NULL;
 	size_t size = 0;
@@ -106,7 +107,7 @@ int upgrade_fds_write(struct endpoint *const *list, size_t count)
 	if (file != NULL) {
 		fprintf(file, TITLE "%zu\n", count);
 		for (size_t i = 0; i < count; i++)
-			write_endpoint(file, list[i]);
+			write_endpoint(file, endpoints[i]);
 		bool written = fclose(file) == 0 && write(fd, text, size) == (ssize_t)size &&
 			       fcntl(fd, F_ADD_SEALS, SEALS) == 0;
 		free(text);
@@ -118,6 +119,53 @@ int upgrade_fds_write(struct endpoint *const *list, size_t count)
 		close(fd);
 	errno = error;
 	return -1;
+}
+
+/* Sets the list of descriptors. Returns false when out of memory. */
+static bool list_fds(struct upgrade_fds *fds)
+{
+	size_t sockets = 0;
+	for (size_t i = 0; i < fds->endpoint_count; i++)
+		sockets += fds->endpoints[i]->count;
+	fds->list = calloc(sockets + 1, sizeof *fds->list);
+	if (fds->list == NULL)
+		return false;
+	for (size_t i = 0; i < fds->endpoint_count; i++)
+		for (unsigned j = 0; j < fds->endpoints[i]->count; j++)
+			if (fds->endpoints[i]->fds[j] >= 0)
+				fds->list[fds->count++] = fds->endpoints[i]->fds[j];
+	fds->list[fds->count++] = fds->memfd;
+	return true;
+}
+
+struct upgrade_fds *upgrade_fds_new(struct endpoint **endpoints, size_t count)
+{
+	struct upgrade_fds *fds = calloc(1, sizeof *fds);
+	if (fds == NULL) {
+		free(endpoints);
+		return NULL;
+	}
+	fds->endpoints = endpoints;
+	fds->endpoint_count = count;
+	fds->memfd = write_list(endpoints, count);
+	snprintf(fds->variable, sizeof fds->variable, UPGRADE_FDS_VARIABLE "=%d", fds->memfd);
+	if (fds->memfd >= 0 && list_fds(fds))
+		return fds;
+	int error = errno;
+	upgrade_fds_free(fds);
+	errno = error;
+	return NULL;
+}
+
+void upgrade_fds_free(struct upgrade_fds *fds)
+{
+	if (fds == NULL)
+		return;
+	if (fds->memfd >= 0)
+		close(fds->memfd);
+	free(fds->endpoints);
+	free(fds->list);
+	free(fds);
 }
 
 /* --- reading --- */
@@ -327,15 +375,15 @@ bool upgrade_fds_mark_unused(int fd, struct endpoint_pool *pool)
 	return marked;
 }
 
-bool upgrade_fds_find_unused(int fd, bool *unused, size_t count)
+void upgrade_fds_mark_shared(const struct upgrade_fds *fds)
 {
-	char *text = load(fd), *rest = text;
+	char *text = load(fds->memfd), *rest = text;
 	unsigned number = 0;
-	size_t found = 0;
 
-	for (const char *line; text != NULL && (line = next_endpoint(&rest, &number)) != NULL; found++)
-		if (found < count)
-			unused[found] = line[0] == STATE_UNUSED;
+	for (size_t i = 0; i < fds->endpoint_count; i++) {
+		const char *line = text != NULL ? next_endpoint(&rest, &number) : NULL;
+		if (line == NULL || line[0] != STATE_UNUSED) /* to be safe also where the list cannot be read */
+			endpoint_mark_shared(fds->endpoints[i]);
+	}
 	free(text);
-	return found == count;
 }

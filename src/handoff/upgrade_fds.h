@@ -13,12 +13,24 @@
 
 /* --- in the parent --- */
 
-/* Writes COUNT endpoints of LIST to a memfd. Returns it, with FD_CLOEXEC, for the caller to close; or -1 with errno. */
-int upgrade_fds_write(struct endpoint *const *list, size_t count);
+/* Descriptors that the new process has under the same numbers. */
+struct upgrade_fds {
+	int *list; /* the sockets of the endpoints, then the memfd with the list of them */
+	size_t count;
+	char variable[64]; /* a line NAME=VALUE for the environment of the new process; empty: none */
+	int memfd;
+	struct endpoint **endpoints;
+	size_t endpoint_count;
+};
 
-/* Sets UNUSED[i], of COUNT as at upgrade_fds_write, to whether the new process does not use endpoint i. Returns false if FD no longer holds
- * the list. */
-bool upgrade_fds_find_unused(int fd, bool *unused, size_t count);
+/* Lists COUNT ENDPOINTS, which stay the caller's. Owns the array, which was allocated by malloc. Returns NULL with errno. */
+struct upgrade_fds *upgrade_fds_new(struct endpoint **endpoints, size_t count);
+
+/* Marks the endpoints that the new process uses as shared. */
+void upgrade_fds_mark_shared(const struct upgrade_fds *fds);
+
+/* Closes the memfd and frees FDS, which may be NULL. The sockets are the endpoints'. */
+void upgrade_fds_free(struct upgrade_fds *fds);
 
 /* --- in the new process --- */
 

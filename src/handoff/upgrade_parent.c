@@ -34,34 +34,6 @@ enum {
 
 /* --- the program --- */
 
-struct upgrade_program {
-	char *path;
-	char **arguments;
-};
-
-static void free_list(char **list)
-{
-	for (size_t i = 0; list != NULL && list[i] != NULL; i++)
-		free(list[i]);
-	free(list);
-}
-
-static char **copy_list(char *const *list)
-{
-	size_t count = 0;
-	while (list[count] != NULL)
-		count++;
-	char **copy = calloc(count + 1, sizeof *copy);
-	for (size_t i = 0; copy != NULL && i < count; i++) {
-		copy[i] = strdup(list[i]);
-		if (copy[i] == NULL) {
-			free_list(copy);
-			return NULL;
-		}
-	}
-	return copy;
-}
-
 /* Returns the path of the running executable, for a program that was started by fexecve(3). */
 static char *executable_path(void)
 {
@@ -90,35 +62,6 @@ char *upgrade_find_path(void)
 		absolute = NULL;
 	free(folder);
 	return absolute;
-}
-
-struct upgrade_program *upgrade_program_new(const char *path, char *const *argv)
-{
-	struct upgrade_program *program = calloc(1, sizeof *program);
-	if (program == NULL)
-		return NULL;
-	program->path = strdup(path);
-	program->arguments = copy_list(argv);
-	if (program->path != NULL && program->arguments != NULL)
-		return program;
-	int error = errno;
-	upgrade_program_free(program);
-	errno = error;
-	return NULL;
-}
-
-const char *upgrade_program_path(const struct upgrade_program *program)
-{
-	return program->path;
-}
-
-void upgrade_program_free(struct upgrade_program *program)
-{
-	if (program == NULL)
-		return;
-	free(program->path);
-	free_list(program->arguments);
-	free(program);
 }
 
 /* --- state --- */
@@ -325,7 +268,7 @@ static bool is_variable(const char *line, const char *name)
 	return strncmp(line, name, length) == 0 && line[length] == '=';
 }
 
-/* Returns this process's environment with CHANNEL_LINE and FURTHER_LINE, which may be NULL, in place of the variables of an earlier
+/* Returns this process's environment with CHANNEL_LINE and FURTHER_LINE, which may be empty, in place of the variables of an earlier
  * upgrade. The lines are not copied. */
 static const char **make_environment(const char *channel_line, const char *further_line)
 {
@@ -337,10 +280,11 @@ static const char **make_environment(const char *channel_line, const char *furth
 		return NULL;
 	for (size_t i = 0; i < count; i++)
 		if (!is_variable(environ[i], channel_line) &&
-		    (further_line == NULL || !is_variable(environ[i], further_line)))
+		    (further_line[0] == '\0' || !is_variable(environ[i], further_line)))
 			lines[kept++] = environ[i];
 	lines[kept++] = channel_line;
-	lines[kept++] = further_line;
+	if (further_line[0] != '\0')
+		lines[kept++] = further_line;
 	return lines;
 }
 

@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "handoff/upgrade_fds.h"
+
 struct event_base;
 
 /* Environment variable with the descriptor of the new process's end of the channel. */
@@ -24,20 +26,10 @@ enum { UPGRADE_MESSAGE_SIZE = 512 };
 /* Returns the absolute path from which this process was started, for the caller to free; NULL with errno. */
 char *upgrade_find_path(void);
 
-/* The program of the new process: the file at a path at the time of the upgrade, and its arguments. */
-struct upgrade_program;
-
-/* Copies PATH and ARGV. Returns NULL when out of memory. */
-struct upgrade_program *upgrade_program_new(const char *path, char *const *argv);
-const char *upgrade_program_path(const struct upgrade_program *program);
-/* PROGRAM may be NULL. */
-void upgrade_program_free(struct upgrade_program *program);
-
-/* Descriptors for the new process, which has them under the same numbers. They are the caller's. */
-struct upgrade_fds {
-	const int *list;
-	size_t count;
-	const char *variable; /* a line NAME=VALUE for its environment, or NULL */
+/* The program of the new process: the file at PATH at the time of the upgrade. */
+struct upgrade_program {
+	char *path;
+	char *const *arguments;
 };
 
 struct upgrade;
