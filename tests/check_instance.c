@@ -90,16 +90,16 @@ START_TEST(empty_bucket_stays_empty_while_its_rate_is_unchanged)
 {
 	struct in6_addr source = {.s6_addr = {[15] = 1}};
 	struct generation *first = make(ECHO "datagram_rate = 1/m\n");
-	struct limit_buckets *buckets = instance_of(first, "echo")->datagram_buckets;
-	ck_assert(limit_bucket_take(buckets, &source, 1000));
-	ck_assert(!limit_bucket_take(buckets, &source, 1000));
+	struct token_buckets *buckets = instance_of(first, "echo")->datagram_buckets;
+	ck_assert(token_bucket_take(buckets, &source, 1000));
+	ck_assert(!token_bucket_take(buckets, &source, 1000));
 	struct generation *same = make(ECHO "datagram_rate = 1/m\nidle_timeout = 1h\n");
 	struct generation *other = make(ECHO "datagram_rate = 2/m\n");
 	ck_assert_ptr_eq(instance_of(same, "echo")->datagram_buckets, buckets);
 	ck_assert_ptr_ne(instance_of(other, "echo")->datagram_buckets, buckets);
 	generation_free(first);
-	ck_assert(!limit_bucket_take(instance_of(same, "echo")->datagram_buckets, &source, 1000));
-	ck_assert(limit_bucket_take(instance_of(other, "echo")->datagram_buckets, &source, 1000));
+	ck_assert(!token_bucket_take(instance_of(same, "echo")->datagram_buckets, &source, 1000));
+	ck_assert(token_bucket_take(instance_of(other, "echo")->datagram_buckets, &source, 1000));
 	generation_free(other);
 	generation_free(same);
 }
@@ -108,7 +108,7 @@ END_TEST
 START_TEST(discarded_generation_changes_no_limit)
 {
 	struct generation *first = make(ECHO "max_connections = 2\ndatagram_rate = 1/m\n");
-	struct limit_buckets *buckets = instance_of(first, "echo")->datagram_buckets;
+	struct token_buckets *buckets = instance_of(first, "echo")->datagram_buckets;
 	generation_free(make(ECHO "max_connections = 7\ndatagram_rate = 2/m\n" OTHER));
 	struct generation *again = make(ECHO "max_connections = 2\ndatagram_rate = 1/m\n");
 	ck_assert_ptr_eq(instance_of(again, "echo")->datagram_buckets, buckets);

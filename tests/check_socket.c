@@ -549,7 +549,7 @@ START_TEST(listener_that_stops_new_syns_keeps_its_accept_queue)
 		group_open(&group, net_request(SOCK_STREAM, loopbacks[i], 0), 1);
 		int queued = net_connect(&group.request.address), open = net_connect(&group.request.address);
 		int first = accept_one(group.fds[0]);
-		ck_assert_int_eq(socket_refuse_new(group.fds[0]), 0);
+		ck_assert_int_eq(socket_stop_new(group.fds[0]), 0);
 		int late = net_begin_connect(&group.request.address);
 		int second = accept_one(group.fds[0]);
 		net_send(queued, "q", 1);
@@ -580,7 +580,7 @@ START_TEST(listener_that_stops_new_syns_completes_handshakes_in_progress)
 		int early = net_connect(&group.request.address);
 		ck_assert_int_lt(accept4(group.fds[0], NULL, NULL, SOCK_CLOEXEC), 0);
 		ck_assert_int_eq(errno, EAGAIN);
-		ck_assert_int_eq(socket_refuse_new(group.fds[0]), 0);
+		ck_assert_int_eq(socket_stop_new(group.fds[0]), 0);
 		int late = net_begin_connect(&group.request.address);
 		net_send(early, "s", 1);
 		int server = accept_one(group.fds[0]);
@@ -613,11 +613,11 @@ START_TEST(listener_of_an_interface_stops_new_syns_without_root)
 		group_open(&group, request, 1);
 		int queued = net_connect(&group.request.address);
 		become_nobody();
-		ck_assert_int_eq(socket_refuse_new(group.fds[0]), 0);
+		ck_assert_int_eq(socket_stop_new(group.fds[0]), 0);
 		int late = net_begin_connect(&group.request.address);
 		int accepted = accept_one(group.fds[0]);
 		net_assert_not_connected(late);
-		socket_release_accepted(accepted);
+		socket_restore_accepted(accepted);
 		net_send(queued, "q", 1);
 		net_wait(accepted, POLLIN);
 		close(late);
@@ -634,7 +634,7 @@ START_TEST(new_syns_reach_another_socket_of_the_port_at_once)
 	struct socket_request request = net_request(SOCK_STREAM, "127.0.0.1", 0);
 	group_open(&leaving, request, 2);
 	for (int i = 0; i < 2; i++)
-		ck_assert_int_eq(socket_refuse_new(leaving.fds[i]), 0);
+		ck_assert_int_eq(socket_stop_new(leaving.fds[i]), 0);
 	request.address = leaving.request.address;
 	request.overlaps = true;
 	group_open(&next, request, 1);
@@ -825,7 +825,7 @@ END_TEST
 START_TEST(errors_are_returned_as_negative_errno)
 {
 	ck_assert_int_eq(socket_stop_datagrams(-1), -EBADF);
-	ck_assert_int_eq(socket_refuse_new(-1), EBADF);
+	ck_assert_int_eq(socket_stop_new(-1), -EBADF);
 	ck_assert_int_eq(socket_set_dscp(-1, AF_INET, 1), -EBADF);
 	ck_assert_int_eq(socket_buffer_size(-1, SO_RCVBUF), -1);
 }

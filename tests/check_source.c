@@ -1,5 +1,6 @@
 /* check_source.c: admission of sources: source limits, rate limits, allow and deny. */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <malloc.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include "check_run.h"
 #include "check_threads.h"
 #include "config/config.h"
-#include "net/instance.h"
+#include "net/admission.h"
 #include "net/metrics.h"
 #include "net/source_limit.h"
 #include "net/token_bucket.h"
@@ -60,44 +61,44 @@ static struct in6_addr source_of(uint32_t number)
 
 /* --- source limits --- */
 
-static bool enters(struct limit_sources *sources, const struct in6_addr *ip, int64_t maximum,
-		   struct limit_source **source)
+static bool enters(struct source_limit *sources, const struct in6_addr *ip, int64_t maximum,
+		   struct source_entry **source)
 {
-	enum limit_verdict verdict = limit_source_enter(sources, ip, maximum, source);
-	ck_assert_int_ne(verdict, LIMIT_NO_MEMORY);
-	ck_assert_int_eq(verdict == LIMIT_ADMIT, *source != NULL);
-	return verdict == LIMIT_ADMIT;
+	int error = source_limit_enter(sources, ip, maximum, source);
+	ck_assert(error == 0 || error == -EAGAIN);
+	ck_assert_int_eq(error == 0, *source != NULL);
+	return error == 0;
 }
 
 START_TEST(sources_have_slots_of_their_own)
 {
-	struct limit_sources *sources = limit_sources_new();
+	struct source_limit *sources = source_limit_new();
 	struct in6_addr one = ip_of("192.0.2.1"), other = ip_of("2001:db8::1");
-	struct limit_source *held[3], *refused, *of_other;
+	struct source_entry *held[3], *refused, *of_other;
 
 	ck_assert_ptr_nonnull(sources);
 	for (int i = 0; i < 3; i++)
 		ck_assert(enters(sources, &one, 3, &held[i]));
 	ck_assert(!enters(sources, &one, 3, &refused));
 	ck_assert(enters(sources, &other, 3, &of_other));
-	limit_source_leave(sources, held[1]);
+	source_limit_leave(sources, held[1]);
 	ck_assert(enters(sources, &one, 3, &held[1]));
 	ck_assert(!enters(sources, &one, 3, &refused));
 	for (int i = 0; i < 3; i++)
-		limit_source_leave(sources, held[i]);
-	limit_source_leave(sources, of_other);
+		source_limit_leave(sources, held[i]);
+	source_limit_leave(sources, of_other);
 	ck_assert(enters(sources, &one, 1, &held[0]));
 	ck_assert(!enters(sources, &one, 1, &refused));
-	limit_source_leave(sources, held[0]);
-	limit_sources_free(sources);
-	limit_sources_free(NULL);
+	source_limit_leave(sources, held[0]);
+	source_limit_free(sources);
+	source_limit_free(NULL);
 }
 END_TEST
 
 enum { THREADS = 8, VISIT_SOURCES = 5, VISIT_MAXIMUM = 3, VISIT_ROUNDS = 10000 };
 
 struct visitor {
-	struct limit_sources *sources;
+	struct source_limit *sources;
 	_Atomic int64_t *inside; /* slots in use, per source */
 	uint64_t random;
 	int64_t most;
@@ -109,13 +110,13 @@ static void *enter_and_leave(void *argument)
 {
 	struct visitor *visitor = argument;
 	for (int i = 0; i < VISIT_ROUNDS; i++) {
-		struct limit_source *held[2] = {NULL, NULL};
+		struct source_entry *held[2] = {NULL, NULL};
 		uint32_t number[2];
 		for (int j = 0; j < 2; j++) {
 			number[j] = below(&visitor->random, VISIT_SOURCES);
 			struct in6_addr ip = source_of(number[j]);
-			enum limit_verdict verdict = limit_source_enter(visitor->sources, &ip, VISIT_MAXIMUM, &held[j]);
-			visitor->odd += (verdict == LIMIT_ADMIT) != (held[j] != NULL) || verdict == LIMIT_NO_MEMORY;
+			int error = source_limit_enter(visitor->sources, &ip, VISIT_MAXIMUM, &held[j]);
+			visitor->odd += (error == 0) != (held[j] != NULL) || error == -ENOMEM;
 			visitor->refused += held[j] == NULL;
 			if (held[j] == NULL)
 				continue;
@@ -129,7 +130,7 @@ static void *enter_and_leave(void *argument)
 			if (held[j] == NULL)
 				continue;
 			atomic_fetch_sub(&visitor->inside[number[j]], 1);
-			limit_source_leave(visitor->sources, held[j]);
+			source_limit_leave(visitor->sources, held[j]);
 		}
 	}
 	return NULL;
@@ -137,7 +138,7 @@ static void *enter_and_leave(void *argument)
 
 START_TEST(source_never_has_more_slots_than_its_maximum_under_threads)
 {
-	struct limit_sources *sources = limit_sources_new();
+	struct source_limit *sources = source_limit_new();
 	_Atomic int64_t inside[VISIT_SOURCES] = {0};
 	struct visitor visitors[THREADS] = {0};
 	struct threads threads;
@@ -158,20 +159,20 @@ START_TEST(source_never_has_more_slots_than_its_maximum_under_threads)
 
 	for (uint32_t number = 0; number < VISIT_SOURCES; number++) { /* all slots are free again */
 		struct in6_addr ip = source_of(number);
-		struct limit_source *held[VISIT_MAXIMUM], *more;
+		struct source_entry *held[VISIT_MAXIMUM], *more;
 		for (int i = 0; i < VISIT_MAXIMUM; i++)
 			ck_assert(enters(sources, &ip, VISIT_MAXIMUM, &held[i]));
 		ck_assert(!enters(sources, &ip, VISIT_MAXIMUM, &more));
 		for (int i = 0; i < VISIT_MAXIMUM; i++)
-			limit_source_leave(sources, held[i]);
+			source_limit_leave(sources, held[i]);
 	}
-	limit_sources_free(sources);
+	source_limit_free(sources);
 }
 END_TEST
 
 struct filler {
-	struct limit_sources *sources;
-	struct limit_source **held; /* one per attempt */
+	struct source_limit *sources;
+	struct source_entry **held; /* one per attempt */
 	unsigned admitted;
 };
 
@@ -182,7 +183,7 @@ static void *fill(void *argument)
 	struct filler *filler = argument;
 	for (uint32_t i = 0; i < FILL_SOURCES * FILL_MAXIMUM; i++) {
 		struct in6_addr ip = source_of(i % FILL_SOURCES);
-		limit_source_enter(filler->sources, &ip, FILL_MAXIMUM, &filler->held[i]);
+		source_limit_enter(filler->sources, &ip, FILL_MAXIMUM, &filler->held[i]);
 		filler->admitted += filler->held[i] != NULL;
 	}
 	return NULL;
@@ -190,8 +191,8 @@ static void *fill(void *argument)
 
 START_TEST(threads_fill_all_sources_exactly_to_their_maximum)
 {
-	static struct limit_source *held[THREADS][FILL_SOURCES * FILL_MAXIMUM];
-	struct limit_sources *sources = limit_sources_new();
+	static struct source_entry *held[THREADS][FILL_SOURCES * FILL_MAXIMUM];
+	struct source_limit *sources = source_limit_new();
 	struct filler fillers[THREADS] = {0};
 	struct threads threads;
 	unsigned admitted = 0;
@@ -207,8 +208,8 @@ START_TEST(threads_fill_all_sources_exactly_to_their_maximum)
 	for (unsigned i = 0; i < THREADS; i++)
 		for (int j = 0; j < FILL_SOURCES * FILL_MAXIMUM; j++)
 			if (held[i][j] != NULL)
-				limit_source_leave(sources, held[i][j]);
-	limit_sources_free(sources);
+				source_limit_leave(sources, held[i][j]);
+	source_limit_free(sources);
 }
 END_TEST
 
@@ -223,12 +224,12 @@ static size_t memory_in_use(void)
 }
 
 /* Takes one of two slots for each of COUNT sources. Returns the count of slots. */
-static unsigned enter_all(struct limit_sources *sources, struct limit_source **held, uint32_t count)
+static unsigned enter_all(struct source_limit *sources, struct source_entry **held, uint32_t count)
 {
 	unsigned admitted = 0;
 	for (uint32_t i = 0; i < count; i++) {
 		struct in6_addr ip = source_of(i);
-		admitted += limit_source_enter(sources, &ip, 2, &held[i]) == LIMIT_ADMIT && held[i] != NULL;
+		admitted += source_limit_enter(sources, &ip, 2, &held[i]) == 0 && held[i] != NULL;
 	}
 	return admitted;
 }
@@ -236,8 +237,8 @@ static unsigned enter_all(struct limit_sources *sources, struct limit_source **h
 START_TEST(hundred_thousand_sources_are_limited_and_their_memory_is_freed)
 {
 	enum { SOURCES = 100000, TABLES_MAX = 4 * 1024 * 1024 };
-	static struct limit_source *held[2][SOURCES], *refused[SOURCES];
-	struct limit_sources *sources = limit_sources_new();
+	static struct source_entry *held[2][SOURCES], *refused[SOURCES];
+	struct source_limit *sources = source_limit_new();
 	size_t before = memory_in_use();
 
 	ck_assert_ptr_nonnull(sources);
@@ -246,13 +247,13 @@ START_TEST(hundred_thousand_sources_are_limited_and_their_memory_is_freed)
 			ck_assert_uint_eq(enter_all(sources, held[slot], SOURCES), SOURCES);
 		ck_assert_uint_eq(enter_all(sources, refused, SOURCES), 0);
 		for (uint32_t i = 0; i < SOURCES; i++) {
-			limit_source_leave(sources, held[0][i]);
-			limit_source_leave(sources, held[1][(i + SOURCES / 2) % SOURCES]);
+			source_limit_leave(sources, held[0][i]);
+			source_limit_leave(sources, held[1][(i + SOURCES / 2) % SOURCES]);
 		}
 		size_t left = memory_in_use() > before ? memory_in_use() - before : 0;
 		ck_assert_msg(left < TABLES_MAX, "%zu bytes are in use after the last source has left", left);
 	}
-	limit_sources_free(sources);
+	source_limit_free(sources);
 }
 END_TEST
 
@@ -264,7 +265,7 @@ struct model {
 	uint64_t now_ms;
 };
 
-static struct model model_of(struct limit_rate rate, uint64_t now_ms)
+static struct model model_of(struct token_rate rate, uint64_t now_ms)
 {
 	return (struct model){rate.count, rate.unit_ms, rate.count * rate.unit_ms, now_ms};
 }
@@ -284,7 +285,7 @@ static bool model_takes(struct model *model, uint64_t now_ms)
 	return true;
 }
 
-static const struct limit_rate even_rates[] = {
+static const struct token_rate even_rates[] = {
 	{1, 1000},    {2, 1000},    {50, 1000},   {100, 1000},    {1000, 1000},    {1, 60000},
 	{600, 60000}, {1, 3600000}, {5, 3600000}, {100, 3600000}, {1000000, 1000},
 };
@@ -307,8 +308,8 @@ static uint64_t step(uint64_t *state, int64_t unit_ms)
 START_TEST(bucket_gives_the_same_tokens_as_a_naive_model)
 {
 	enum { STEPS = 100000 };
-	struct limit_rate rate = even_rates[_i];
-	struct limit_buckets *buckets = limit_buckets_new(rate);
+	struct token_rate rate = even_rates[_i];
+	struct token_buckets *buckets = token_buckets_new(rate);
 	uint64_t state = (uint64_t)_i + 1, now_ms = 12345678;
 	struct model model = model_of(rate, now_ms);
 	struct in6_addr ip = ip_of("192.0.2.1");
@@ -317,7 +318,7 @@ START_TEST(bucket_gives_the_same_tokens_as_a_naive_model)
 	ck_assert_ptr_nonnull(buckets);
 	for (int i = 0; i < STEPS; i++) {
 		now_ms += step(&state, rate.unit_ms);
-		bool expected = model_takes(&model, now_ms), takes = limit_bucket_take(buckets, &ip, now_ms);
+		bool expected = model_takes(&model, now_ms), takes = token_bucket_take(buckets, &ip, now_ms);
 		if (takes != expected)
 			ck_abort_msg("%lld in %lld ms: take %d at %llu ms is %s", (long long)rate.count,
 				     (long long)rate.unit_ms, i, (unsigned long long)now_ms,
@@ -325,21 +326,21 @@ START_TEST(bucket_gives_the_same_tokens_as_a_naive_model)
 		given += takes;
 	}
 	ck_assert_uint_gt(given, 0);
-	limit_buckets_free(buckets);
-	limit_buckets_free(NULL);
+	token_buckets_free(buckets);
+	token_buckets_free(NULL);
 }
 END_TEST
 
 /* Rates with a fraction of a nanosecond per token. */
-static const struct limit_rate odd_rates[] = {
+static const struct token_rate odd_rates[] = {
 	{3, 1000},         {7, 1000},      {7, 60000},     {999, 60000},
 	{999983, 3600000}, {700001, 1000}, {999001, 1000}, {999999, 60000},
 };
 
-static unsigned take_all(struct limit_buckets *buckets, const struct in6_addr *ip, uint64_t now_ms)
+static unsigned take_all(struct token_buckets *buckets, const struct in6_addr *ip, uint64_t now_ms)
 {
 	unsigned given = 0;
-	while (limit_bucket_take(buckets, ip, now_ms))
+	while (token_bucket_take(buckets, ip, now_ms))
 		given++;
 	return given;
 }
@@ -347,8 +348,8 @@ static unsigned take_all(struct limit_buckets *buckets, const struct in6_addr *i
 START_TEST(full_bucket_has_the_tokens_of_one_unit)
 {
 	bool even = (size_t)_i < COUNT_OF(even_rates);
-	struct limit_rate rate = even ? even_rates[_i] : odd_rates[(size_t)_i - COUNT_OF(even_rates)];
-	struct limit_buckets *buckets = limit_buckets_new(rate);
+	struct token_rate rate = even ? even_rates[_i] : odd_rates[(size_t)_i - COUNT_OF(even_rates)];
+	struct token_buckets *buckets = token_buckets_new(rate);
 	struct in6_addr ip = ip_of("192.0.2.1");
 	uint64_t now_ms = 1;
 
@@ -358,7 +359,7 @@ START_TEST(full_bucket_has_the_tokens_of_one_unit)
 	ck_assert_int_eq(take_all(buckets, &ip, now_ms), rate.count);
 	now_ms += (uint64_t)rate.unit_ms * 100; /* it does not exceed its size */
 	ck_assert_int_eq(take_all(buckets, &ip, now_ms), rate.count);
-	limit_buckets_free(buckets);
+	token_buckets_free(buckets);
 }
 END_TEST
 
@@ -367,8 +368,8 @@ START_TEST(emptied_bucket_gives_its_rate)
 {
 	enum { UNITS = 3, LOOKS = 3000, MANY = 100000 };
 	bool even = (size_t)_i < COUNT_OF(even_rates);
-	struct limit_rate rate = even ? even_rates[_i] : odd_rates[(size_t)_i - COUNT_OF(even_rates)];
-	struct limit_buckets *buckets = limit_buckets_new(rate);
+	struct token_rate rate = even ? even_rates[_i] : odd_rates[(size_t)_i - COUNT_OF(even_rates)];
+	struct token_buckets *buckets = token_buckets_new(rate);
 	struct in6_addr ip = ip_of("192.0.2.1");
 	const uint64_t began_ms = 1000;
 	const uint64_t step_ms = (uint64_t)rate.unit_ms * UNITS / LOOKS;
@@ -383,16 +384,16 @@ START_TEST(emptied_bucket_gives_its_rate)
 			ck_abort_msg("%lld in %lld ms: %lld given within %lld ms", (long long)rate.count,
 				     (long long)rate.unit_ms, (long long)given, (long long)passed_ms);
 	}
-	limit_buckets_free(buckets);
+	token_buckets_free(buckets);
 }
 END_TEST
 
 START_TEST(no_window_has_more_tokens_than_a_bucket_and_its_rate)
 {
 	enum { TAKES = 4000 };
-	struct limit_rate rate = {20, 1000};
+	struct token_rate rate = {20, 1000};
 	static uint64_t given_at_ms[TAKES];
-	struct limit_buckets *buckets = limit_buckets_new(rate);
+	struct token_buckets *buckets = token_buckets_new(rate);
 	struct in6_addr ip = ip_of("192.0.2.1");
 	uint64_t state = 1, now_ms = 5000;
 	size_t given = 0;
@@ -400,7 +401,7 @@ START_TEST(no_window_has_more_tokens_than_a_bucket_and_its_rate)
 	ck_assert_ptr_nonnull(buckets);
 	for (int i = 0; i < TAKES; i++) {
 		now_ms += below(&state, 3) == 0 ? below(&state, 300) : below(&state, 2);
-		if (limit_bucket_take(buckets, &ip, now_ms))
+		if (token_bucket_take(buckets, &ip, now_ms))
 			given_at_ms[given++] = now_ms;
 	}
 	ck_assert_uint_gt(given, 1000);
@@ -411,26 +412,26 @@ START_TEST(no_window_has_more_tokens_than_a_bucket_and_its_rate)
 				ck_abort_msg("%zu given within %llu ms", last - first + 1,
 					     (unsigned long long)window_ms);
 		}
-	limit_buckets_free(buckets);
+	token_buckets_free(buckets);
 }
 END_TEST
 
 START_TEST(clock_that_goes_back_gives_no_token)
 {
-	struct limit_buckets *buckets = limit_buckets_new((struct limit_rate){10, 1000});
+	struct token_buckets *buckets = token_buckets_new((struct token_rate){10, 1000});
 	struct in6_addr ip = ip_of("192.0.2.1");
 
 	ck_assert_ptr_nonnull(buckets);
 	ck_assert_uint_eq(take_all(buckets, &ip, 5000), 10);
 	for (uint64_t now_ms = 4990; now_ms < 5100; now_ms++)
-		ck_assert(!limit_bucket_take(buckets, &ip, now_ms));
-	ck_assert(limit_bucket_take(buckets, &ip, 5100));
-	limit_buckets_free(buckets);
+		ck_assert(!token_bucket_take(buckets, &ip, now_ms));
+	ck_assert(token_bucket_take(buckets, &ip, 5100));
+	token_buckets_free(buckets);
 }
 END_TEST
 
 struct drainer {
-	struct limit_buckets *buckets;
+	struct token_buckets *buckets;
 	atomic_uint *ready; /* all threads start together */
 	int64_t given;
 };
@@ -451,8 +452,8 @@ static void *drain(void *argument)
 
 START_TEST(threads_that_share_a_bucket_get_its_exact_rate)
 {
-	struct limit_rate rate = {1000000, 1000};
-	struct limit_buckets *buckets = limit_buckets_new(rate);
+	struct token_rate rate = {1000000, 1000};
+	struct token_buckets *buckets = token_buckets_new(rate);
 	struct drainer drainers[THREADS] = {0};
 	struct threads threads;
 	atomic_uint ready = 0;
@@ -466,18 +467,18 @@ START_TEST(threads_that_share_a_bucket_get_its_exact_rate)
 	for (int i = 0; i < THREADS; i++)
 		given += drainers[i].given;
 	ck_assert_int_eq(given, rate.count + rate.count * DRAIN_MS / rate.unit_ms);
-	limit_buckets_free(buckets);
+	token_buckets_free(buckets);
 }
 END_TEST
 
 /* Takes from the buckets of COUNT sources, which have one token each. Returns the count of tokens; GIVEN has them per
  * source. */
-static unsigned take_one_each(struct limit_buckets *buckets, uint32_t from, uint32_t count, uint8_t *given)
+static unsigned take_one_each(struct token_buckets *buckets, uint32_t from, uint32_t count, uint8_t *given)
 {
 	unsigned sum = 0;
 	for (uint32_t i = 0; i < count; i++) {
 		struct in6_addr ip = source_of(from + i);
-		bool takes = limit_bucket_take(buckets, &ip, 1000);
+		bool takes = token_bucket_take(buckets, &ip, 1000);
 		sum += takes;
 		if (given != NULL)
 			given[i] = takes;
@@ -487,32 +488,32 @@ static unsigned take_one_each(struct limit_buckets *buckets, uint32_t from, uint
 
 START_TEST(sources_that_collide_share_a_bucket_and_none_is_evicted)
 {
-	enum { SOURCES = 12 * LIMIT_BUCKETS, VICTIMS = 1000 };
-	struct limit_buckets *buckets = limit_buckets_new((struct limit_rate){1, 3600000});
+	enum { SOURCES = 12 * TOKEN_BUCKETS, VICTIMS = 1000 };
+	struct token_buckets *buckets = token_buckets_new((struct token_rate){1, 3600000});
 
 	ck_assert_ptr_nonnull(buckets);
 	ck_assert_uint_gt(take_one_each(buckets, 0, VICTIMS, NULL), VICTIMS * 9 / 10);
 	unsigned given = take_one_each(buckets, VICTIMS, SOURCES, NULL);
-	ck_assert_uint_le(given, LIMIT_BUCKETS);
-	ck_assert_uint_gt(given, LIMIT_BUCKETS * 9 / 10); /* e^-12 of the buckets keep their token */
+	ck_assert_uint_le(given, TOKEN_BUCKETS);
+	ck_assert_uint_gt(given, TOKEN_BUCKETS * 9 / 10); /* e^-12 of the buckets keep their token */
 	ck_assert_uint_eq(take_one_each(buckets, 0, VICTIMS, NULL), 0);
-	limit_buckets_free(buckets);
+	token_buckets_free(buckets);
 }
 END_TEST
 
 START_TEST(each_array_has_collisions_of_its_own)
 {
-	enum { SOURCES = LIMIT_BUCKETS };
+	enum { SOURCES = TOKEN_BUCKETS };
 	static uint8_t given[2][SOURCES];
 	unsigned different = 0;
 
 	for (int i = 0; i < 2; i++) {
-		struct limit_buckets *buckets = limit_buckets_new((struct limit_rate){1, 3600000});
+		struct token_buckets *buckets = token_buckets_new((struct token_rate){1, 3600000});
 		ck_assert_ptr_nonnull(buckets);
 		unsigned sum = take_one_each(buckets, 0, SOURCES, given[i]);
 		ck_assert_uint_gt(sum, SOURCES / 2); /* 1 - 1/e of the sources have a bucket of their own */
 		ck_assert_uint_lt(sum, SOURCES * 3 / 4);
-		limit_buckets_free(buckets);
+		token_buckets_free(buckets);
 	}
 	for (int i = 0; i < SOURCES; i++)
 		different += given[0][i] != given[1][i];
@@ -613,7 +614,7 @@ static struct instance *instance_of(const struct scene *scene, size_t service)
 
 static bool allows(const struct instance *instance, const struct in6_addr *ip)
 {
-	return instance->prefixes == NULL || acl_allows(instance->prefixes, ip);
+	return instance->acl == NULL || acl_allows(instance->acl, ip);
 }
 
 /* --- allow and deny --- */
@@ -703,8 +704,8 @@ START_TEST(instance_without_rules_has_no_acl)
 {
 	struct scene scene;
 	scene_init(&scene, "[echo]\n[time]\nallow = all\n", 100);
-	ck_assert_ptr_null(instance_of(&scene, 0)->prefixes);
-	ck_assert_ptr_nonnull(instance_of(&scene, 1)->prefixes);
+	ck_assert_ptr_null(instance_of(&scene, 0)->acl);
+	ck_assert_ptr_nonnull(instance_of(&scene, 1)->acl);
 	scene_clear(&scene);
 }
 END_TEST
@@ -1311,8 +1312,8 @@ static void assert_one_source(const char *lengths, const char *address, const ch
 
 	snprintf(text, sizeof text, "[echo]\n%s%s\n", *lengths != '\0' ? "source_prefix = " : "", lengths);
 	scene_init(&scene, text, 100);
-	struct in6_addr source = instance_source(instance_of(&scene, 0), &ip);
-	ck_assert_mem_eq(&source, &prefix, sizeof prefix);
+	struct admission_source source = admission_examine(instance_of(&scene, 0), &ip);
+	ck_assert_mem_eq(&source.prefix, &prefix, sizeof prefix);
 	scene_clear(&scene);
 }
 

@@ -241,7 +241,7 @@ static void refuse_new(struct place *place)
 		int error = tcp_listener_stop_new(place->seats[i].tcp);
 		if (error != 0)
 			log_info("%s: cannot refuse new connections before the port is closed: %s",
-				 place->endpoint->service, strerror(error));
+				 place->endpoint->service, strerror(-error));
 	}
 }
 

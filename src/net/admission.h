@@ -13,7 +13,7 @@ struct admission_source {
 /* Returns whether admission has anything to check for datagrams of INSTANCE. */
 static inline bool admission_limits_datagrams(const struct instance *instance)
 {
-	return instance->prefixes != NULL || instance->datagram_buckets != NULL;
+	return instance->acl != NULL || instance->datagram_buckets != NULL;
 }
 
 /* Examines IP, IPv6 or mapped IPv4. */
@@ -27,9 +27,9 @@ enum metric admission_of_datagram(const struct instance *instance, const struct 
  * stores in ENTRY where the source limit counts its slot, for admission_leave; NULL: sources are not limited. Any
  * thread. */
 enum metric admission_of_connection(const struct instance *instance, const struct in6_addr *ip,
-				    struct limit_source **entry);
+				    struct source_entry **entry);
 
 /* Frees the slot of an admitted connection. ENTRY may be NULL. Any thread. */
-void admission_leave(const struct instance *instance, struct limit_source *entry);
+void admission_leave(const struct instance *instance, struct source_entry *entry);
 
 #endif

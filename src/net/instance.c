@@ -28,12 +28,6 @@ void instance_log(const struct instance *instance, int level, unsigned transport
 	log_write(level, &context, "%s: %s %s %s", name, context.transport, source, text);
 }
 
-struct in6_addr instance_source(const struct instance *instance, const struct in6_addr *ip)
-{
-	const struct option_source_prefix *length = &instance->config->source_prefix;
-	return acl_mask(ip, IN6_IS_ADDR_V4MAPPED(ip) ? 96 + length->v4 : length->v6);
-}
-
 /* Returns the rule of all IPv4: a shorter IPv6 prefix than ::ffff:0:0/96 does not apply to it. */
 static struct acl_rule all_ipv4(bool allow)
 {
@@ -55,7 +49,7 @@ static void add_rules(struct acl_rule *rules, size_t *count, const struct option
 }
 
 /* Builds the ACL. With an allow list, sources that match no prefix are denied. */
-static bool make_prefixes(struct instance *instance)
+static bool make_acl(struct instance *instance)
 {
 	const struct config_service *config = instance->config;
 	const struct {
@@ -81,12 +75,12 @@ static bool make_prefixes(struct instance *instance)
 	rules[count++] = all_ipv4(!named);
 	for (int i = 0; i < 2 * LISTS; i++) /* `all` first: the last of equal rules applies */
 		add_rules(rules, &count, lists[i % LISTS].prefixes, i < LISTS, lists[i % LISTS].allow);
-	instance->prefixes = acl_new(rules, count, !named);
+	instance->acl = acl_new(rules, count, !named);
 	free(rules);
-	return instance->prefixes != NULL;
+	return instance->acl != NULL;
 }
 
-static bool make_proxies(struct instance *instance)
+static bool make_proxy_acl(struct instance *instance)
 {
 	const struct option_prefixes *from = &instance->config->proxy_from;
 	size_t count = 0;
@@ -99,9 +93,9 @@ static bool make_proxies(struct instance *instance)
 	rules[count++] = all_ipv4(false);
 	for (int all = 1; all >= 0; all--)
 		add_rules(rules, &count, from, all, true);
-	instance->proxies = acl_new(rules, count, false);
+	instance->proxy_acl = acl_new(rules, count, false);
 	free(rules);
-	return instance->proxies != NULL;
+	return instance->proxy_acl != NULL;
 }
 
 /* --- the store --- */
@@ -110,7 +104,7 @@ struct service_buckets {
 	SLIST_ENTRY(service_buckets) link;
 	unsigned transport, owners;
 	struct option_rate rate;
-	struct limit_buckets *buckets;
+	struct token_buckets *buckets;
 };
 
 struct instance_store {
@@ -120,7 +114,7 @@ struct instance_store {
 	struct task_queue *main;
 	generation_callback *on_over;
 	SLIST_HEAD(, service_state) states;
-	struct limit_sources *shared_sources; /* of all services without a source limit of their own */
+	struct source_limit *shared_sources; /* of all services without a source limit of their own */
 };
 
 struct instance_store *instance_store_new(struct metrics *metrics, struct limit_gate *daemon_gate, unsigned workers,
@@ -131,7 +125,7 @@ struct instance_store *instance_store_new(struct metrics *metrics, struct limit_
 		return NULL;
 	*store = (struct instance_store){
 		.metrics = metrics, .daemon_gate = daemon_gate, .workers = workers, .main = main, .on_over = on_over};
-	store->shared_sources = limit_sources_new();
+	store->shared_sources = source_limit_new();
 	if (store->shared_sources != NULL)
 		return store;
 	free(store);
@@ -141,7 +135,7 @@ struct instance_store *instance_store_new(struct metrics *metrics, struct limit_
 void instance_store_free(struct instance_store *store)
 {
 	if (store != NULL)
-		limit_sources_free(store->shared_sources);
+		source_limit_free(store->shared_sources);
 	free(store);
 }
 
@@ -170,7 +164,7 @@ static void leave_state(struct instance_store *store, struct service_state *stat
 	if (state == NULL || --state->owners > 0)
 		return;
 	SLIST_REMOVE(&store->states, state, service_state, link);
-	limit_sources_free(state->sources);
+	source_limit_free(state->sources);
 	free(state->name);
 	free(state);
 }
@@ -178,7 +172,7 @@ static void leave_state(struct instance_store *store, struct service_state *stat
 /* Stores the BUCKETS of RATE, with one owner more. A generation with the same rate goes on with the same buckets.
  * Returns false when out of memory. */
 static bool take_buckets(struct service_state *state, unsigned transport, struct option_rate rate,
-			 struct limit_buckets **buckets)
+			 struct token_buckets **buckets)
 {
 	if (rate.count == 0)
 		return true;
@@ -187,11 +181,11 @@ static bool take_buckets(struct service_state *state, unsigned transport, struct
 	if (entry->transport == transport && entry->rate.count == rate.count && entry->rate.unit_ms == rate.unit_ms)
 		break;
 	if (entry == NULL) {
-		struct limit_buckets *fresh =
-			limit_buckets_new((struct limit_rate){.count = rate.count, .unit_ms = rate.unit_ms});
+		struct token_buckets *fresh =
+			token_buckets_new((struct token_rate){.count = rate.count, .unit_ms = rate.unit_ms});
 		entry = calloc(1, sizeof *entry);
 		if (fresh == NULL || entry == NULL) {
-			limit_buckets_free(fresh);
+			token_buckets_free(fresh);
 			free(entry);
 			return false;
 		}
@@ -203,7 +197,7 @@ static bool take_buckets(struct service_state *state, unsigned transport, struct
 	return true;
 }
 
-static void leave_buckets(struct service_state *state, const struct limit_buckets *buckets)
+static void leave_buckets(struct service_state *state, const struct token_buckets *buckets)
 {
 	struct service_buckets *entry;
 	SLIST_FOREACH(entry, &state->buckets, link)
@@ -212,7 +206,7 @@ static void leave_buckets(struct service_state *state, const struct limit_bucket
 	if (entry == NULL || --entry->owners > 0)
 		return;
 	SLIST_REMOVE(&state->buckets, entry, service_buckets, link);
-	limit_buckets_free(entry->buckets);
+	token_buckets_free(entry->buckets);
 	free(entry);
 }
 
@@ -229,7 +223,7 @@ static bool make_source_limit(struct instance *instance, int64_t daemon_maximum)
 		return true;
 	instance->source_maximum = maximum > 0 ? maximum : half > 0 ? half : 1;
 	if (maximum > 0 && instance->state->sources == NULL)
-		instance->state->sources = limit_sources_new();
+		instance->state->sources = source_limit_new();
 	instance->sources = maximum > 0 ? instance->state->sources : instance->generation->store->shared_sources;
 	return instance->sources != NULL;
 }
@@ -323,7 +317,7 @@ static bool instance_init(struct instance *instance, struct generation *generati
 	instance->gate = &instance->state->gate;
 	if (!config->enabled)
 		return true;
-	return make_prefixes(instance) && make_proxies(instance) && make_memos(instance) &&
+	return make_acl(instance) && make_proxy_acl(instance) && make_memos(instance) &&
 	       (!(config->transports & TRANSPORT_TCP) || make_tcp(instance, daemon_maximum)) &&
 	       (!(config->transports & TRANSPORT_UDP) || make_udp(instance));
 }
@@ -335,8 +329,8 @@ static void instance_clear(struct instance *instance)
 	log_report_suppressed(&instance->refused_bound, instance->config->name);
 	log_report_suppressed(&instance->full_bound, instance->config->name);
 	log_report_suppressed(&instance->failed_bound, instance->config->name);
-	acl_free(instance->prefixes);
-	acl_free(instance->proxies);
+	acl_free(instance->acl);
+	acl_free(instance->proxy_acl);
 	leave_buckets(instance->state, instance->connection_buckets);
 	leave_buckets(instance->state, instance->datagram_buckets);
 	leave_state(instance->generation->store, instance->state);

@@ -30,7 +30,7 @@ struct service_state {
 	SLIST_ENTRY(service_state) link;
 	char *name;
 	unsigned owners;
-	struct limit_sources *sources;         /* NULL: the service has had no source limit of its own */
+	struct source_limit *sources;          /* NULL: the service has had no source limit of its own */
 	SLIST_HEAD(, service_buckets) buckets; /* for each rate of a generation */
 };
 
@@ -45,12 +45,12 @@ struct instance {
 	char *memos;                    /* the service's cache, one per worker; NULL: none */
 	struct limit_gate *daemon_gate; /* open connections of all services */
 	struct limit_gate *gate;        /* open connections of this service */
-	struct acl *prefixes;           /* of allow and deny; NULL: all sources are allowed */
-	struct acl *proxies;            /* of proxy_from, the senders of PROXY headers; NULL: no headers */
-	struct limit_sources *sources;  /* open connections per source; NULL: not limited */
+	struct acl *acl;                /* of allow and deny; NULL: all sources are allowed */
+	struct acl *proxy_acl;          /* of proxy_from, the senders of PROXY headers; NULL: no headers */
+	struct source_limit *sources;   /* open connections per source; NULL: not limited */
 	int64_t source_maximum;
-	struct limit_buckets *connection_buckets; /* NULL: not limited */
-	struct limit_buckets *datagram_buckets;   /* NULL: not limited */
+	struct token_buckets *connection_buckets; /* NULL: not limited */
+	struct token_buckets *datagram_buckets;   /* NULL: not limited */
 	struct port_set *refused_ports;           /* source ports of dropped datagrams; NULL: none */
 	struct in6_addr *groups;                  /* multicast_groups; IPv4 is mapped into IPv6 */
 	size_t group_count;
@@ -63,9 +63,6 @@ struct instance {
  * transport and peer as fields. Any thread. */
 void instance_log(const struct instance *instance, int level, unsigned transport, const struct socket_address *peer,
 		  const char *format, ...) __attribute__((format(printf, 5, 6)));
-
-/* Returns the prefix of IP that the limits count as one source. */
-struct in6_addr instance_source(const struct instance *instance, const struct in6_addr *ip);
 
 /* Returns the service's cache of worker INDEX, which only that worker's thread uses; NULL: the service has none. */
 void *instance_memo(const struct instance *instance, unsigned index);

@@ -340,12 +340,12 @@ static bool set_min_ttl(int fd, int ttl)
 	return set_option(fd, IPPROTO_IPV6, IPV6_MINHOPCOUNT, ttl);
 }
 
-int socket_refuse_new(int fd)
+int socket_stop_new(int fd)
 {
-	return bind_dead_ifindex(fd) || drop_syns(fd) || set_min_ttl(fd, NEIGHBOUR_TTL) ? 0 : errno;
+	return bind_dead_ifindex(fd) || drop_syns(fd) || set_min_ttl(fd, NEIGHBOUR_TTL) ? 0 : -errno;
 }
 
-void socket_release_accepted(int fd)
+void socket_restore_accepted(int fd)
 {
 	set_min_ttl(fd, 0);
 }

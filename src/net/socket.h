@@ -79,12 +79,12 @@ int socket_buffer_size(int fd, int option);
 
 /* Makes a listening socket ignore new SYNs, while handshakes in progress are completed: a close(2) a moment later
  * resets no client. If the kernel permits it without privileges, another socket of the port accepts the new clients,
- * else their SYNs are dropped. Connections accepted after this need socket_release_accepted. Not for a socket shared
- * with another process. Returns 0 or an errno. */
-int socket_refuse_new(int fd);
+ * else their SYNs are dropped. Connections accepted after this need socket_restore_accepted. Not for a socket shared
+ * with another process. Returns 0 or -errno. */
+int socket_stop_new(int fd);
 
-/* Resets the options that an accepted connection has inherited from socket_refuse_new. */
-void socket_release_accepted(int fd);
+/* Resets the options that an accepted connection has inherited from socket_stop_new. */
+void socket_restore_accepted(int fd);
 
 /* Makes a datagram socket that is about to be closed receive no new datagrams, while its queue stays. Not for a socket
  * shared with another process. Returns 0 or -errno. */

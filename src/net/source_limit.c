@@ -1,93 +1,68 @@
 /* source_limit.c: slots taken by each source. */
 #include "net/source_limit.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 
 #include "core/siphash.h"
 
-enum { SHARDS = 16, CHAINS_AT_FIRST = 64, SPARES = 64 };
+enum { SHARDS = 16, CHAINS_AT_FIRST = 64 };
 
-struct limit_source {
-	struct limit_source *next;
+struct source_entry {
+	SLIST_ENTRY(source_entry) link;
 	struct in6_addr address;
 	uint64_t hash;
 	_Atomic int64_t taken; /* changed with the shard locked */
 };
 
+SLIST_HEAD(chain, source_entry);
+
+/* A hash table under a lock. */
 struct shard {
 	_Alignas(64) pthread_mutex_t lock;
-	struct limit_source **chains;
+	struct chain *chains;
 	size_t chain_count, source_count;
-	struct limit_source *spares; /* free entries, at most SPARES, so that a returning source needs no allocation */
-	unsigned spare_count;
 };
 
-struct limit_sources {
+struct source_limit {
 	struct siphash_key key;
 	struct shard shards[SHARDS];
 };
 
-struct limit_sources *limit_sources_new(void)
+struct source_limit *source_limit_new(void)
 {
-	struct limit_sources *sources = aligned_alloc(_Alignof(struct limit_sources), sizeof *sources);
-	if (sources == NULL)
+	struct source_limit *limit = aligned_alloc(_Alignof(struct source_limit), sizeof *limit);
+	if (limit == NULL)
 		return NULL;
-	memset(sources, 0, sizeof *sources);
-	siphash_key_init(&sources->key);
+	memset(limit, 0, sizeof *limit);
+	siphash_key_init(&limit->key);
 	for (int i = 0; i < SHARDS; i++)
-		pthread_mutex_init(&sources->shards[i].lock, NULL);
-	return sources;
+		pthread_mutex_init(&limit->shards[i].lock, NULL);
+	return limit;
 }
 
-static struct limit_source *new_source(struct shard *shard)
+void source_limit_free(struct source_limit *limit)
 {
-	struct limit_source *source = shard->spares;
-	if (source == NULL)
-		return malloc(sizeof *source);
-	shard->spares = source->next;
-	shard->spare_count--;
-	return source;
-}
-
-static void free_source(struct shard *shard, struct limit_source *source)
-{
-	if (shard->spare_count == SPARES) {
-		free(source);
-		return;
-	}
-	source->next = shard->spares;
-	shard->spares = source;
-	shard->spare_count++;
-}
-
-static void free_spares(struct shard *shard)
-{
-	while (shard->spare_count > 0)
-		free(new_source(shard));
-}
-
-void limit_sources_free(struct limit_sources *sources)
-{
-	if (sources == NULL)
+	if (limit == NULL)
 		return;
 	for (int i = 0; i < SHARDS; i++) {
-		pthread_mutex_destroy(&sources->shards[i].lock);
-		free_spares(&sources->shards[i]);
-		free(sources->shards[i].chains);
+		pthread_mutex_destroy(&limit->shards[i].lock);
+		free(limit->shards[i].chains);
 	}
-	free(sources);
+	free(limit);
 }
 
-static struct shard *find_shard(struct limit_sources *sources, uint64_t hash)
+static struct shard *find_shard(struct source_limit *limit, uint64_t hash)
 {
-	return &sources->shards[hash % SHARDS];
+	return &limit->shards[hash % SHARDS];
 }
 
-static struct limit_source **find_chain(const struct shard *shard, uint64_t hash)
+static struct chain *find_chain(const struct shard *shard, uint64_t hash)
 {
 	return &shard->chains[hash / SHARDS % shard->chain_count];
 }
@@ -102,11 +77,10 @@ static bool grow(struct shard *shard)
 	if (grown.chains == NULL)
 		return shard->chain_count > 0; /* chains become longer */
 	for (size_t i = 0; i < shard->chain_count; i++)
-		for (struct limit_source *source = shard->chains[i], *next; source != NULL; source = next) {
-			struct limit_source **chain = find_chain(&grown, source->hash);
-			next = source->next;
-			source->next = *chain;
-			*chain = source;
+		while (!SLIST_EMPTY(&shard->chains[i])) {
+			struct source_entry *entry = SLIST_FIRST(&shard->chains[i]);
+			SLIST_REMOVE_HEAD(&shard->chains[i], link);
+			SLIST_INSERT_HEAD(find_chain(&grown, entry->hash), entry, link);
 		}
 	free(shard->chains);
 	shard->chains = grown.chains;
@@ -115,65 +89,58 @@ static bool grow(struct shard *shard)
 }
 
 /* Returns the entry of ADDRESS, a new one if there is none; NULL when out of memory. The shard is locked. */
-static struct limit_source *find_source(struct shard *shard, uint64_t hash, const struct in6_addr *address)
+static struct source_entry *find_entry(struct shard *shard, uint64_t hash, const struct in6_addr *address)
 {
+	struct source_entry *entry;
+
 	if (!grow(shard))
 		return NULL;
-	struct limit_source **chain = find_chain(shard, hash);
-	for (struct limit_source *source = *chain; source != NULL; source = source->next)
-		if (source->hash == hash && IN6_ARE_ADDR_EQUAL(&source->address, address))
-			return source;
-
-	struct limit_source *source = new_source(shard);
-	if (source == NULL)
+	SLIST_FOREACH(entry, find_chain(shard, hash), link)
+	if (entry->hash == hash && IN6_ARE_ADDR_EQUAL(&entry->address, address))
+		return entry;
+	entry = malloc(sizeof *entry);
+	if (entry == NULL)
 		return NULL;
-	*source = (struct limit_source){.next = *chain, .address = *address, .hash = hash};
-	*chain = source;
+	*entry = (struct source_entry){.address = *address, .hash = hash};
+	SLIST_INSERT_HEAD(find_chain(shard, hash), entry, link);
 	shard->source_count++;
-	return source;
+	return entry;
 }
 
-static void forget_source(struct shard *shard, struct limit_source *source)
+int source_limit_enter(struct source_limit *limit, const struct in6_addr *address, int64_t maximum,
+		       struct source_entry **entry)
 {
-	struct limit_source **link = find_chain(shard, source->hash);
-	while (*link != source)
-		link = &(*link)->next;
-	*link = source->next;
-	shard->source_count--;
-	free_source(shard, source);
-}
-
-enum limit_verdict limit_source_enter(struct limit_sources *sources, const struct in6_addr *address, int64_t maximum,
-				      struct limit_source **source)
-{
-	uint64_t hashed = siphash_address(&sources->key, address);
-	struct shard *shard = find_shard(sources, hashed);
-	enum limit_verdict verdict = LIMIT_ADMIT;
+	uint64_t hash = siphash_address(&limit->key, address);
+	struct shard *shard = find_shard(limit, hash);
+	int error = 0;
 
 	pthread_mutex_lock(&shard->lock);
-	*source = find_source(shard, hashed, address);
-	if (*source == NULL) {
-		verdict = LIMIT_NO_MEMORY;
-	} else if ((*source)->taken >= maximum) {
-		*source = NULL;
-		verdict = LIMIT_TURN_AWAY;
+	*entry = find_entry(shard, hash, address);
+	if (*entry == NULL) {
+		error = -ENOMEM;
+	} else if ((*entry)->taken >= maximum) {
+		*entry = NULL;
+		error = -EAGAIN;
 	} else {
-		(*source)->taken++;
+		(*entry)->taken++;
 	}
 	pthread_mutex_unlock(&shard->lock);
-	return verdict;
+	return error;
 }
 
-int64_t limit_source_taken(const struct limit_source *source)
+int64_t source_limit_taken(const struct source_entry *entry)
 {
-	return atomic_load_explicit(&source->taken, memory_order_relaxed);
+	return atomic_load_explicit(&entry->taken, memory_order_relaxed);
 }
 
-void limit_source_leave(struct limit_sources *sources, struct limit_source *source)
+void source_limit_leave(struct source_limit *limit, struct source_entry *entry)
 {
-	struct shard *shard = find_shard(sources, source->hash);
+	struct shard *shard = find_shard(limit, entry->hash);
 	pthread_mutex_lock(&shard->lock);
-	if (--source->taken == 0)
-		forget_source(shard, source);
+	if (--entry->taken == 0) {
+		SLIST_REMOVE(find_chain(shard, entry->hash), entry, source_entry, link);
+		shard->source_count--;
+		free(entry);
+	}
 	pthread_mutex_unlock(&shard->lock);
 }

@@ -7,25 +7,24 @@
 
 /* A table of sources with the slots that each has taken. Its shards have locks, so its functions may be called by any
  * thread. */
-struct limit_sources;
+struct source_limit;
 
 /* Returns an empty table; NULL when out of memory. */
-struct limit_sources *limit_sources_new(void);
-void limit_sources_free(struct limit_sources *sources);
+struct source_limit *source_limit_new(void);
+void source_limit_free(struct source_limit *limit);
 
 /* A source in the table, as long as it has slots. */
-struct limit_source;
+struct source_entry;
 
-enum limit_verdict { LIMIT_ADMIT, LIMIT_TURN_AWAY, LIMIT_NO_MEMORY };
-
-/* Takes one of MAXIMUM slots for ADDRESS, a masked prefix. Stores its entry in SOURCE, for limit_source_leave. */
-enum limit_verdict limit_source_enter(struct limit_sources *sources, const struct in6_addr *address, int64_t maximum,
-				      struct limit_source **source);
+/* Takes one of MAXIMUM slots for ADDRESS, a masked prefix, and stores its ENTRY for source_limit_leave. Returns 0,
+ * -EAGAIN if all slots are taken, or -ENOMEM; ENTRY is NULL then. */
+int source_limit_enter(struct source_limit *limit, const struct in6_addr *address, int64_t maximum,
+		       struct source_entry **entry);
 
 /* Returns the count of slots taken at the moment. The caller has one of them. */
-int64_t limit_source_taken(const struct limit_source *source);
+int64_t source_limit_taken(const struct source_entry *entry);
 
 /* Frees a slot. */
-void limit_source_leave(struct limit_sources *sources, struct limit_source *source);
+void source_limit_leave(struct source_limit *limit, struct source_entry *entry);
 
 #endif

@@ -105,7 +105,7 @@ static void admit_client(struct tcp_worker *worker, struct instance *instance, i
 			 const struct socket_address *peer, uint64_t accepted_ms)
 {
 	struct in6_addr ip = socket_address_ip(peer);
-	struct limit_source *source;
+	struct source_entry *source;
 	enum metric reason = admission_of_connection(instance, &ip, &source);
 	if (reason == METRIC_COUNT && connection_start(worker, instance, fd, peer, source, accepted_ms))
 		return;
@@ -172,12 +172,12 @@ static void on_peer(struct tcp_worker *worker, struct instance *instance, int fd
 
 	if (instance->config->dscp == DSCP_COPY)
 		copy_dscp(fd, peer);
-	if (instance->proxies == NULL) {
+	if (instance->proxy_acl == NULL) {
 		admit_client(worker, instance, fd, peer, proxy.accepted_ms);
 		return;
 	}
 	ip = socket_address_ip(peer);
-	if (!acl_allows(instance->proxies, &ip)) {
+	if (!acl_allows(instance->proxy_acl, &ip)) {
 		reject(worker, instance, fd, peer, METRIC_REFUSED_PROXY_REFUSED, NULL);
 		return;
 	}
@@ -283,7 +283,7 @@ static void dispatch(struct tcp_listener *listener, int fd, struct socket_addres
 	struct tcp *tcp = worker->tcp;
 
 	if (atomic_load_explicit(&listener->new_stopped, memory_order_relaxed))
-		socket_release_accepted(fd);
+		socket_restore_accepted(fd);
 	socket_address_unmap(peer);
 	if (listener->round_robin) {
 		listener->last_worker = (listener->last_worker + 1) % tcp->count;
@@ -525,7 +525,7 @@ void tcp_listener_change(struct tcp_listener *listener, struct instance *instanc
 int tcp_listener_stop_new(struct tcp_listener *listener)
 {
 	atomic_store(&listener->new_stopped, true);
-	return socket_refuse_new(listener->fd);
+	return socket_stop_new(listener->fd);
 }
 
 void tcp_listener_start(struct tcp_listener *listener)

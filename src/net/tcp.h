@@ -42,7 +42,7 @@ void tcp_listener_set_round_robin(struct tcp_listener *listener);
 /* Serves new connections by INSTANCE from now on; open ones continue unchanged. Not again before the worker has run the task. */
 void tcp_listener_change(struct tcp_listener *listener, struct instance *instance);
 
-/* Calls socket_stop_new, ahead of a stop. Not for a shared socket. Returns 0 or an errno. */
+/* Calls socket_stop_new, ahead of a stop. Not for a shared socket. Returns 0 or -errno. */
 int tcp_listener_stop_new(struct tcp_listener *listener);
 
 /* Starts accepting. */

@@ -60,7 +60,7 @@ static void close_connection(struct connection *connection, enum metric reason)
 {
 	struct tcp_worker *worker = connection->worker;
 	struct instance *instance = connection->instance;
-	struct limit_source *source = connection->source;
+	struct source_entry *source = connection->source;
 	int fd = connection_fd(connection);
 
 	connection_set_state(connection, CONNECTION_CLOSED);
@@ -551,7 +551,7 @@ static void continue_handshake(struct connection *connection)
 /* --- start --- */
 
 bool connection_start(struct tcp_worker *worker, struct instance *instance, int fd, const struct socket_address *peer,
-		      struct limit_source *source, uint64_t accepted_ms)
+		      struct source_entry *source, uint64_t accepted_ms)
 {
 	bool has_tls = instance->config->tls_context != NULL;
 	struct connection *connection = tcp_transport_alloc(worker, instance, fd);

@@ -81,7 +81,7 @@ struct connection {
 	struct in6_addr peer_ip; /* IPv4 mapped into ::ffff:0:0/96 */
 	uint64_t began_ms;
 	struct timer_wheel_entry deadline;
-	struct limit_source *source; /* its source's slot; NULL: sources are not limited */
+	struct source_entry *source; /* its source's slot; NULL: sources are not limited */
 	struct unsent *unsent;       /* NULL: the socket is writable */
 };
 
@@ -131,7 +131,7 @@ static inline struct tls *connection_tls(const struct connection *connection)
 /* Starts a connection on FD, accepted from PEER at ACCEPTED_MS, whose slots are taken and whose SOURCE was admitted. Returns false when out of
  * memory: FD, slots and SOURCE are still the caller's. */
 bool connection_start(struct tcp_worker *worker, struct instance *instance, int fd, const struct socket_address *peer,
-		      struct limit_source *source, uint64_t accepted_ms);
+		      struct source_entry *source, uint64_t accepted_ms);
 
 /* The callback of the read event: EV_CLOSED when FIN was received. */
 void connection_on_readable(evutil_socket_t fd, short what, void *connection);

@@ -98,7 +98,7 @@ static bool has_spare_slots(const struct connection *connection)
 	return limit_gate_left(instance->gate) >= SPARE_SLOTS_MIN &&
 	       limit_gate_left(instance->daemon_gate) >= SPARE_SLOTS_MIN &&
 	       (connection->source == NULL ||
-		instance->source_maximum - limit_source_taken(connection->source) >= SPARE_SLOTS_MIN);
+		instance->source_maximum - source_limit_taken(connection->source) >= SPARE_SLOTS_MIN);
 }
 
 /* Most clients close at once after a one-shot reply: a poll finds their FIN. A new connection has no event yet, and stays

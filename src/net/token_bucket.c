@@ -8,15 +8,15 @@
 
 /* A bucket is one number, the time at which it is full again (GCRA, ITU-T I.371), so it is never refilled. The unit of
  * time is 1 ms divided by the rate's count: a token takes unit_ms of them, without rounding. */
-struct limit_buckets {
+struct token_buckets {
 	struct siphash_key key;
 	uint64_t count, unit_ms;
-	_Atomic uint64_t full_at[LIMIT_BUCKETS];
+	_Atomic uint64_t full_at[TOKEN_BUCKETS];
 };
 
-struct limit_buckets *limit_buckets_new(struct limit_rate rate)
+struct token_buckets *token_buckets_new(struct token_rate rate)
 {
-	struct limit_buckets *buckets = calloc(1, sizeof *buckets);
+	struct token_buckets *buckets = calloc(1, sizeof *buckets);
 	if (buckets == NULL)
 		return NULL;
 	siphash_key_init(&buckets->key);
@@ -25,14 +25,14 @@ struct limit_buckets *limit_buckets_new(struct limit_rate rate)
 	return buckets;
 }
 
-void limit_buckets_free(struct limit_buckets *buckets)
+void token_buckets_free(struct token_buckets *buckets)
 {
 	free(buckets);
 }
 
-bool limit_bucket_take(struct limit_buckets *buckets, const struct in6_addr *source, uint64_t now_ms)
+bool token_bucket_take(struct token_buckets *buckets, const struct in6_addr *source, uint64_t now_ms)
 {
-	_Atomic uint64_t *bucket = &buckets->full_at[siphash_address(&buckets->key, source) % LIMIT_BUCKETS];
+	_Atomic uint64_t *bucket = &buckets->full_at[siphash_address(&buckets->key, source) % TOKEN_BUCKETS];
 	uint64_t now = now_ms * buckets->count, whole = buckets->unit_ms * buckets->count, after;
 	uint64_t full_at = atomic_load_explicit(bucket, memory_order_relaxed);
 	do {
