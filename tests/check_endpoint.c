@@ -1,4 +1,4 @@
-/* check_endpoint.c: open endpoints, and which of them a configuration wants. */
+/* check_endpoint.c: open endpoints, the pool from which a configuration picks, socket activation. */
 #include <string.h>
 
 #include "check_net.h"
@@ -88,7 +88,7 @@ static void assert_takes(const char *ini, const struct endpoint *expected)
 
 #define ECHO(more) "[echo]\nprotocol = tcp\naddress = 127.0.0.1\nport = 4007\n" more
 
-START_TEST(an_endpoint_is_known_by_transport_address_and_port)
+START_TEST(endpoint_is_found_by_transport_address_and_port)
 {
 	add(TRANSPORT_UDP, "127.0.0.1", 4007);
 	add(TRANSPORT_TCP, "127.0.0.2", 4007);
@@ -98,11 +98,11 @@ START_TEST(an_endpoint_is_known_by_transport_address_and_port)
 	assert_takes(ECHO(""), NULL);
 	const struct endpoint *right = add(TRANSPORT_TCP, "127.0.0.1", 4007);
 	assert_takes(ECHO(""), right);
-	assert_takes(ECHO(""), NULL); /* it is gone now */
+	assert_takes(ECHO(""), NULL); /* it has been taken */
 }
 END_TEST
 
-START_TEST(of_many_endpoints_each_is_found_and_the_rest_is_left)
+START_TEST(each_of_many_endpoints_is_found_and_the_others_stay_in_the_pool)
 {
 	enum { COUNT = 500 };
 	for (unsigned i = 0; i < COUNT; i++)
@@ -125,7 +125,7 @@ START_TEST(of_many_endpoints_each_is_found_and_the_rest_is_left)
 }
 END_TEST
 
-START_TEST(an_interface_is_part_of_what_an_endpoint_is)
+START_TEST(endpoint_is_found_by_interface)
 {
 	struct endpoint *endpoint = add(TRANSPORT_TCP, "127.0.0.1", 4007);
 	assert_takes(ECHO("interface = lo\n"), NULL);
@@ -136,7 +136,7 @@ START_TEST(an_interface_is_part_of_what_an_endpoint_is)
 }
 END_TEST
 
-START_TEST(a_port_that_the_kernel_picked_is_its_services)
+START_TEST(endpoint_of_port_0_is_found_by_service)
 {
 	struct endpoint *endpoint =
 		add_to_pool(make_as(TRANSPORT_TCP, "127.0.0.1", 4007,
@@ -147,7 +147,7 @@ START_TEST(a_port_that_the_kernel_picked_is_its_services)
 }
 END_TEST
 
-START_TEST(a_name_filters_what_was_handed_over)
+START_TEST(socket_name_selects_among_passed_sockets_only)
 {
 	struct endpoint *endpoint = add_listen_fd("127.0.0.1", 4007, "", false, "theirs");
 	assert_takes(ECHO("socket_name = ours\n"), NULL);
@@ -155,12 +155,12 @@ START_TEST(a_name_filters_what_was_handed_over)
 	assert_takes(ECHO("socket_name = ours\n"), NULL);
 	add_listen_fd("127.0.0.1", 4007, "", false, NULL);
 	assert_takes(ECHO("socket_name = ours\n"), NULL);
-	endpoint = add(TRANSPORT_TCP, "127.0.0.1", 4007); /* that we opened has none */
+	endpoint = add(TRANSPORT_TCP, "127.0.0.1", 4007); /* not passed, so it has no name */
 	assert_takes(ECHO("socket_name = ours\n"), endpoint);
 }
 END_TEST
 
-START_TEST(an_interface_that_a_service_does_not_name_may_be_the_managers)
+START_TEST(passed_socket_of_an_interface_matches_a_service_without_interface)
 {
 	struct endpoint *endpoint = add_listen_fd("127.0.0.1", 4007, "lo", false, NULL);
 	assert_takes(ECHO("interface = eth7\n"), NULL);
@@ -168,7 +168,7 @@ START_TEST(an_interface_that_a_service_does_not_name_may_be_the_managers)
 }
 END_TEST
 
-START_TEST(a_socket_of_both_families_covers_the_ipv4_half_of_a_star)
+START_TEST(dual_stack_socket_covers_the_ipv4_half_of_a_star)
 {
 	struct endpoint *endpoint = add_listen_fd("::", 4007, "", true, NULL);
 	const struct config_endpoint *wanted = want("[echo]\nprotocol = tcp\nport = 4007\n");
@@ -188,28 +188,28 @@ START_TEST(a_socket_of_both_families_covers_the_ipv4_half_of_a_star)
 }
 END_TEST
 
-START_TEST(a_socket_of_ipv6_alone_covers_nothing)
+START_TEST(ipv6_only_socket_covers_no_ipv4_half)
 {
 	add_listen_fd("::", 4007, "", false, NULL);
 	ck_assert(!endpoint_pool_is_covered(pool, want("[echo]\nprotocol = tcp\nport = 4007\n")));
 }
 END_TEST
 
-static bool overlaps(const struct endpoint *open, bool leaves, const char *ini)
+static bool overlaps(const struct endpoint *open, bool leaving, const char *ini)
 {
 	struct endpoint_ports *ports = endpoint_ports_new();
 	ck_assert_ptr_nonnull(ports);
-	endpoint_ports_add(ports, open, leaves);
+	endpoint_ports_add(ports, open, leaving);
 	bool overlap = endpoint_ports_overlap(ports, want(ini));
 	free(ports);
 	return overlap;
 }
 
-START_TEST(only_what_includes_another_overlaps)
+START_TEST(address_overlaps_wildcards_interfaces_and_leaving_sockets_of_its_port)
 {
 	struct endpoint *address = make(TRANSPORT_TCP, "127.0.0.2", 4007);
 	struct endpoint *wildcard = make(TRANSPORT_TCP, "0.0.0.0", 4007);
-	ck_assert(!overlaps(address, false, ECHO(""))); /* so somebody else's is found */
+	ck_assert(!overlaps(address, false, ECHO(""))); /* so a bind detects another program */
 	ck_assert(overlaps(address, true, ECHO("")));
 	ck_assert(overlaps(wildcard, false, ECHO("")));
 	ck_assert(overlaps(address, false, "[echo]\nprotocol = tcp\naddress = 0.0.0.0\nport = 4007\n"));
@@ -231,7 +231,7 @@ static struct endpoint *open_one(const char *ini)
 	return endpoint;
 }
 
-START_TEST(what_is_opened_is_found_again)
+START_TEST(opened_endpoint_is_found_in_the_pool)
 {
 	static const char ini[] = "[echo]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n";
 	struct endpoint *endpoint = open_one(ini);
@@ -243,7 +243,7 @@ START_TEST(what_is_opened_is_found_again)
 }
 END_TEST
 
-START_TEST(what_cannot_be_opened_is_told_with_its_place)
+START_TEST(address_that_cannot_be_opened_is_a_problem_with_file_and_line)
 {
 	ck_assert_ptr_null(open_one("[echo]\nprotocol = tcp\naddress = 192.0.2.1\nport = 4007\n"));
 	ck_assert_uint_eq(problems.count, 1);
@@ -251,7 +251,7 @@ START_TEST(what_cannot_be_opened_is_told_with_its_place)
 }
 END_TEST
 
-START_TEST(of_a_reload_the_first_problem_is_kept_and_the_others_are_logged)
+START_TEST(reload_keeps_its_first_problem_and_logs_the_others)
 {
 	struct log_context context = {.config_file = "FILE", .config_line = 7};
 	problems_add(&problems, &context, "%s", "first");
@@ -265,7 +265,7 @@ START_TEST(of_a_reload_the_first_problem_is_kept_and_the_others_are_logged)
 }
 END_TEST
 
-START_TEST(of_a_start_every_problem_is_logged_without_its_place)
+START_TEST(start_logs_every_problem_without_file_and_line)
 {
 	struct log_context context = {.config_file = "FILE", .config_line = 7};
 	problems = (struct problems){0};
@@ -297,7 +297,7 @@ static struct endpoint *as_child(struct endpoint *endpoint)
 
 #define GROUPS(groups) "[echo]\nprotocol = udp\naddress = 0.0.0.0\nport = 0\nmulticast_groups = " groups "\n"
 
-START_TEST(groups_are_joined_and_those_of_a_reload_that_failed_are_left)
+START_TEST(groups_of_a_failed_reload_are_left)
 {
 	struct endpoint *endpoint = open_one(GROUPS("239.255.1.1%lo"));
 	ck_assert_ptr_nonnull(endpoint);
@@ -315,12 +315,12 @@ START_TEST(groups_are_joined_and_those_of_a_reload_that_failed_are_left)
 	endpoint_apply(endpoint, config->endpoints);
 	ck_assert_uint_eq(endpoint->group_count, 1);
 	struct socket_group first = {.address = net_address("239.255.1.1", 0), .interface = if_nametoindex("lo")};
-	ck_assert_int_eq(socket_join(endpoint->fds[0], &first), 0); /* it was left */
+	ck_assert_int_eq(socket_join(endpoint->fds[0], &first), 0); /* the socket had left it */
 	endpoint_free(endpoint);
 }
 END_TEST
 
-/* Whether the socket of ENDPOINT is a member: then it cannot become one. */
+/* Whether the socket of ENDPOINT is a member, which then cannot join. */
 static bool is_member(const struct endpoint *endpoint, const char *address)
 {
 	struct socket_group group = {.address = net_address(address, 0), .interface = if_nametoindex("lo")};
@@ -332,7 +332,7 @@ static bool is_member(const struct endpoint *endpoint, const char *address)
 	return error != 0;
 }
 
-START_TEST(groups_of_an_upgrade_are_tried_first_and_joined_once_the_socket_is_its_own)
+START_TEST(groups_are_joined_once_the_parent_has_released_the_socket)
 {
 	struct endpoint *endpoint = open_one(GROUPS("239.255.1.1%lo"));
 	ck_assert_ptr_nonnull(endpoint);
@@ -353,7 +353,7 @@ START_TEST(groups_of_an_upgrade_are_tried_first_and_joined_once_the_socket_is_it
 }
 END_TEST
 
-START_TEST(what_an_endpoint_grows_by_takes_no_clients_before_it_is_to_listen)
+START_TEST(added_sockets_do_not_listen_before_endpoint_listen)
 {
 	struct endpoint *endpoint = open_one(ANYWHERE(""));
 	ck_assert_ptr_nonnull(endpoint);
@@ -371,7 +371,7 @@ START_TEST(what_an_endpoint_grows_by_takes_no_clients_before_it_is_to_listen)
 }
 END_TEST
 
-START_TEST(a_new_owner_gets_its_options_set)
+START_TEST(options_of_another_service_are_set)
 {
 	struct endpoint *endpoint = open_one(ANYWHERE("backlog = 10\n"));
 	ck_assert_ptr_nonnull(endpoint);
@@ -388,7 +388,7 @@ START_TEST(a_new_owner_gets_its_options_set)
 }
 END_TEST
 
-START_TEST(nothing_is_set_on_what_is_inherited_until_its_owner_has_let_go)
+START_TEST(options_are_set_once_the_parent_has_released_the_socket)
 {
 	struct endpoint *endpoint = open_one(ANYWHERE(""));
 	ck_assert_ptr_nonnull(endpoint);
@@ -401,7 +401,7 @@ START_TEST(nothing_is_set_on_what_is_inherited_until_its_owner_has_let_go)
 }
 END_TEST
 
-START_TEST(what_the_process_before_had_set_does_not_outlast_it)
+START_TEST(options_set_by_the_parent_are_reset)
 {
 	struct endpoint *endpoint = open_one(ANYWHERE("dscp = ef\nkeepalive = 60s\n"));
 	ck_assert_ptr_nonnull(endpoint);
@@ -415,7 +415,7 @@ START_TEST(what_the_process_before_had_set_does_not_outlast_it)
 }
 END_TEST
 
-/* --- what a process is started with --- */
+/* --- socket activation --- */
 
 static void set_listen(const char *pid, const char *fds, const char *names)
 {
@@ -429,7 +429,7 @@ static void set_listen(const char *pid, const char *fds, const char *names)
 		unsetenv("LISTEN_FDNAMES");
 }
 
-START_TEST(descriptors_for_another_process_are_not_ours)
+START_TEST(listen_fds_of_another_process_are_ignored)
 {
 	static const char *const pids[] = {"1", "", "self", "-5", "99999999999999999999"};
 	for (size_t i = 0; i < sizeof pids / sizeof *pids; i++) {
@@ -444,7 +444,7 @@ START_TEST(descriptors_for_another_process_are_not_ours)
 }
 END_TEST
 
-START_TEST(a_count_that_is_none_is_told)
+START_TEST(invalid_number_of_listen_fds_is_a_problem)
 {
 	static const char *const counts[] = {"", "x", "-1", "1x", "99999999999999999999"};
 	for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
@@ -468,34 +468,34 @@ static TCase *add_tcase(Suite *suite, const char *name)
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("endpoint");
-	TCase *taking = add_tcase(suite, "taking");
-	tcase_add_test(taking, an_endpoint_is_known_by_transport_address_and_port);
-	tcase_add_test(taking, of_many_endpoints_each_is_found_and_the_rest_is_left);
-	tcase_add_test(taking, an_interface_is_part_of_what_an_endpoint_is);
-	tcase_add_test(taking, a_port_that_the_kernel_picked_is_its_services);
-	tcase_add_test(taking, a_name_filters_what_was_handed_over);
-	tcase_add_test(taking, an_interface_that_a_service_does_not_name_may_be_the_managers);
-	tcase_add_test(taking, a_socket_of_both_families_covers_the_ipv4_half_of_a_star);
-	tcase_add_test(taking, a_socket_of_ipv6_alone_covers_nothing);
+	TCase *taking = add_tcase(suite, "pool");
+	tcase_add_test(taking, endpoint_is_found_by_transport_address_and_port);
+	tcase_add_test(taking, each_of_many_endpoints_is_found_and_the_others_stay_in_the_pool);
+	tcase_add_test(taking, endpoint_is_found_by_interface);
+	tcase_add_test(taking, endpoint_of_port_0_is_found_by_service);
+	tcase_add_test(taking, socket_name_selects_among_passed_sockets_only);
+	tcase_add_test(taking, passed_socket_of_an_interface_matches_a_service_without_interface);
+	tcase_add_test(taking, dual_stack_socket_covers_the_ipv4_half_of_a_star);
+	tcase_add_test(taking, ipv6_only_socket_covers_no_ipv4_half);
 
 	TCase *opening = add_tcase(suite, "opening");
-	tcase_add_test(opening, only_what_includes_another_overlaps);
-	tcase_add_test(opening, what_is_opened_is_found_again);
-	tcase_add_test(opening, what_cannot_be_opened_is_told_with_its_place);
-	tcase_add_test(opening, of_a_reload_the_first_problem_is_kept_and_the_others_are_logged);
-	tcase_add_test(opening, of_a_start_every_problem_is_logged_without_its_place);
+	tcase_add_test(opening, address_overlaps_wildcards_interfaces_and_leaving_sockets_of_its_port);
+	tcase_add_test(opening, opened_endpoint_is_found_in_the_pool);
+	tcase_add_test(opening, address_that_cannot_be_opened_is_a_problem_with_file_and_line);
+	tcase_add_test(opening, reload_keeps_its_first_problem_and_logs_the_others);
+	tcase_add_test(opening, start_logs_every_problem_without_file_and_line);
 
-	TCase *giving = add_tcase(suite, "giving");
-	tcase_add_test(giving, groups_are_joined_and_those_of_a_reload_that_failed_are_left);
-	tcase_add_test(giving, groups_of_an_upgrade_are_tried_first_and_joined_once_the_socket_is_its_own);
-	tcase_add_test(giving, what_an_endpoint_grows_by_takes_no_clients_before_it_is_to_listen);
-	tcase_add_test(giving, a_new_owner_gets_its_options_set);
-	tcase_add_test(giving, nothing_is_set_on_what_is_inherited_until_its_owner_has_let_go);
-	tcase_add_test(giving, what_the_process_before_had_set_does_not_outlast_it);
+	TCase *applying = add_tcase(suite, "applying");
+	tcase_add_test(applying, groups_of_a_failed_reload_are_left);
+	tcase_add_test(applying, groups_are_joined_once_the_parent_has_released_the_socket);
+	tcase_add_test(applying, added_sockets_do_not_listen_before_endpoint_listen);
+	tcase_add_test(applying, options_of_another_service_are_set);
+	tcase_add_test(applying, options_are_set_once_the_parent_has_released_the_socket);
+	tcase_add_test(applying, options_set_by_the_parent_are_reset);
 
-	TCase *inheriting = add_tcase(suite, "inheriting");
-	tcase_add_test(inheriting, descriptors_for_another_process_are_not_ours);
-	tcase_add_test(inheriting, a_count_that_is_none_is_told);
+	TCase *activation = add_tcase(suite, "activation");
+	tcase_add_test(activation, listen_fds_of_another_process_are_ignored);
+	tcase_add_test(activation, invalid_number_of_listen_fds_is_a_problem);
 	return suite;
 }
 

@@ -1,11 +1,10 @@
 #!/usr/bin/env bats
-# Upgrades: USR2 puts a new process in the place of the old one, or leaves all as it was and says why.
+# Upgrades: on USR2 a new process takes over from the old one, or the upgrade fails with a reason and the old one continues.
 # shellcheck disable=SC2030,SC2031,SC2034,SC2153 # helpers.bash sets PID, LOG, CONF and STATUS in the test's own shell, and reads RUNNER
 
 load helpers
 
-# A daemon of its own program, which a test may replace; PID is that of a keeper that adopts what the daemon leaves behind.
-# The lines given go into [daemon].
+# Starts a daemon with the given lines in [daemon]. PID is that of a keeper, which adopts the processes that the daemon leaves.
 start_echo() {
 	RUNNER=(python3 "$BATS_TEST_DIRNAME/keeper.py")
 	start_daemon <<-END
@@ -22,14 +21,14 @@ start_echo() {
 	UDP=$(port_of echo udp)
 }
 
-# The same with a copy of the program that can be replaced. A link would do for most, but the copy is what an installation is.
+# The same with a copy of the program that a test can replace, as an installation does.
 start_copy() {
 	cp "$SMALLSERVD" program
 	SMALLSERVD=$BATS_TEST_TMPDIR/program
 	start_echo
 }
 
-# Puts a script in the place of the program, as an installation does: beside it, then renamed.
+# Replaces the program by a script with the given lines, by a rename as an installation does.
 install_script() {
 	printf '%s\n' '#!/bin/sh' "$@" >program.new
 	chmod +x program.new
@@ -48,7 +47,7 @@ log_has_count() {
 	[[ $(log_count "$1") -ge $2 ]]
 }
 
-# Sends USR2 to the daemon, and waits until a new process is it: NEW.
+# Upgrades the daemon and sets NEW to the id of the new process.
 upgrade() {
 	local before failed
 	before=$(log_count 'upgraded: process [0-9]+ serves')
@@ -60,7 +59,7 @@ upgrade() {
 	NEW=$(main_pid)
 }
 
-# The same, but it has to fail for a reason that matches PATTERN, and the old process goes on as if nothing had been.
+# Expects an upgrade that fails with a reason that matches PATTERN, after which the old process serves as before.
 upgrade_fails() {
 	kill -USR2 "$OLD"
 	wait_for_log "upgrade failed, this process goes on: .*$1"
@@ -69,7 +68,7 @@ upgrade_fails() {
 	wait_until is_alone "$OLD" || fail "processes are left"
 }
 
-# Whether nobody but process $1 is there, of all that came from the daemon.
+# Whether process $1 is the only one that the daemon has left.
 is_alone() {
 	[[ $(python upgrade.py descendants "$PID") == "$1" ]]
 }
@@ -99,7 +98,7 @@ ended_well() {
 	[[ ! -e pid ]] || fail "pid_file is still there"
 }
 
-@test "upgrade: open connections are served on by the old process until their clients end" {
+@test "upgrade: the old process serves open connections until their clients close them" {
 	start_echo
 	python_background held upgrade.py holds 127.0.0.1 "$TCP" 8 end
 	wait_for_line held served
@@ -127,7 +126,7 @@ ended_well() {
 	wait_for_helper connections
 }
 
-@test "upgrade: a process after many upgrades has as many descriptors as one after the first" {
+@test "upgrade: five upgrades leak no descriptor" {
 	start_echo
 	local first round
 	for ((round = 0; round < 5; round++)); do
@@ -141,7 +140,7 @@ ended_well() {
 	wait_until have_as_many || fail "$first descriptors after the first, $(descriptors "$NEW") after the last"
 }
 
-@test "upgrade: the program is whatever lies at its path by then, and is started with the same arguments" {
+@test "upgrade: the file at the path of the program runs with the same arguments" {
 	start_copy
 	printf '%s\n' '#!/bin/sh' "echo \"new: \$0 \$*\"" "exec '$BATS_TEST_TMPDIR/real' \"\$@\"" >script
 	chmod +x script
@@ -152,7 +151,7 @@ ended_well() {
 	serves
 }
 
-@test "upgrade: a relative path is looked up where the daemon was started" {
+@test "upgrade: a relative path starts from the folder where the daemon was started" {
 	cp "$SMALLSERVD" program
 	SMALLSERVD=./program
 	start_echo
@@ -160,7 +159,7 @@ ended_well() {
 	serves
 }
 
-@test "upgrade: more workers, then fewer" {
+@test "upgrade: the number of workers can grow and shrink" {
 	start_echo
 	local workers
 	for workers in 4 1 3; do
@@ -172,7 +171,7 @@ ended_well() {
 	done
 }
 
-@test "upgrade: a changed configuration is in force, and what it drops is closed" {
+@test "upgrade: a changed configuration takes effect and its removed endpoints are closed" {
 	start_echo
 	local port
 	port=$(free_port)
@@ -193,7 +192,7 @@ ended_well() {
 	serves
 }
 
-@test "upgrade: an address and the wildcard over it take over from each other" {
+@test "upgrade: an address can replace the wildcard of its port and the other way round" {
 	local port address
 	start_echo
 	port=$(free_port)
@@ -205,7 +204,7 @@ ended_well() {
 	done
 }
 
-@test "upgrade: reloads go on after it" {
+@test "upgrade: the new process can reload" {
 	start_echo
 	upgrade
 	local port
@@ -220,7 +219,7 @@ ended_well() {
 	serves
 }
 
-@test "upgrade: a program that ends, is killed, or cannot be run leaves the old process serving" {
+@test "upgrade: with a program that exits, is killed or cannot run the old process keeps serving" {
 	start_copy
 	mv program real
 	install_script 'exit 3'
@@ -238,7 +237,7 @@ ended_well() {
 	upgrade
 }
 
-@test "upgrade: a configuration that is wrong by now leaves the old process serving" {
+@test "upgrade: with an invalid configuration the old process keeps serving" {
 	start_echo
 	cp "$CONF" good
 	echo 'nonsense = 7' >>"$CONF"
@@ -257,7 +256,7 @@ ended_well() {
 	serves
 }
 
-@test "upgrade: one to more workers that fails has taken no clients" {
+@test "upgrade: a failed upgrade to more workers accepts no clients" {
 	need_programs strace
 	! sanitized || skip "a sanitizer and strace get into each other's way"
 	cp "$SMALLSERVD" program
@@ -283,13 +282,13 @@ ended_well() {
 	serves
 }
 
-@test "upgrade: a pid_file that cannot be taken over leaves the old process serving" {
+@test "upgrade: with a pid_file that cannot be written the old process keeps serving" {
 	start_echo
 	sed -i "s,^pid_file = .*,pid_file = $BATS_TEST_TMPDIR/missing/pid," "$CONF"
 	upgrade_fails 'pid_file: cannot write'
 }
 
-# A new process that hangs: its PID is in the file hung.
+# Installs a program that hangs and writes its id to the file hung.
 start_hung() {
 	start_copy
 	mv program real
@@ -299,7 +298,7 @@ start_hung() {
 	wait_until test -e hung || fail "no new process"
 }
 
-@test "upgrade: a second USR2 while an upgrade is under way is told so" {
+@test "upgrade: a second USR2 during an upgrade is logged and ignored" {
 	start_hung
 	kill -USR2 "$OLD"
 	wait_for_log 'an upgrade is under way'
@@ -310,7 +309,7 @@ start_hung() {
 	serves
 }
 
-@test "upgrade: TERM while an upgrade is under way stops the old process and ends the new one" {
+@test "upgrade: TERM during an upgrade stops the old process and kills the new one" {
 	start_hung
 	kill -TERM "$OLD"
 	wait_for_end
@@ -320,7 +319,7 @@ start_hung() {
 	[[ ! -e pid ]] || fail "pid_file is still there"
 }
 
-@test "upgrade: HUP while an upgrade is under way waits for its end" {
+@test "upgrade: HUP during an upgrade is deferred until its end" {
 	start_hung
 	printf '[discard]\naddress = 127.0.0.1\nport = 0\n' >>"$CONF"
 	kill -HUP "$OLD"
@@ -331,12 +330,12 @@ start_hung() {
 	upgrade
 }
 
-# The process that pid_file names can have handed over and ended by now.
+# Sends HUP; the process that pid_file names may have exited after an upgrade.
 hup() {
 	kill -HUP "$(main_pid)" 2>/dev/null
 }
 
-@test "upgrade: HUP right behind USR2 is not lost" {
+@test "upgrade: HUP right after USR2 is not lost" {
 	start_echo
 	local round before
 	for ((round = 0; round < 3; round++)); do
@@ -350,7 +349,7 @@ hup() {
 	done
 }
 
-@test "upgrade: USR2 right behind HUP comes after the reload" {
+@test "upgrade: USR2 right after HUP is handled after the reload" {
 	start_echo
 	printf '[discard]\naddress = 127.0.0.1\nport = 0\n' >>"$CONF"
 	kill -HUP "$OLD"
@@ -359,7 +358,7 @@ hup() {
 	serves
 }
 
-@test "upgrade: HUPs without end do not put it off" {
+@test "upgrade: a stream of HUPs does not delay it" {
 	start_echo
 	python_background hups upgrade.py hups "$OLD"
 	wait_until log_has_count 'reloaded: ' 3 || fail "no reloads"
@@ -367,7 +366,7 @@ hup() {
 	serves
 }
 
-@test "upgrade: a multicast group that it adds is joined when it is done, and not if it fails" {
+@test "upgrade: an added multicast group is joined at the end of an upgrade, and not if it fails" {
 	make_network
 	make_interface
 	start_echo
@@ -391,7 +390,7 @@ hup() {
 	[[ $output == *040201EF* ]]
 }
 
-@test "upgrade: HUP and USR2 to a process that has handed over are passed on" {
+@test "upgrade: the old process forwards HUP and USR2 to the new one" {
 	start_echo
 	python_background held upgrade.py holds 127.0.0.1 "$TCP" 1 end
 	wait_for_line held served
@@ -406,7 +405,7 @@ hup() {
 	wait_until ended_well "$OLD" || fail "the old process did not end with 0"
 }
 
-@test "upgrade: what is open still ends at drain_timeout, by that name" {
+@test "upgrade: open connections are closed at drain_timeout, which the log names" {
 	start_echo 'drain_timeout = 300ms'
 	python_background held hold.py 127.0.0.1 "$TCP" 1
 	wait_for_line held 'served 1'
@@ -415,7 +414,7 @@ hup() {
 	wait_until ended_well "$OLD" || fail "the old process did not end with 0"
 }
 
-@test "upgrade: USR2 during a stop changes nothing" {
+@test "upgrade: USR2 during a stop is ignored" {
 	start_echo 'stop_timeout = 1h'
 	python_background held hold.py 127.0.0.1 "$TCP" 1
 	wait_for_line held 'served 1'
@@ -428,7 +427,7 @@ hup() {
 	[[ $STATUS == 0 ]]
 }
 
-@test "upgrade: TERM at any moment of an upgrade ends the daemon, and serves who is connected" {
+@test "upgrade: TERM at any moment of an upgrade stops the daemon and open connections are served" {
 	local round
 	for ((round = 0; round < 6; round++)); do
 		rm -f pid end
@@ -450,7 +449,7 @@ hup() {
 	done
 }
 
-@test "upgrade: the old process killed at any moment after the start of the new one: the new one serves" {
+@test "upgrade: when the old process is killed at any moment the new one serves" {
 	local round
 	for ((round = 0; round < 5; round++)); do
 		rm -f pid
@@ -470,7 +469,7 @@ hup() {
 	done
 }
 
-@test "upgrade: the new process killed at any moment: the old one goes on unless it has handed over" {
+@test "upgrade: when the new process is killed before it has taken over the old one keeps serving" {
 	start_copy
 	mv program real
 	local round
@@ -486,7 +485,7 @@ hup() {
 	done
 }
 
-@test "upgrade: the service manager is told by the old process who serves, and nothing after" {
+@test "upgrade: the old process notifies the service manager of the new main process and nothing later" {
 	"$SMALLSERVD" --version >/dev/null
 	python_background manager upgrade.py manager "$BATS_TEST_TMPDIR/notify"
 	wait_for_line manager listening
@@ -501,7 +500,7 @@ hup() {
 	wait_for_line manager "$NEW READY=1"
 	wait_until ended_well "$OLD" || fail "the old process did not end with 0"
 	[[ $(grep -E "^$OLD " manager | tail -n 1) == "$OLD MAINPID=$NEW" ]] || fail "told after MAINPID=: $(cat manager)"
-	# what the new one says comes behind
+	# the messages of the new process follow
 	[[ $(grep -nE "^$NEW " manager | head -n 1 | cut -d : -f 1) -gt $(grep -nxF "$OLD MAINPID=$NEW" manager | cut -d : -f 1) ]]
 	stop_daemon
 	wait_for_line manager "$NEW STOPPING=1"
@@ -520,7 +519,7 @@ wait_until_ready() {
 	wait_for_line manager "$NEW WATCHDOG=1"
 }
 
-# As systemd has it: WATCHDOG_PID is the daemon, not the keeper.
+# As systemd sets it: WATCHDOG_PID is the daemon, not the keeper.
 start_watched() {
 	cat >watched <<-END
 		#!/bin/sh
@@ -530,7 +529,7 @@ start_watched() {
 	NOTIFY_SOCKET=$BATS_TEST_TMPDIR/notify WATCHDOG_USEC=400000 SMALLSERVD=$BATS_TEST_TMPDIR/watched start_echo
 }
 
-@test "upgrade: sockets that a service manager handed over go on to the new process" {
+@test "upgrade: sockets from LISTEN_FDS pass to the new process" {
 	RUNNER=(python3 "$BATS_TEST_DIRNAME/keeper.py" /usr/bin/env python3 "$BATS_TEST_DIRNAME/upgrade.py" handed port)
 	start_daemon <<-END
 		[daemon]
@@ -552,7 +551,7 @@ start_watched() {
 	serves
 }
 
-# A folder that everybody may read, as the program's own; setup's is for its user alone.
+# Makes a folder that all users can read, as that of an installed program; setup's is private.
 make_open_folder() {
 	FOLDER=$(mktemp -d /tmp/smallservd-upgrade.XXXXXX)
 	chmod 755 "$FOLDER"
@@ -560,7 +559,7 @@ make_open_folder() {
 	SMALLSERVD=$FOLDER/program
 }
 
-@test "upgrade: a daemon that became another user goes on as that user, pid_file in a folder of root's included" {
+@test "upgrade: a daemon that dropped root stays that user and keeps its pid_file in a folder of root" {
 	need_root
 	make_open_folder
 	RUNNER=("$BATS_TEST_TMPDIR/open_conf" python3 "$BATS_TEST_DIRNAME/keeper.py")
