@@ -1,4 +1,4 @@
-/* udp.c: datagram sockets: the receive loop and the life cycle. */
+/* udp.c: datagram sockets: answering batches, and the life cycle. */
 #include "net/udp.h"
 
 #include <errno.h>
@@ -13,9 +13,6 @@
 #include "net/udp_internal.h"
 
 enum {
-	SINGLES_BEFORE_SINGLE = 8, /* receives of one datagram until receiving goes one by one */
-	PAUSE_FIRST = 8, /* single receives until a batch is tried again; doubled by each that finds one datagram */
-	PAUSE_LONGEST = 64,
 	DRAIN_BATCHES = 4096, /* bounds a stop under a flood */
 	RETRY_MS = 100,       /* until an event that failed for want of memory is added again */
 };
@@ -26,77 +23,6 @@ struct udp {
 	unsigned count;
 	struct udp_worker workers[];
 };
-
-/* --- receiving --- */
-
-static bool wants_control(const struct udp_socket *socket)
-{
-	return socket->wants_control || socket->gro_on;
-}
-
-static void prepare(struct udp_worker *worker, bool control, unsigned count)
-{
-	for (unsigned i = 0; i < count; i++) {
-		struct msghdr *message = &worker->in[i].msg_hdr;
-		message->msg_namelen = sizeof worker->names[i];
-		message->msg_control = control ? worker->control_in[i].bytes : NULL;
-		message->msg_controllen = control ? UDP_CONTROL_SIZE : 0;
-		message->msg_flags = 0;
-	}
-}
-
-/* Receives one message into the first buffer. Returns as recvmmsg. */
-static int receive_one(struct udp_socket *socket)
-{
-	struct udp_worker *worker = socket->worker;
-	struct msghdr *message = &worker->in[0].msg_hdr;
-	ssize_t length;
-
-	prepare(worker, wants_control(socket), 1);
-	if (wants_control(socket))
-		length = recvmsg(socket->fd, message, 0);
-	else
-		length = recvfrom(socket->fd, worker->buffers, UDP_DATAGRAM_SIZE, 0, message->msg_name,
-				  &message->msg_namelen);
-	worker->in[0].msg_len = (unsigned)length;
-	return length < 0 ? -1 : 1;
-}
-
-/* Turns on UDP_GRO, once there is more than one datagram at a time: a single one is dearer with it. It is never turned
- * off again: the batches in the receive queue would become long datagrams. */
-static void request_gro(struct udp_socket *socket)
-{
-	const int yes = 1;
-	if (socket->gro_requested || socket->instance->service->amplifies || atomic_load(&socket->shared))
-		return;
-	socket->gro_requested = true;
-	if (setsockopt(socket->fd, IPPROTO_UDP, UDP_GRO, &yes, sizeof yes) == 0)
-		socket->gro_on = true;
-}
-
-/* Receives a batch, or a single message where recent batches had but one: recvmmsg is dearer for a single datagram.
- * Returns the count; -1 with errno. */
-static int receive(struct udp_socket *socket)
-{
-	if (atomic_load_explicit(&socket->shared, memory_order_relaxed))
-		socket->gro_on = true; /* the other process may have turned it on */
-	if (!socket->batching && ++socket->paused < socket->pause)
-		return receive_one(socket);
-	prepare(socket->worker, wants_control(socket), UDP_BATCH);
-	int count = recvmmsg(socket->fd, socket->worker->in, UDP_BATCH, 0, NULL);
-	if (count > 1) {
-		socket->batching = true;
-		socket->singles = 0;
-		socket->pause = PAUSE_FIRST;
-		request_gro(socket);
-	} else if (socket->batching) {
-		socket->batching = ++socket->singles < SINGLES_BEFORE_SINGLE;
-	} else if (socket->pause < PAUSE_LONGEST) {
-		socket->pause *= 2;
-	}
-	socket->paused = 0;
-	return count;
-}
 
 /* --- answering --- */
 
@@ -161,7 +87,7 @@ static size_t answer_message(struct udp_socket *socket, unsigned i, struct servi
 /* Receives and answers a batch. Returns the count of messages. */
 static int serve(struct udp_socket *socket)
 {
-	int received = receive(socket);
+	int received = udp_receive(socket);
 	if (received <= 0) {
 		if (errno != EAGAIN && errno != EINTR && log_allows(&socket->instance->failed_bound, clock_ms()))
 			instance_log(socket->instance, LOG_WARNING, TRANSPORT_UDP, NULL, "cannot receive datagrams: %s",
@@ -170,7 +96,7 @@ static int serve(struct udp_socket *socket)
 	}
 	struct service_context context = {
 		.settings = socket->instance->settings,
-		.memo = instance_memo(socket->instance, worker_index(socket->worker->thread)),
+		.memo = socket->memo,
 	};
 	clock_gettime(CLOCK_REALTIME, &context.now);
 	size_t datagrams = 0, bytes = 0;
@@ -234,12 +160,9 @@ static void start(void *argument)
 {
 	struct udp_socket *socket = argument;
 	struct event_base *base = worker_base(socket->worker->thread);
-	int on = 0;
-	socklen_t length = sizeof on;
 
 	instance_hold(socket->instance, worker_index(socket->worker->thread));
-	if (getsockopt(socket->fd, IPPROTO_UDP, UDP_GRO, &on, &length) == 0 && on != 0)
-		socket->gro_requested = socket->gro_on = true; /* turned on by the socket's owner before */
+	udp_receive_init(socket);
 	event_assign(&socket->readable, base, socket->fd, EV_READ | EV_PERSIST, on_readable, socket);
 	event_assign(&socket->writable, base, socket->fd, EV_WRITE | EV_PERSIST, on_writable, socket);
 	evtimer_assign(&socket->retry, base, on_retry, socket);
@@ -281,8 +204,10 @@ static void finish_stop(struct udp_socket *socket)
 
 static void use_instance(struct udp_socket *socket, struct instance *instance)
 {
+	unsigned index = worker_index(socket->worker->thread);
 	socket->instance = instance;
-	socket->counters = &instance->udp[worker_index(socket->worker->thread)];
+	socket->memo = instance_memo(instance, index);
+	socket->counters = &instance->udp[index];
 	socket->wants_control = socket_address_is_wildcard(&socket->address) || instance->config->dscp == DSCP_COPY;
 }
 
@@ -359,7 +284,6 @@ struct udp_socket *udp_socket_new(struct udp *udp, unsigned worker, int fd, cons
 	socket->address = *address;
 	use_instance(socket, instance);
 	STAILQ_INIT(&socket->unsent);
-	socket->pause = PAUSE_FIRST;
 	socket->start = (struct task){.run = start, .argument = socket};
 	socket->stop = (struct task){.run = stop, .argument = socket};
 	socket->change = (struct task){.run = change, .argument = socket};

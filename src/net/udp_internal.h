@@ -1,4 +1,4 @@
-/* udp_internal.h: the structures that udp.c, udp_filter.c and udp_reply.c share; included by no other file. */
+/* udp_internal.h: the structures that the files of UDP share; included by no other file. */
 #ifndef SMALLSERVD_NET_UDP_INTERNAL_H
 #define SMALLSERVD_NET_UDP_INTERNAL_H
 
@@ -57,21 +57,27 @@ struct udp_unsent {
 	char bytes[];
 };
 
+/* State of adaptive batching; private to udp_receive.c. */
+struct udp_adaptive {
+	bool batching;
+	unsigned singles;       /* while batching: successive batches of one datagram */
+	unsigned pause, paused; /* otherwise: single receives until a batch is tried, and their count so far */
+};
+
 struct udp_socket {
 	struct udp_worker *worker;
 	struct instance *instance;
+	void *memo; /* the service's cache on this worker */
 	struct metrics_block *counters;
 	struct event readable, writable;
 	struct event retry; /* adds READABLE again */
 	int fd;
 	struct socket_address address;
 	bool wants_control; /* needs the destination address (a wildcard) or the traffic class (dscp = copy) */
-	bool batching;
-	unsigned singles;       /* while batching: successive receives that returned one datagram */
-	unsigned pause, paused; /* single receives until the next batch is tried, and their count so far */
-	atomic_bool shared;     /* with another process: its options are not changed */
-	bool gro_requested;     /* UDP_GRO is on, or not supported */
-	bool gro_on;            /* UDP_GRO may be on */
+	struct udp_adaptive adaptive;
+	atomic_bool shared; /* with another process: its options are not changed */
+	bool gro_requested; /* UDP_GRO is on, or not supported */
+	bool gro_on;        /* UDP_GRO may be on */
 	STAILQ_HEAD(, udp_unsent) unsent;
 	bool dual_stack;    /* an IPv6 socket with IPv4 clients */
 	bool foreign_netns; /* of another network namespace than this process */
@@ -114,6 +120,14 @@ static inline size_t udp_count(size_t length, size_t segment)
 {
 	return segment > 0 && length > segment ? (length + segment - 1) / segment : 1;
 }
+
+/* --- udp_receive.c --- */
+
+/* Sets up receiving when the worker starts to serve the socket. */
+void udp_receive_init(struct udp_socket *socket);
+
+/* Receives up to UDP_BATCH messages into the worker's buffers. Returns their count; -1 with errno. */
+int udp_receive(struct udp_socket *socket);
 
 /* --- udp_filter.c --- */
 
