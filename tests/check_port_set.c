@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "check_run.h"
-#include "net/port_set.h"
+#include "core/port_set.h"
 
 /* Asserts that SET has exactly the COUNT ports LISTED. */
 static void assert_has(const struct port_set *set, const uint16_t *listed, size_t count)

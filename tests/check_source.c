@@ -12,10 +12,10 @@
 #include "check_run.h"
 #include "check_threads.h"
 #include "config/config.h"
+#include "core/token_bucket.h"
 #include "net/admission.h"
 #include "net/metrics.h"
 #include "net/source_limit.h"
-#include "net/token_bucket.h"
 #include "option/option.h"
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/port_set.h"
 #include "core/transport.h"
-#include "net/port_set.h"
 
 /* Returns an endpoint with the COUNT sockets FDS, or with none if that is NULL; NULL when out of memory. */
 static struct endpoint *endpoint_new(const int *fds, unsigned count)

@@ -8,14 +8,14 @@
 
 #include "config/config.h"
 #include "core/log.h"
+#include "core/port_set.h"
 #include "core/problems.h"
+#include "core/token_bucket.h"
 #include "net/acl.h"
 #include "net/limit.h"
 #include "net/metrics.h"
-#include "net/port_set.h"
 #include "net/sockaddr.h"
 #include "net/source_limit.h"
-#include "net/token_bucket.h"
 #include "service/service.h"
 #include "thread/worker.h"
 

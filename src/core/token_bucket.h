@@ -1,6 +1,6 @@
 /* token_bucket.h: rate limits of sources. */
-#ifndef SMALLSERVD_NET_TOKEN_BUCKET_H
-#define SMALLSERVD_NET_TOKEN_BUCKET_H
+#ifndef SMALLSERVD_CORE_TOKEN_BUCKET_H
+#define SMALLSERVD_CORE_TOKEN_BUCKET_H
 
 #include <netinet/in.h>
 #include <stdbool.h>

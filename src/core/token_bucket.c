@@ -1,5 +1,5 @@
 /* token_bucket.c: rate limits of sources. */
-#include "net/token_bucket.h"
+#include "core/token_bucket.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
