@@ -291,7 +291,8 @@ START_TEST(file_in_a_read_only_folder_is_emptied_instead_of_removed)
 }
 END_TEST
 
-/* An upgrade of a daemon that has dropped root: the new process overwrites the file, and the old one does not remove it. */
+/* An upgrade of a daemon that has dropped root: the new process overwrites the file, and the old one does not remove
+ * it. */
 static void take_over_in_read_only_folder(void)
 {
 	int error = pid_file_write(path, geteuid() == 0 ? UNPRIVILEGED : geteuid());

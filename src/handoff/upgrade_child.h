@@ -23,8 +23,8 @@ struct upgrade_child_events {
 	void (*released)(void *argument, bool taken_over);
 };
 
-/* Returns the descriptor of the channel from the environment, with FD_CLOEXEC, for upgrade_child_new; -1: this process is not started by an
- * upgrade, or, with a problem, the descriptor is invalid. Unsets the variable. */
+/* Returns the descriptor of the channel from the environment, with FD_CLOEXEC, for upgrade_child_new; -1: this
+ * process is not started by an upgrade, or, with a problem, the descriptor is invalid. Unsets the variable. */
 int upgrade_child_find(struct problems *problems);
 
 /* Owns the channel FD from here on, and calls EVENTS with ARGUMENT from BASE's loop. Returns NULL with errno. */

@@ -1,15 +1,16 @@
 /* upgrade_fds.c: the list of endpoints that an upgrade passes to the new process.
  *
- * It names the sockets and what getsockname(2) and its kin do not return. A line an endpoint follows the title, with a blank
- * between the fields:
+ * It names the sockets and what getsockname(2) and its kin do not return. A line an endpoint follows the title, with
+ * a blank between the fields:
  *
  *     smallservd-endpoints 1 COUNT
  *     STATE TRANSPORT WANTED ADDRESS INTERFACE SERVICE SOCKET_NAME ORIGIN DESCRIPTORS GROUPS
  *
- * The new process changes STATE from + to - where it does not use the endpoint. Addresses are FAMILY/IP/PORT/SCOPE, the IP in hexadecimal
- * digits. Texts are = and their bytes, with %XX for special ones, or - for none. ORIGIN contains h for a socket from LISTEN_FDS. DESCRIPTORS
- * and GROUPS (ADDRESS@INTERFACE, or - for none) have commas between them. The reader asks the kernel for TRANSPORT and ADDRESS, which
- * earlier versions read, and ignores further fields and lines. */
+ * The new process changes STATE from + to - where it does not use the endpoint. Addresses are FAMILY/IP/PORT/SCOPE,
+ * the IP in hexadecimal digits. Texts are = and their bytes, with %XX for special ones, or - for none. ORIGIN
+ * contains h for a socket from LISTEN_FDS. DESCRIPTORS and GROUPS (ADDRESS@INTERFACE, or - for none) have commas
+ * between them. The reader asks the kernel for TRANSPORT and ADDRESS, which earlier versions read, and ignores
+ * further fields and lines. */
 #include "handoff/upgrade_fds.h"
 
 #include <ctype.h>
@@ -56,7 +57,7 @@ enum field {
 static void write_address(FILE *file, const struct socket_address *address)
 {
 	bool v4 = address->any.sa_family == AF_INET;
-	const unsigned char *ip = v4 ? (const unsigned char *)&address->v4.sin_addr : address->v6.sin6_addr.s6_addr;
+	const unsigned char *ip = socket_address_bytes(address);
 	fputs(v4 ? "4/" : "6/", file);
 	for (size_t i = 0; i < (v4 ? 4U : 16U); i++)
 		fprintf(file, "%02x", ip[i]);

@@ -23,7 +23,8 @@ struct upgrade_fds {
 	size_t endpoint_count;
 };
 
-/* Lists COUNT ENDPOINTS, which stay the caller's. Owns the array, which was allocated by malloc. Returns NULL with errno. */
+/* Lists COUNT ENDPOINTS, which stay the caller's. Owns the array, which was allocated by malloc. Returns NULL with
+ * errno. */
 struct upgrade_fds *upgrade_fds_new(struct endpoint **endpoints, size_t count);
 
 /* Marks the endpoints that the new process uses as shared. */
@@ -34,12 +35,12 @@ void upgrade_fds_free(struct upgrade_fds *fds);
 
 /* --- in the new process --- */
 
-/* Returns the descriptor of the list from the environment, with FD_CLOEXEC, for the caller to close; -1: there is none, or, with a problem,
- * an invalid one. Unsets the variable. */
+/* Returns the descriptor of the list from the environment, with FD_CLOEXEC, for the caller to close; -1: there is
+ * none, or, with a problem, an invalid one. Unsets the variable. */
 int upgrade_fds_find(struct problems *problems);
 
-/* Adds the endpoints listed by FD to POOL, and sets FD_CLOEXEC on their sockets. Returns false and a problem if the list is malformed or a
- * socket is not the listed one. */
+/* Adds the endpoints listed by FD to POOL, and sets FD_CLOEXEC on their sockets. Returns false and a problem if the
+ * list is malformed or a socket cannot be served. */
 bool upgrade_fds_read(int fd, struct endpoint_pool *pool, struct problems *problems);
 
 /* Marks the endpoints left in POOL as unused in the list of FD. Returns false with errno. */

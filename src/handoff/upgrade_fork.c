@@ -1,7 +1,8 @@
 /* upgrade_fork.c: forks and execs the new process of an upgrade.
  *
- * Double fork: the intermediate process exits before the new one takes over, so that the service manager adopts the new process. A child of
- * a process with threads may only call async-signal-safe functions (signal-safety(7)): so may this whole file, which a test checks. */
+ * Double fork: the intermediate process exits before the new one takes over, so that the service manager adopts the
+ * new process. A child of a process with threads may only call async-signal-safe functions (signal-safety(7)): so
+ * may this whole file, which a test checks. */
 #include "handoff/upgrade_fork.h"
 
 #include <errno.h>
@@ -83,7 +84,8 @@ static void close_between(const struct upgrade_fork_setup *setup, unsigned first
 		close((int)fd);
 }
 
-/* Closes all descriptors but standard ones, CONTROL and PIDFD: a connection that the parent closes must not stay open here. */
+/* Closes all descriptors but standard ones, CONTROL and PIDFD: a connection that the parent closes must not stay
+ * open here. */
 static void close_others(const struct upgrade_fork_setup *setup, int pidfd)
 {
 	int control = setup->control;
@@ -133,8 +135,8 @@ static _Noreturn void intermediate_main(const struct upgrade_fork_setup *setup)
 
 /* --- the parent --- */
 
-/* All signals are blocked over the fork and in the intermediate process: the handlers it inherits would write to the parent's event loop, and
- * a signal for the process group must not end it. */
+/* All signals are blocked over the fork and in the intermediate process: the handlers it inherits would write to the
+ * parent's event loop, and a signal for the process group must not end it. */
 pid_t upgrade_fork_intermediate(struct upgrade_fork_setup *setup)
 {
 	sigset_t all;

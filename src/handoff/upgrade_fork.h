@@ -29,12 +29,12 @@ struct upgrade_report {
 	int status; /* si_status of waitid(2) */
 };
 
-/* Forks the intermediate process, which forks the new one, sends reports, and exits when the new process or the parent's end of CONTROL is
- * closed. Returns its id; -1 with errno. */
+/* Forks the intermediate process, which forks the new one, sends reports, and exits when the new process or the
+ * parent's end of CONTROL is closed. Returns its id; -1 with errno. */
 pid_t upgrade_fork_intermediate(struct upgrade_fork_setup *setup);
 
-/* Receives a report and the pidfd that comes with it; *PIDFD is -1 for none. Returns the length, 0 when the intermediate process has exited,
- * or -1 with errno. */
+/* Receives a report and the pidfd that comes with it; *PIDFD is -1 for none. Returns the length, 0 when the
+ * intermediate process has exited, or -1 with errno. */
 ssize_t upgrade_report_receive(int control, struct upgrade_report *report, int *pidfd);
 
 #endif

@@ -2,7 +2,7 @@
  *
  *     intermediate process → parent   reports, see upgrade_fork.h; end of file: it has exited
  *     parent → intermediate process   end of file: exit
- *     new process ↔ parent            the messages of upgrade_parent.h; end of file: the other has exited or is done */
+ *     new process ↔ parent            messages of upgrade_parent.h; end of file: the other has exited or is done */
 #include "handoff/upgrade_parent.h"
 
 #include <errno.h>
@@ -116,8 +116,8 @@ static bool send_message(const struct upgrade *upgrade, const char *message)
 	return send(upgrade->channel, message, strlen(message), MSG_NOSIGNAL) == (ssize_t)strlen(message);
 }
 
-/* Cancels the new process: SIGKILL before it is ready, else a graceful stop. Closing the channel alone would mean that the parent has
- * exited. */
+/* Cancels the new process: SIGKILL before it is ready, else a graceful stop. Closing the channel alone would mean
+ * that the parent has exited. */
 static void cancel_new(const struct upgrade *upgrade)
 {
 	send_message(upgrade, UPGRADE_STOP);
@@ -140,7 +140,8 @@ static void end(struct upgrade *upgrade)
 	upgrade->ended(upgrade, upgrade->failure[0] != '\0' ? upgrade->failure : NULL, upgrade->argument);
 }
 
-/* Fails for the reason of FORMAT, if it is the first, and cancels the new process. Ends once the intermediate process has exited. */
+/* Fails for the reason of FORMAT, if it is the first, and cancels the new process. Ends once the intermediate
+ * process has exited. */
 static void fail(struct upgrade *upgrade, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void fail(struct upgrade *upgrade, const char *format, ...)
 {
@@ -268,8 +269,8 @@ static bool is_variable(const char *line, const char *name)
 	return strncmp(line, name, length) == 0 && line[length] == '=';
 }
 
-/* Returns this process's environment with CHANNEL_LINE and FURTHER_LINE, which may be empty, in place of the variables of an earlier
- * upgrade. The lines are not copied. */
+/* Returns this process's environment with CHANNEL_LINE and FURTHER_LINE, which may be empty, in place of the
+ * variables of an earlier upgrade. The lines are not copied. */
 static const char **make_environment(const char *channel_line, const char *further_line)
 {
 	size_t count = 0, kept = 0;

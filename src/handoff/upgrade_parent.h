@@ -1,4 +1,5 @@
-/* upgrade_parent.h: the parent's side of an upgrade, until the new process has taken over or failed. Main thread only. */
+/* upgrade_parent.h: the parent's side of an upgrade, until the new process has taken over or failed. Main thread
+ * only. */
 #ifndef SMALLSERVD_HANDOFF_UPGRADE_PARENT_H
 #define SMALLSERVD_HANDOFF_UPGRADE_PARENT_H
 
@@ -20,7 +21,7 @@ struct event_base;
 #define UPGRADE_TAKEN  "taken"  /* new process: I have taken over */
 #define UPGRADE_FAILED "failed" /* new process: I cannot take over */
 #define UPGRADE_STOP   "stop"   /* parent: the upgrade has failed, stop */
-#define UPGRADE_SERVE  "serve" /* parent: the service manager knows you; the end of the channel: the sockets are yours */
+#define UPGRADE_SERVE  "serve"  /* parent: the service manager knows you; end of file: the sockets are yours */
 enum { UPGRADE_MESSAGE_SIZE = 512 };
 
 /* Returns the absolute path from which this process was started, for the caller to free; NULL with errno. */
@@ -34,19 +35,21 @@ struct upgrade_program {
 
 struct upgrade;
 
-/* Is called once: FAILURE is NULL when the new process has taken over; else it is the reason, and the new process has exited or is about to. The
- * callback may free UPGRADE. */
+/* Is called once: FAILURE is NULL when the new process has taken over; else it is the reason, and the new process
+ * has exited or is about to. The callback may free UPGRADE. */
 typedef void upgrade_ended(struct upgrade *upgrade, const char *failure, void *argument);
 
-/* Runs PROGRAM, which has to stay until UPGRADE is freed, with FDS. It has to be ready within DEADLINE_MS. The parent of the new process
- * has exited before ENDED is called, so that the service manager adopts the new process. Returns NULL with errno. */
+/* Runs PROGRAM, which has to stay until UPGRADE is freed, with FDS. It has to be ready within DEADLINE_MS. The
+ * parent of the new process has exited before ENDED is called, so that the service manager adopts the new process.
+ * Returns NULL with errno. */
 struct upgrade *upgrade_start(struct event_base *base, const struct upgrade_program *program,
 			      const struct upgrade_fds *fds, int64_t deadline_ms, upgrade_ended *ended, void *argument);
 
 /* Returns the id of the new process; 0 before it is forked. */
 pid_t upgrade_pid(const struct upgrade *upgrade);
 
-/* Cancels an upgrade that has not ended, without calling ENDED: a new process that is not ready is killed, else it stops gracefully. */
+/* Cancels an upgrade that has not ended, without calling ENDED: a new process that is not ready is killed, else it
+ * stops gracefully. */
 void upgrade_cancel(struct upgrade *upgrade);
 
 /* --- after the new process has taken over --- */
