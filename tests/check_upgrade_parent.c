@@ -1,4 +1,4 @@
-/* check_upgrade_parent.c: the two sides of an upgrade, whose new process is this program again. */
+/* check_upgrade_parent.c: the two sides of an upgrade. The new process is this program again. */
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>

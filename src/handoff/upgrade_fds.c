@@ -275,7 +275,7 @@ static bool read_fields(char *line, struct reader *reader)
 	       read_fds(fields[DESCRIPTORS], reader) && read_groups(fields[GROUPS], reader);
 }
 
-/* Adds the endpoint at LINE, whose number is NUMBER, to POOL. Returns false and a problem. */
+/* Adds the endpoint of LINE, which has NUMBER, to POOL. Returns false and a problem. */
 static bool read_endpoint(char *line, unsigned number, struct reader *reader, struct endpoint_pool *pool,
 			  struct problems *problems)
 {

@@ -88,7 +88,7 @@ static bool matches_socket_name(const struct endpoint *endpoint, const char *nam
 	       (endpoint->socket_name != NULL && strcmp(endpoint->socket_name, name) == 0);
 }
 
-/* Whether ENDPOINT, whose transport and address are WANTED's, matches in all other respects. */
+/* Whether ENDPOINT matches WANTED, given that transport and address are equal. */
 static bool matches(const struct endpoint *endpoint, const struct config_endpoint *wanted)
 {
 	const struct config_service *service = wanted->service;
