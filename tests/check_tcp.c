@@ -75,7 +75,7 @@ int epoll_ctl(int poller, int operation, int fd, struct epoll_event *event)
 struct endpoint {
 	struct socket_address address;
 	int fds[WORKERS];
-	struct tcp_listener *listeners[WORKERS];
+	struct listener *listeners[WORKERS];
 	struct task stopped[WORKERS];
 };
 
@@ -102,7 +102,7 @@ static void open_endpoint(const struct config_endpoint *wanted)
 	endpoint->address = request.address;
 	for (unsigned i = 0; i < host.worker_count; i++) {
 		endpoint->listeners[i] = tcp_listener_new(tcp, i, endpoint->fds[i],
-							  generation_instance(host.generation, wanted->service));
+							  generation_instance(host.generation, wanted->service), false);
 		endpoint->stopped[i] = (struct task){.run = host_count, .argument = &stopped};
 	}
 	endpoint_count++;
@@ -117,17 +117,17 @@ static void each_listener(void (*act)(struct endpoint *endpoint, unsigned worker
 
 static void start_one(struct endpoint *endpoint, unsigned worker)
 {
-	tcp_listener_start(endpoint->listeners[worker]);
+	listener_start(endpoint->listeners[worker]);
 }
 
 static void stop_one(struct endpoint *endpoint, unsigned worker)
 {
-	tcp_listener_stop(endpoint->listeners[worker], host.task_queue, &endpoint->stopped[worker]);
+	listener_stop(endpoint->listeners[worker], host.task_queue, &endpoint->stopped[worker]);
 }
 
 static void free_one(struct endpoint *endpoint, unsigned worker)
 {
-	tcp_listener_free(endpoint->listeners[worker]);
+	listener_free(endpoint->listeners[worker]);
 	if (endpoint->fds[worker] >= 0)
 		close(endpoint->fds[worker]);
 }
@@ -1800,7 +1800,7 @@ END_TEST
 START_TEST(what_never_ran_can_be_freed)
 {
 	prepare(ECHO, WORKERS, UNLIMITED);
-	tcp_listener_free(NULL);
+	listener_free(NULL);
 	tcp_free(NULL);
 	each_listener(start_one);
 	finish();
@@ -1852,7 +1852,7 @@ START_TEST(a_change_is_for_new_connections_and_open_ones_go_on)
 	int open = connect_to(0);
 	net_assert_echo(open);
 	for (unsigned i = 0; i < WORKERS; i++)
-		tcp_listener_change(endpoints[0].listeners[i], host_runtime(&host, 1));
+		listener_change(endpoints[0].listeners[i], host_runtime(&host, 1));
 	host_settle(&host);
 	for (int i = 0; i < 8; i++) {
 		int client = connect_to(0);
@@ -1893,7 +1893,7 @@ START_TEST(a_generation_is_over_when_the_last_who_serves_by_it_has_ended)
 	assert_all_echo(clients, 8);
 
 	for (unsigned i = 0; i < WORKERS; i++) {
-		tcp_listener_change(endpoints[0].listeners[i], host_runtime(&host, 0));
+		listener_change(endpoints[0].listeners[i], host_runtime(&host, 0));
 		worker_post(host.workers[i], &old->shares[i].leave);
 	}
 	host_settle(&host);
@@ -1910,21 +1910,22 @@ START_TEST(a_generation_is_over_when_the_last_who_serves_by_it_has_ended)
 END_TEST
 
 /* One listener for all workers: the group's second socket, which would get its share from the kernel, is closed. */
-static void prepare_dealer(void)
+static void prepare_round_robin(void)
 {
 	prepare(ECHO, WORKERS, UNLIMITED);
-	tcp_listener_free(endpoints[0].listeners[1]);
+	listener_free(endpoints[0].listeners[1]);
 	close(endpoints[0].fds[1]);
 	endpoints[0].listeners[1] = NULL;
 	endpoints[0].fds[1] = -1;
-	tcp_listener_set_round_robin(endpoints[0].listeners[0]);
-	tcp_listener_start(endpoints[0].listeners[0]);
+	listener_free(endpoints[0].listeners[0]);
+	endpoints[0].listeners[0] = tcp_listener_new(tcp, 0, endpoints[0].fds[0], host_runtime(&host, 0), true);
+	listener_start(endpoints[0].listeners[0]);
 }
 
-START_TEST(one_listener_deals_its_connections_to_all_workers_in_turn)
+START_TEST(single_listener_distributes_connections_round_robin)
 {
 	int clients[10];
-	prepare_dealer();
+	prepare_round_robin();
 	host_start(&host);
 	connect_many(clients, 10);
 	assert_all_echo(clients, 10);
@@ -1940,7 +1941,7 @@ END_TEST
 START_TEST(what_is_dealt_while_everything_ends_is_closed)
 {
 	int clients[50];
-	prepare_dealer();
+	prepare_round_robin();
 	ck_assert_int_eq(worker_start(host.workers[0]), 0); /* the other one never takes what it is dealt */
 	connect_many(clients, 50);
 	for (int i = 0; i < 50; i += 2) /* the first goes to the other one */
@@ -1981,7 +1982,7 @@ START_TEST(a_shared_listener_stops_while_clients_keep_coming)
 	prepare(ECHO, 1, UNLIMITED);
 	int clients[CLIENTS_MAX];
 	connect_many(clients, CLIENTS_MAX);
-	tcp_listener_keep_open(endpoints[0].listeners[0]);
+	listener_keep_open(endpoints[0].listeners[0]);
 	start();
 	each_listener(stop_one);
 	host_await(&host, &stopped, 1);
@@ -1998,7 +1999,7 @@ END_TEST
 START_TEST(a_shared_listener_that_waits_for_places_stops_at_once)
 {
 	prepare(ECHO "max_connections = 1\n", 1, UNLIMITED);
-	tcp_listener_keep_open(endpoints[0].listeners[0]);
+	listener_keep_open(endpoints[0].listeners[0]);
 	start();
 	int client = connect_to(0), queued = connect_to(0);
 	net_assert_echo(client);
@@ -2120,7 +2121,7 @@ static Suite *suite(void)
 	TCase *generations = add_tcase(suite, "generations");
 	tcase_add_test(generations, a_change_is_for_new_connections_and_open_ones_go_on);
 	tcase_add_test(generations, a_generation_is_over_when_the_last_who_serves_by_it_has_ended);
-	tcase_add_test(generations, one_listener_deals_its_connections_to_all_workers_in_turn);
+	tcase_add_test(generations, single_listener_distributes_connections_round_robin);
 	tcase_add_test(generations, what_is_dealt_while_everything_ends_is_closed);
 	tcase_add_test(generations, connections_of_a_removed_service_end_when_their_time_is_over);
 	tcase_add_test(generations, a_shared_listener_stops_while_clients_keep_coming);

@@ -35,7 +35,7 @@ enum {
 struct endpoint {
 	struct socket_address address;
 	int fds[WORKERS];
-	struct udp_socket *sockets[WORKERS];
+	struct listener *sockets[WORKERS];
 	struct task stopped[WORKERS];
 };
 
@@ -44,6 +44,8 @@ static struct udp *udp;
 static struct endpoint endpoints[ENDPOINTS_MAX];
 static unsigned endpoint_count, stopped;
 static pthread_t test_thread; /* faults of system calls hit the workers alone */
+
+static bool foreign_netns; /* of the sockets to be opened */
 
 static void open_endpoint(const struct config_endpoint *wanted)
 {
@@ -58,8 +60,9 @@ static void open_endpoint(const struct config_endpoint *wanted)
 	request.shared = wanted->service->multicast_groups.count > 0;
 	ck_assert_int_eq(socket_open_group(&request, endpoint->fds, host.worker_count), 0);
 	endpoint->address = request.address;
+	const struct udp_socket_facts facts = {.address = &endpoint->address, .foreign_netns = foreign_netns};
 	for (unsigned i = 0; i < host.worker_count; i++) {
-		endpoint->sockets[i] = udp_socket_new(udp, i, endpoint->fds[i], &endpoint->address,
+		endpoint->sockets[i] = udp_socket_new(udp, i, endpoint->fds[i], &facts,
 						      generation_instance(host.generation, wanted->service));
 		endpoint->stopped[i] = (struct task){.run = host_count, .argument = &stopped};
 	}
@@ -75,17 +78,17 @@ static void each_socket(void (*act)(struct endpoint *endpoint, unsigned worker))
 
 static void start_one(struct endpoint *endpoint, unsigned worker)
 {
-	udp_socket_start(endpoint->sockets[worker]);
+	listener_start(endpoint->sockets[worker]);
 }
 
 static void stop_one(struct endpoint *endpoint, unsigned worker)
 {
-	udp_socket_stop(endpoint->sockets[worker], host.task_queue, &endpoint->stopped[worker]);
+	listener_stop(endpoint->sockets[worker], host.task_queue, &endpoint->stopped[worker]);
 }
 
 static void free_one(struct endpoint *endpoint, unsigned worker)
 {
-	udp_socket_free(endpoint->sockets[worker]);
+	listener_free(endpoint->sockets[worker]);
 	close(endpoint->fds[worker]);
 }
 
@@ -761,7 +764,7 @@ START_TEST(gro_batch_over_ipv6_is_answered_by_one_gso_batch)
 		struct socket_address to = net_address("::1", socket_address_port(&endpoints[i].address));
 		int client = open_client("::1");
 		net_set(endpoints[i].fds[0], IPPROTO_UDP, UDP_GRO, 1);
-		udp_socket_set_shared(endpoints[i].sockets[0], true); /* the socket reads UDP_GRO */
+		listener_set_shared(endpoints[i].sockets[0], true); /* the socket reads UDP_GRO */
 		send_batch(client, &to, i, SEGMENTS * SEGMENT + 1, SEGMENT);
 		receive_batch(client, &to, i, SEGMENTS * SEGMENT + 1, SEGMENT);
 		ck_assert_int_eq(atomic_load(&gso_sent), (int)i + 1);
@@ -857,7 +860,7 @@ START_TEST(chargen_answers_a_gro_batch_with_shorter_datagrams)
 	if (has_gso()) {
 		int client = open_client("127.0.0.1");
 		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 1);
-		udp_socket_set_shared(endpoints[0].sockets[0], true);
+		listener_set_shared(endpoints[0].sockets[0], true);
 		send_batch(client, &endpoints[0].address, 1, SEGMENTS * SEGMENT + 5, SEGMENT);
 		for (int i = 0; i < SEGMENTS; i++)
 			ck_assert_uint_eq(receive(client, bytes, sizeof bytes, NULL), 512);
@@ -962,7 +965,7 @@ START_TEST(shared_socket_turns_gro_on_after_the_share_ends_only)
 {
 	prepare(ECHO_HERE, 1);
 	int client = open_client("127.0.0.1");
-	udp_socket_set_shared(endpoints[0].sockets[0], true);
+	listener_set_shared(endpoints[0].sockets[0], true);
 	each_socket(start_one);
 	host_start(&host);
 	for (unsigned i = 0; i < 20; i++) {
@@ -975,7 +978,7 @@ START_TEST(shared_socket_turns_gro_on_after_the_share_ends_only)
 		send_batch(client, &endpoints[0].address, 1, SEGMENTS * SEGMENT, SEGMENT);
 		receive_batch(client, &endpoints[0].address, 1, SEGMENTS * SEGMENT, SEGMENT);
 		net_set(endpoints[0].fds[0], IPPROTO_UDP, UDP_GRO, 0);
-		udp_socket_set_shared(endpoints[0].sockets[0], false);
+		listener_set_shared(endpoints[0].sockets[0], false);
 		turn_gro_on(client, &endpoints[0].address);
 	}
 	close(client);
@@ -1141,8 +1144,8 @@ END_TEST
 /* In a foreign network namespace the local addresses are unknown. */
 START_TEST(wildcard_of_a_foreign_netns_drops_datagrams_from_its_port)
 {
+	foreign_netns = true;
 	prepare(ECHO "0.0.0.0\n", 1);
-	udp_socket_set_foreign_netns(endpoints[0].sockets[0]);
 	each_socket(start_one);
 	host_start(&host);
 	struct socket_address here = net_address("127.0.0.1", socket_address_port(&endpoints[0].address));
@@ -1480,7 +1483,7 @@ END_TEST
 START_TEST(socket_whose_start_never_ran_can_be_freed)
 {
 	prepare(ECHO_HERE, WORKERS);
-	udp_socket_free(NULL);
+	listener_free(NULL);
 	udp_free(NULL);
 	each_socket(start_one);
 	finish();

@@ -40,7 +40,7 @@ struct server {
 	struct event_base *base;
 	struct task_queue *task_queue;
 	struct event *reload_event, *stop_timer, *report_timer;
-	struct config *started; /* by which it was started: what a reload cannot change stays as it is there */
+	struct config *started; /* by which it was started: what a reload cannot transaction stays as it is there */
 	struct metrics *metrics;
 	struct limit_gate gate; /* open connections over all services */
 	struct sandbox_identity identity;
@@ -51,7 +51,7 @@ struct server {
 	struct watchdog *watchdog; /* NULL: nobody asks for it */
 	struct tcp *tcp;
 	struct udp *udp;
-	struct serving *serving;
+	struct running_config *running;
 	bool stopping, ending;              /* lets go of its sockets, and then of its connections */
 	bool told_to_stop;                  /* by a signal; else it drains since another process has taken over */
 	bool reload_wanted, upgrade_wanted; /* signals that nobody has looked at yet */
@@ -193,10 +193,10 @@ static bool start_workers(struct server *server)
 }
 
 /* False: logged. */
-static bool hand_over_sockets(struct change *change)
+static bool hand_over_sockets(struct transaction *transaction)
 {
 	struct problems problems = {0};
-	return serving_hand_over(change, &problems);
+	return apply_listen(transaction, &problems);
 }
 
 static bool start_watchdog(struct server *server)
@@ -219,9 +219,9 @@ static bool create_serving(struct server *server)
 	server->metrics = metrics_new(server->worker_count);
 	if (server->metrics == NULL || !create_workers(server))
 		return false;
-	const struct serving_rooms rooms = {
+	const struct running_env env = {
 		.base = server->base,
-		.task_queue = server->task_queue,
+		.tasks = server->task_queue,
 		.workers = server->workers,
 		.worker_count = server->worker_count,
 		.tcp = server->tcp,
@@ -230,11 +230,11 @@ static bool create_serving(struct server *server)
 		.gate = &server->gate,
 		.owner = server->becomes ? server->identity.uid : (uid_t)-1,
 		.descriptors = raise_descriptor_limit(),
-		.on_left = on_left,
+		.on_closed = on_left,
 		.argument = server,
 	};
-	server->serving = serving_new(&rooms);
-	return server->serving != NULL;
+	server->running = running_config_new(&env);
+	return server->running != NULL;
 }
 
 /* --- events of the main thread --- */
@@ -258,7 +258,7 @@ static void report_refused(const struct server *server, struct instance *instanc
 static void on_report(evutil_socket_t fd, short what, void *argument)
 {
 	struct server *server = argument;
-	const struct generation *generation = serving_generation(server->serving);
+	const struct generation *generation = server->running->generation;
 
 	(void)fd, (void)what;
 	for (size_t i = 0; i < generation->config->service_count; i++) {
@@ -320,8 +320,8 @@ static size_t count_enabled(const struct config *config)
 enum { SUMMARY_SIZE = 64 };
 static void summarise(const struct server *server, char text[SUMMARY_SIZE])
 {
-	snprintf(text, SUMMARY_SIZE, "%zu services, %zu endpoints", count_enabled(serving_config(server->serving)),
-		 serving_endpoint_count(server->serving));
+	snprintf(text, SUMMARY_SIZE, "%zu services, %zu endpoints",
+		 count_enabled(running_config_value(server->running)), server->running->endpoint_count);
 }
 
 /* The service manager is told by a process that it knows, or is about to. */
@@ -379,55 +379,56 @@ static bool find_predecessor(struct server *server)
 }
 
 /* What the service manager has handed over. All of it has to be wanted. */
-static struct change *prepare_handed(struct server *server, struct endpoint_pool *pool, struct problems *problems)
+static struct transaction *prepare_handed(struct server *server, struct endpoint_pool *pool, struct problems *problems)
 {
-	struct change *change = NULL;
+	struct transaction *transaction = NULL;
 	if (listen_fds_take(pool, problems)) {
-		change = serving_prepare(server->serving, server->started, pool, problems);
+		transaction = apply_prepare(server->running, server->started, pool, problems);
 		listen_fds_check_unused(pool, problems);
 	}
 	if (problems->count == 0)
-		return change;
-	serving_cancel(change);
+		return transaction;
+	apply_rollback(transaction);
 	return NULL;
 }
 
 /* What the process before this one has written down. What is not wanted stays with that. */
-static struct change *prepare_inherited(struct server *server, struct endpoint_pool *pool, struct problems *problems)
+static struct transaction *prepare_inherited(struct server *server, struct endpoint_pool *pool,
+					     struct problems *problems)
 {
 	unsigned before = problems->count;
-	struct change *change = NULL;
+	struct transaction *transaction = NULL;
 	int writing = upgrade_fds_find(problems);
 
 	if (writing < 0 && problems->count == before)
 		problems_add(problems, NULL, UPGRADE_FDS_VARIABLE " is missing");
 	if (writing >= 0 && upgrade_fds_read(writing, pool, problems))
-		change = serving_prepare(server->serving, server->started, pool, problems);
-	if (change != NULL && !upgrade_fds_mark_unused(writing, pool)) {
+		transaction = apply_prepare(server->running, server->started, pool, problems);
+	if (transaction != NULL && !upgrade_fds_mark_unused(writing, pool)) {
 		problems_add(problems, NULL, "cannot leave endpoints to the process before: %s", strerror(errno));
-		serving_cancel(change);
-		change = NULL;
+		apply_rollback(transaction);
+		transaction = NULL;
 	}
 	if (writing >= 0)
 		close(writing);
-	return change;
+	return transaction;
 }
 
 /* What it is started with, and what it opens itself. NULL: logged. */
-static struct change *prepare_start(struct server *server)
+static struct transaction *prepare_start(struct server *server)
 {
 	struct problems problems = {0};
-	struct change *change = NULL;
+	struct transaction *transaction = NULL;
 	struct endpoint_pool *pool = endpoint_pool_new();
 
 	if (pool == NULL)
 		log_error("out of memory");
 	else if (server->upgrade_child != NULL)
-		change = prepare_inherited(server, pool, &problems);
+		transaction = prepare_inherited(server, pool, &problems);
 	else
-		change = prepare_handed(server, pool, &problems);
+		transaction = prepare_handed(server, pool, &problems);
 	endpoint_pool_free(pool, true);
-	return change;
+	return transaction;
 }
 
 bool server_start(struct server *server)
@@ -442,17 +443,17 @@ bool server_start(struct server *server)
 		log_error("cannot prepare %u workers: %s", server->worker_count, strerror(errno));
 		return false;
 	}
-	struct change *change = prepare_start(server);
-	if (change == NULL)
+	struct transaction *transaction = prepare_start(server);
+	if (transaction == NULL)
 		return false;
 	if (!begin_pid_file(server) || !give_up_root(server) || !confine(server) || !start_log() ||
-	    !start_workers(server) || !hand_over_sockets(change) ||
+	    !start_workers(server) || !hand_over_sockets(transaction) ||
 	    !(server->upgrade_child != NULL || start_watchdog(server)) ||
 	    event_add(server->report_timer, &minute) < 0) {
-		serving_cancel(change);
+		apply_rollback(transaction);
 		return false;
 	}
-	serving_switch(server->serving, change, NULL);
+	apply_commit(transaction, NULL);
 	server->reloads.last_success = time(NULL);
 	server->reloads.last_succeeded = true;
 	tell_ready(server);
@@ -566,16 +567,17 @@ static void reload(struct server *server)
 
 	notify_reloading();
 	struct config *config = load_again(server, &problems);
-	struct change *change = config != NULL ? serving_prepare(server->serving, config, NULL, &problems) : NULL;
-	if (change == NULL || !serving_hand_over(change, &problems)) {
-		serving_cancel(change);
+	struct transaction *transaction =
+		config != NULL ? apply_prepare(server->running, config, NULL, &problems) : NULL;
+	if (transaction == NULL || !apply_listen(transaction, &problems)) {
+		apply_rollback(transaction);
 		reload_failed(server, &problems);
 	} else {
 		if (server->on_config != NULL)
 			server->on_config(config, server->on_config_argument);
 		tell_of_restart_keys(server, config);
 		server->switching = true;
-		serving_switch(server->serving, change, &server->switched);
+		apply_commit(transaction, &server->switched);
 	}
 	config_unref(config);
 }
@@ -653,13 +655,13 @@ static struct upgrade_fds *list_endpoints(const struct server *server)
 	struct endpoint *endpoint;
 	size_t count = 0;
 
-	for (size_t i = 0; serving_next_endpoint(server->serving, &i) != NULL;)
+	for (size_t i = 0; running_config_next_endpoint(server->running, &i) != NULL;)
 		count++;
 	struct endpoint **endpoints = calloc(count + 1, sizeof(struct endpoint *));
 	if (endpoints == NULL)
 		return NULL;
 	count = 0;
-	for (size_t i = 0; (endpoint = serving_next_endpoint(server->serving, &i)) != NULL;)
+	for (size_t i = 0; (endpoint = running_config_next_endpoint(server->running, &i)) != NULL;)
 		endpoints[count++] = endpoint;
 	return upgrade_fds_new(endpoints, count);
 }
@@ -686,7 +688,7 @@ static void hand_over(struct server *server)
 	upgrade_fds_mark_shared(server->upgrade_fds); /* the others are closed as in a reload that removes them */
 	free_upgrade_fds(server);
 	log_notice("draining: %" PRId64 " open connections", atomic_load(&server->gate.taken));
-	stop_serving(server, serving_config(server->serving)->daemon.drain_timeout_ms);
+	stop_serving(server, running_config_value(server->running)->daemon.drain_timeout_ms);
 }
 
 static void upgrade_failed(struct server *server, const char *reason)
@@ -813,7 +815,7 @@ static void on_alone(void *argument, bool taken)
 
 	upgrade_child_free(server->upgrade_child);
 	server->upgrade_child = NULL;
-	serving_own_endpoints(server->serving);
+	running_config_parent_released(server->running);
 	if (!taken && !server->stopping) {
 		log_warning("the process before this one ended before it handed over: this one serves");
 		if (!write_pid_file(server, error, sizeof error))
@@ -830,14 +832,14 @@ static void on_alone(void *argument, bool taken)
 
 static void finish_if_done(struct server *server)
 {
-	if (server->stopping && serving_has_left(server->serving) && atomic_load(&server->gate.taken) == 0)
+	if (server->stopping && running_config_is_closed(server->running) && atomic_load(&server->gate.taken) == 0)
 		event_base_loopbreak(server->base);
 }
 
 static void on_left(void *argument)
 {
 	struct server *server = argument;
-	if (server->stopping && server->upgrade != NULL && serving_has_left(server->serving))
+	if (server->stopping && server->upgrade != NULL && running_config_is_closed(server->running))
 		upgrade_release(server->upgrade); /* to whom the sockets belong alone now */
 	finish_if_done(server);
 }
@@ -859,7 +861,7 @@ static void on_stop_timeout(evutil_socket_t fd, short what, void *argument)
 		return;
 	}
 	server->ending = true;
-	serving_stop_now(server->serving);
+	running_config_stop_now(server->running);
 	log_notice("%s: ending %" PRId64 " open connections",
 		   server->upgrade != NULL && !server->told_to_stop ? "drain_timeout" : "stop_timeout",
 		   atomic_load(&server->gate.taken));
@@ -874,14 +876,14 @@ static void stop_serving(struct server *server, int64_t timeout_ms)
 	server->stopping = true;
 	evtimer_add(server->stop_timer, &timeout);
 	on_report(-1, EV_TIMEOUT, server);
-	serving_stop(server->serving);
+	running_config_stop(server->running);
 	tcp_drain(server->tcp, server->task_queue, &server->idle);
 	finish_if_done(server);
 }
 
 static int64_t stop_timeout_ms(const struct server *server)
 {
-	return serving_config(server->serving)->daemon.stop_timeout_ms;
+	return running_config_value(server->running)->daemon.stop_timeout_ms;
 }
 
 static void begin_stop(struct server *server)
@@ -899,7 +901,7 @@ static void hurry(struct server *server)
 {
 	struct timeval timeout = clock_timeval(stop_timeout_ms(server));
 	log_notice("stopping: %" PRId64 " open connections", atomic_load(&server->gate.taken));
-	if (!server->ending && stop_timeout_ms(server) < serving_config(server->serving)->daemon.drain_timeout_ms)
+	if (!server->ending && stop_timeout_ms(server) < running_config_value(server->running)->daemon.drain_timeout_ms)
 		evtimer_add(server->stop_timer, &timeout);
 }
 
@@ -940,8 +942,8 @@ static void log_sums(const struct server *server, const struct instance *instanc
 
 void server_log_counters(const struct server *server)
 {
-	for (size_t i = 0; i < serving_config(server->serving)->service_count; i++) {
-		const struct instance *instance = &serving_generation(server->serving)->instances[i];
+	for (size_t i = 0; i < running_config_value(server->running)->service_count; i++) {
+		const struct instance *instance = &server->running->generation->instances[i];
 		if (!instance->config->enabled)
 			continue;
 		log_sums(server, instance, TRANSPORT_TCP);
@@ -959,7 +961,7 @@ static void free_workers(struct server *server)
 	watchdog_free(server->watchdog);
 	tcp_free(server->tcp);
 	pid_file_remove(server->pid_file); /* before a port is free for the next one */
-	serving_free(server->serving);
+	running_config_free(server->running);
 	udp_free(server->udp);
 	for (unsigned i = 0; server->workers != NULL && i < server->worker_count; i++)
 		worker_free(server->workers[i]);

@@ -13,6 +13,7 @@
 #include "core/clock.h"
 #include "core/transport.h"
 #include "net/admission.h"
+#include "net/listener.h"
 #include "net/proxy_accept.h"
 #include "net/socket.h"
 #include "net/tcp_connection.h"
@@ -33,21 +34,15 @@ struct tcp {
 };
 
 struct tcp_listener {
+	struct listener listener;
 	LIST_ENTRY(tcp_listener) link; /* of its worker's listeners, while it serves */
 	struct tcp_worker *worker;
-	struct instance *instance;
 	struct event event;
-	int fd;
 	bool paused, stopping, stopped;
-	bool keep_open;                 /* another process accepts from the socket, too */
-	unsigned rounds_left;           /* of a stop with keep_open: the queue may never be empty */
-	bool round_robin;               /* distributes connections over all workers */
-	unsigned last_worker;           /* that got one */
-	atomic_bool new_stopped;        /* accepted sockets inherit the options of socket_stop_new */
-	struct instance *next_instance; /* main's, until CHANGE has run */
-	struct task start, stop, change;
-	struct task_queue *main;
-	struct task *done;
+	unsigned rounds_left;    /* of a stop with keep_open: the queue may never be empty */
+	bool round_robin;        /* distributes connections over all workers */
+	unsigned last_worker;    /* that got one */
+	atomic_bool new_stopped; /* accepted sockets inherit the options of socket_stop_new */
 };
 
 /* An accepted connection, whose slots are taken, on its way to another worker. */
@@ -197,17 +192,16 @@ static void stopped(struct tcp_listener *listener)
 	listener->stopped = true;
 	event_del(&listener->event);
 	LIST_REMOVE(listener, link);
-	instance_release(listener->instance, listener->worker->index);
-	task_queue_post(listener->main, listener->done);
+	listener_stopped(&listener->listener);
 }
 
 static void pause_full(struct tcp_listener *listener)
 {
-	struct instance *instance = listener->instance;
+	struct instance *instance = listener->listener.instance;
 	listener->paused = true;
 	event_del(&listener->event);
 	if (listener->stopping) {
-		if (listener->keep_open)
+		if (listener->listener.keep_open)
 			stopped(listener); /* the main thread may free it from here on */
 		return;
 	}
@@ -228,8 +222,8 @@ static void pause_failed(struct tcp_listener *listener)
 	listener->paused = true;
 	event_del(&listener->event);
 	event_add(listener->worker->retry, &rest);
-	if (log_allows(&listener->instance->failed_bound, clock_ms()))
-		instance_log(listener->instance, LOG_WARNING, TRANSPORT_TCP, NULL, "accepting pauses: %s",
+	if (log_allows(&listener->listener.instance->failed_bound, clock_ms()))
+		instance_log(listener->listener.instance, LOG_WARNING, TRANSPORT_TCP, NULL, "accepting pauses: %s",
 			     strerror(error));
 }
 
@@ -288,10 +282,10 @@ static void dispatch(struct tcp_listener *listener, int fd, struct socket_addres
 	if (listener->round_robin) {
 		listener->last_worker = (listener->last_worker + 1) % tcp->count;
 		struct tcp_worker *other = &tcp->workers[listener->last_worker];
-		if (other != worker && migrate(other, listener->instance, fd, peer))
+		if (other != worker && migrate(other, listener->listener.instance, fd, peer))
 			return;
 	}
-	on_peer(worker, listener->instance, fd, peer);
+	on_peer(worker, listener->listener.instance, fd, peer);
 }
 
 /* Accepts one connection. Returns false if there is none, or the listener pauses. */
@@ -300,17 +294,17 @@ static bool accept_one(struct tcp_listener *listener)
 	struct tcp *tcp = listener->worker->tcp;
 	struct socket_address peer = {.length = sizeof peer.v6};
 
-	if (!enter(tcp, listener->instance)) {
+	if (!enter(tcp, listener->listener.instance)) {
 		pause_full(listener);
 		return false;
 	}
-	int accepted = accept4(listener->fd, &peer.any, &peer.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	int accepted = accept4(listener->listener.fd, &peer.any, &peer.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (accepted >= 0) {
 		dispatch(listener, accepted, &peer);
 		return true;
 	}
 	int error = errno;
-	tcp_leave(tcp, listener->instance);
+	tcp_leave(tcp, listener->listener.instance);
 	if (is_connection_error(error))
 		return true;
 	errno = error;
@@ -329,7 +323,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *argument)
 	for (int i = 0; i < TCP_ACCEPTS_A_WAKEUP; i++)
 		if (!accept_one(listener))
 			return;
-	if (listener->stopping && listener->keep_open && --listener->rounds_left == 0)
+	if (listener->stopping && listener->listener.keep_open && --listener->rounds_left == 0)
 		stopped(listener);
 	else if (listener->stopping) /* the queue may be empty, and cause no event */
 		event_active(&listener->event, EV_READ, 0);
@@ -359,37 +353,71 @@ static void on_retry(evutil_socket_t fd, short what, void *argument)
 	resume(argument);
 }
 
-static void start(void *argument)
+/* --- the operations of a listener --- */
+
+static struct tcp_listener *tcp_listener_of(struct listener *listener)
 {
-	struct tcp_listener *listener = argument;
+	return (struct tcp_listener *)(void *)listener; /* its first member */
+}
+
+static void start(struct listener *base)
+{
+	struct tcp_listener *listener = tcp_listener_of(base);
 	struct tcp_worker *worker = listener->worker;
 	LIST_INSERT_HEAD(&worker->listeners, listener, link);
-	instance_hold(listener->instance, worker->index);
-	event_assign(&listener->event, worker_base(worker->worker), listener->fd, EV_READ | EV_PERSIST, on_acceptable,
+	event_assign(&listener->event, worker_base(base->worker), base->fd, EV_READ | EV_PERSIST, on_acceptable,
 		     listener);
 	watch(listener);
 }
 
-/* Serves by the next instance. A paused listener tries again, as limits may have changed. */
-static void change(void *argument)
+static void change(struct listener *base)
 {
-	struct tcp_listener *listener = argument;
-	unsigned index = listener->worker->index;
-	instance_hold(listener->next_instance, index);
-	instance_release(listener->instance, index);
-	listener->instance = listener->next_instance;
-	unpause(listener);
+	unpause(tcp_listener_of(base)); /* limits may have changed */
 }
 
-static void stop(void *argument)
+static void stop(struct listener *base)
 {
-	struct tcp_listener *listener = argument;
+	struct tcp_listener *listener = tcp_listener_of(base);
 	listener->stopping = true;
 	listener->rounds_left = SHARED_ROUNDS;
-	if (listener->paused && listener->keep_open)
+	if (listener->paused && base->keep_open)
 		stopped(listener); /* the queue is left to the other process, as there is no slot here */
 	else if (!listener->paused)
-		on_acceptable(listener->fd, EV_READ, listener);
+		on_acceptable(base->fd, EV_READ, listener);
+}
+
+static int stop_new(struct listener *base)
+{
+	atomic_store(&tcp_listener_of(base)->new_stopped, true);
+	return socket_stop_new(base->fd);
+}
+
+static void listener_destroy(struct listener *base)
+{
+	struct tcp_listener *listener = tcp_listener_of(base);
+	if (event_initialized(&listener->event))
+		event_del(&listener->event);
+	free(listener);
+}
+
+static const struct listener_ops ops = {
+	.start = start,
+	.change = change,
+	.stop = stop,
+	.stop_new = stop_new,
+	.free = listener_destroy,
+};
+
+struct listener *tcp_listener_new(struct tcp *tcp, unsigned worker, int fd, struct instance *instance, bool round_robin)
+{
+	struct tcp_listener *listener = calloc(1, sizeof *listener);
+	if (listener == NULL)
+		return NULL;
+	listener_init(&listener->listener, &ops, tcp->workers[worker].worker, fd, instance);
+	listener->worker = &tcp->workers[worker];
+	listener->round_robin = listener->listener.keep_open = round_robin;
+	listener->last_worker = worker;
+	return &listener->listener;
 }
 
 /* --- a worker --- */
@@ -489,62 +517,6 @@ void tcp_free(struct tcp *tcp)
 			event_free(worker->retry);
 	}
 	free(tcp);
-}
-
-struct tcp_listener *tcp_listener_new(struct tcp *tcp, unsigned worker, int fd, struct instance *instance)
-{
-	struct tcp_listener *listener = calloc(1, sizeof *listener);
-	if (listener == NULL)
-		return NULL;
-	listener->worker = &tcp->workers[worker];
-	listener->instance = instance;
-	listener->fd = fd;
-	listener->start = (struct task){.run = start, .argument = listener};
-	listener->stop = (struct task){.run = stop, .argument = listener};
-	listener->change = (struct task){.run = change, .argument = listener};
-	return listener;
-}
-
-void tcp_listener_keep_open(struct tcp_listener *listener)
-{
-	listener->keep_open = true;
-}
-
-void tcp_listener_set_round_robin(struct tcp_listener *listener)
-{
-	listener->keep_open = listener->round_robin = true;
-	listener->last_worker = listener->worker->index;
-}
-
-void tcp_listener_change(struct tcp_listener *listener, struct instance *instance)
-{
-	listener->next_instance = instance;
-	worker_post(listener->worker->worker, &listener->change);
-}
-
-int tcp_listener_stop_new(struct tcp_listener *listener)
-{
-	atomic_store(&listener->new_stopped, true);
-	return socket_stop_new(listener->fd);
-}
-
-void tcp_listener_start(struct tcp_listener *listener)
-{
-	worker_post(listener->worker->worker, &listener->start);
-}
-
-void tcp_listener_stop(struct tcp_listener *listener, struct task_queue *main, struct task *done)
-{
-	listener->main = main;
-	listener->done = done;
-	worker_post(listener->worker->worker, &listener->stop);
-}
-
-void tcp_listener_free(struct tcp_listener *listener)
-{
-	if (listener != NULL && event_initialized(&listener->event))
-		event_del(&listener->event);
-	free(listener);
 }
 
 void tcp_drain(struct tcp *tcp, struct task_queue *main, struct task *idle)

@@ -2,8 +2,7 @@
 #ifndef SMALLSERVD_NET_TCP_H
 #define SMALLSERVD_NET_TCP_H
 
-#include "net/instance.h"
-#include "thread/worker.h"
+#include "net/listener.h"
 
 /* The bounds of a connection. Each worker adds TCP_SCRATCH_SIZE once. */
 enum {
@@ -27,32 +26,10 @@ struct tcp *tcp_new(struct worker *const *workers, unsigned count, struct limit_
 /* Frees TCP after the workers have been stopped. NULL is fine. */
 void tcp_free(struct tcp *tcp);
 
-/* A listening socket of one worker. */
-struct tcp_listener;
-
-/* Creates a listener on FD, which stays the caller's, open until the listener has stopped. Returns NULL when out of memory. */
-struct tcp_listener *tcp_listener_new(struct tcp *tcp, unsigned worker, int fd, struct instance *instance);
-
-/* The socket is shared with another process: a stop drains the accept queue once and leaves later connections to it. Before the stop. */
-void tcp_listener_keep_open(struct tcp_listener *listener);
-
-/* The only listener of its endpoint, shared with other processes: distributes accepted connections round-robin over the workers. Before the start. */
-void tcp_listener_set_round_robin(struct tcp_listener *listener);
-
-/* Serves new connections by INSTANCE from now on; open ones continue unchanged. Not again before the worker has run the task. */
-void tcp_listener_change(struct tcp_listener *listener, struct instance *instance);
-
-/* Calls socket_stop_new, ahead of a stop. Not for a shared socket. Returns 0 or -errno. */
-int tcp_listener_stop_new(struct tcp_listener *listener);
-
-/* Starts accepting. */
-void tcp_listener_start(struct tcp_listener *listener);
-
-/* Accepts all queued connections, as far as limits allow, then stops and posts DONE to MAIN. Once. */
-void tcp_listener_stop(struct tcp_listener *listener, struct task_queue *main, struct task *done);
-
-/* Frees a listener that has stopped, or whose worker has. NULL is fine. */
-void tcp_listener_free(struct tcp_listener *listener);
+/* Creates a listener of worker number WORKER on FD, which stays the caller's. ROUND_ROBIN: it is the only one of its endpoint and shared with
+ * other processes, and distributes accepted connections over all workers. Returns NULL when out of memory. */
+struct listener *tcp_listener_new(struct tcp *tcp, unsigned worker, int fd, struct instance *instance,
+				  bool round_robin);
 
 /* Posts IDLE to MAIN each time the last connection has been closed, from now on. Once. */
 void tcp_drain(struct tcp *tcp, struct task_queue *main, struct task *idle);

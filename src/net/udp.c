@@ -30,7 +30,7 @@ struct udp {
 static bool answer(struct udp_socket *socket, const struct udp_message *message, char *bytes, size_t length,
 		   struct service_context *context, bool join)
 {
-	const struct service *service = socket->instance->service;
+	const struct service *service = socket->listener.instance->service;
 	struct udp_worker *worker = socket->worker;
 	bool in_place = message->segment == message->length || !service->amplifies;
 
@@ -89,13 +89,14 @@ static int serve(struct udp_socket *socket)
 {
 	int received = udp_receive(socket);
 	if (received <= 0) {
-		if (errno != EAGAIN && errno != EINTR && log_allows(&socket->instance->failed_bound, clock_ms()))
-			instance_log(socket->instance, LOG_WARNING, TRANSPORT_UDP, NULL, "cannot receive datagrams: %s",
-				     strerror(errno));
+		if (errno != EAGAIN && errno != EINTR &&
+		    log_allows(&socket->listener.instance->failed_bound, clock_ms()))
+			instance_log(socket->listener.instance, LOG_WARNING, TRANSPORT_UDP, NULL,
+				     "cannot receive datagrams: %s", strerror(errno));
 		return 0;
 	}
 	struct service_context context = {
-		.settings = socket->instance->settings,
+		.settings = socket->listener.instance->settings,
 		.memo = socket->memo,
 	};
 	clock_gettime(CLOCK_REALTIME, &context.now);
@@ -126,8 +127,8 @@ static void wait_readable(struct udp_socket *socket)
 		return;
 	int error = errno;
 	event_add(&socket->retry, &rest);
-	if (log_allows(&socket->instance->failed_bound, clock_ms()))
-		instance_log(socket->instance, LOG_WARNING, TRANSPORT_UDP, NULL, "receiving pauses: %s",
+	if (log_allows(&socket->listener.instance->failed_bound, clock_ms()))
+		instance_log(socket->listener.instance, LOG_WARNING, TRANSPORT_UDP, NULL, "receiving pauses: %s",
 			     strerror(error));
 }
 
@@ -156,16 +157,20 @@ static void on_writable(evutil_socket_t fd, short what, void *argument)
 
 /* --- starting and stopping --- */
 
-static void start(void *argument)
+static struct udp_socket *udp_socket_of(struct listener *listener)
 {
-	struct udp_socket *socket = argument;
-	struct event_base *base = worker_base(socket->worker->thread);
+	return (struct udp_socket *)(void *)listener; /* its first member */
+}
 
-	instance_hold(socket->instance, worker_index(socket->worker->thread));
+static void start(struct listener *base)
+{
+	struct udp_socket *socket = udp_socket_of(base);
+	struct event_base *events = worker_base(socket->worker->thread);
+
 	udp_receive_init(socket);
-	event_assign(&socket->readable, base, socket->fd, EV_READ | EV_PERSIST, on_readable, socket);
-	event_assign(&socket->writable, base, socket->fd, EV_WRITE | EV_PERSIST, on_writable, socket);
-	evtimer_assign(&socket->retry, base, on_retry, socket);
+	event_assign(&socket->readable, events, socket->listener.fd, EV_READ | EV_PERSIST, on_readable, socket);
+	event_assign(&socket->writable, events, socket->listener.fd, EV_WRITE | EV_PERSIST, on_writable, socket);
+	evtimer_assign(&socket->retry, events, on_retry, socket);
 	wait_readable(socket);
 }
 
@@ -178,20 +183,14 @@ static void drain(struct udp_socket *socket)
 			break;
 }
 
-static void stopped(struct udp_socket *socket)
-{
-	instance_release(socket->instance, worker_index(socket->worker->thread));
-	task_queue_post(socket->main, socket->done);
-}
-
 static void finish_stop(struct udp_socket *socket)
 {
 	drain(socket);
-	if (STAILQ_EMPTY(&socket->unsent) && !socket->keep_open && !socket->disconnected) {
+	if (STAILQ_EMPTY(&socket->unsent) && !socket->listener.keep_open && !socket->disconnected) {
 		socket->disconnected = true;
-		int error = socket_stop_datagrams(socket->fd);
+		int error = socket_stop_datagrams(socket->listener.fd);
 		if (error != 0)
-			instance_log(socket->instance, LOG_INFO, TRANSPORT_UDP, NULL,
+			instance_log(socket->listener.instance, LOG_INFO, TRANSPORT_UDP, NULL,
 				     "udp: cannot stop new datagrams before the socket is closed: %s",
 				     strerror(-error));
 		drain(socket); /* datagrams that arrived meanwhile */
@@ -199,35 +198,55 @@ static void finish_stop(struct udp_socket *socket)
 	if (!STAILQ_EMPTY(&socket->unsent))
 		return; /* on_writable goes on */
 	event_del(&socket->readable);
-	stopped(socket);
+	listener_stopped(&socket->listener);
 }
 
-static void use_instance(struct udp_socket *socket, struct instance *instance)
+static void use_instance(struct udp_socket *socket)
 {
-	unsigned index = worker_index(socket->worker->thread);
-	socket->instance = instance;
-	socket->memo = instance_memo(instance, index);
-	socket->counters = &instance->udp[index];
+	const struct instance *instance = socket->listener.instance;
+	socket->counters = &instance->udp[worker_index(socket->worker->thread)];
 	socket->wants_control = socket_address_is_wildcard(&socket->address) || instance->config->dscp == DSCP_COPY;
 }
 
-static void change(void *argument)
+static void change(struct listener *base)
 {
-	struct udp_socket *socket = argument;
-	unsigned index = worker_index(socket->worker->thread);
-	instance_hold(socket->next_instance, index);
-	instance_release(socket->instance, index);
-	use_instance(socket, socket->next_instance);
+	use_instance(udp_socket_of(base));
 }
 
-static void stop(void *argument)
+static void stop(struct listener *base)
 {
-	struct udp_socket *socket = argument;
+	struct udp_socket *socket = udp_socket_of(base);
 	socket->stopping = true;
 	event_del(&socket->retry);
 	if (STAILQ_EMPTY(&socket->unsent))
 		finish_stop(socket);
 }
+
+static void set_shared(struct listener *base, bool shared)
+{
+	atomic_store(&udp_socket_of(base)->shared, shared);
+}
+
+static void socket_destroy(struct listener *base)
+{
+	struct udp_socket *socket = udp_socket_of(base);
+	if (event_initialized(&socket->readable)) {
+		event_del(&socket->readable);
+		event_del(&socket->writable);
+		event_del(&socket->retry);
+	}
+	while (!STAILQ_EMPTY(&socket->unsent))
+		udp_forget_unsent(socket);
+	free(socket);
+}
+
+static const struct listener_ops ops = {
+	.start = start,
+	.change = change,
+	.stop = stop,
+	.set_shared = set_shared,
+	.free = socket_destroy,
+};
 
 /* Maps the datagram buffers and points the message headers there. Returns false when out of memory. */
 static bool worker_init(struct udp_worker *worker, struct worker *thread)
@@ -273,71 +292,19 @@ void udp_free(struct udp *udp)
 	free(udp);
 }
 
-struct udp_socket *udp_socket_new(struct udp *udp, unsigned worker, int fd, const struct socket_address *address,
-				  struct instance *instance)
+struct listener *udp_socket_new(struct udp *udp, unsigned worker, int fd, const struct udp_socket_facts *facts,
+				struct instance *instance)
 {
 	struct udp_socket *socket = calloc(1, sizeof *socket);
 	if (socket == NULL)
 		return NULL;
+	listener_init(&socket->listener, &ops, udp->workers[worker].thread, fd, instance);
 	socket->worker = &udp->workers[worker];
-	socket->fd = fd;
-	socket->address = *address;
-	use_instance(socket, instance);
+	socket->address = *facts->address;
+	socket->dual_stack = facts->dual_stack;
+	socket->foreign_netns = facts->foreign_netns;
+	socket->shared = facts->shared;
+	use_instance(socket);
 	STAILQ_INIT(&socket->unsent);
-	socket->start = (struct task){.run = start, .argument = socket};
-	socket->stop = (struct task){.run = stop, .argument = socket};
-	socket->change = (struct task){.run = change, .argument = socket};
-	return socket;
-}
-
-void udp_socket_set_shared(struct udp_socket *socket, bool shared)
-{
-	atomic_store(&socket->shared, shared);
-}
-
-void udp_socket_keep_open(struct udp_socket *socket)
-{
-	socket->keep_open = true;
-}
-
-void udp_socket_set_dual_stack(struct udp_socket *socket)
-{
-	socket->dual_stack = true;
-}
-
-void udp_socket_set_foreign_netns(struct udp_socket *socket)
-{
-	socket->foreign_netns = true;
-}
-
-void udp_socket_change(struct udp_socket *socket, struct instance *instance)
-{
-	socket->next_instance = instance;
-	worker_post(socket->worker->thread, &socket->change);
-}
-
-void udp_socket_start(struct udp_socket *socket)
-{
-	worker_post(socket->worker->thread, &socket->start);
-}
-
-void udp_socket_stop(struct udp_socket *socket, struct task_queue *main, struct task *done)
-{
-	socket->main = main;
-	socket->done = done;
-	worker_post(socket->worker->thread, &socket->stop);
-}
-
-void udp_socket_free(struct udp_socket *socket)
-{
-	if (socket == NULL)
-		return;
-	if (event_initialized(&socket->readable)) {
-		event_del(&socket->readable);
-		event_del(&socket->writable);
-		event_del(&socket->retry);
-	}
-	while (!STAILQ_EMPTY(&socket->unsent))
-		udp_forget_unsent(socket);
-	free(socket);
+	return &socket->listener;
 }

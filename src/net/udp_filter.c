@@ -84,7 +84,7 @@ static enum metric judge_source(const struct udp_socket *socket, const struct so
 		return METRIC_DROPPED_SOURCE_BROADCAST;
 	if (is_own_endpoint(socket, from, to))
 		return METRIC_DROPPED_OWN_ENDPOINT;
-	if (instance_refuses_port(socket->instance, socket_address_port(from)))
+	if (instance_refuses_port(socket->listener.instance, socket_address_port(from)))
 		return METRIC_DROPPED_REFUSED_PORT;
 	return METRIC_COUNT;
 }
@@ -94,13 +94,14 @@ static enum metric judge_destination(const struct udp_socket *socket, const stru
 {
 	bool v4 = to->address.any.sa_family == AF_INET;
 	if (socket_address_is_multicast(&to->address))
-		return is_listed_group(socket->instance, &to->address) ? METRIC_COUNT : METRIC_DROPPED_TO_MULTICAST;
+		return is_listed_group(socket->listener.instance, &to->address) ? METRIC_COUNT
+										: METRIC_DROPPED_TO_MULTICAST;
 	return v4 && to->reply_v4.s_addr != to->address.v4.sin_addr.s_addr ? METRIC_DROPPED_TO_BROADCAST : METRIC_COUNT;
 }
 
 void udp_examine(const struct udp_socket *socket, struct udp_message *message)
 {
-	const struct instance *instance = socket->instance;
+	const struct instance *instance = socket->listener.instance;
 
 	read_control(socket, message);
 	message->verdict = judge_source(socket, &message->from, &message->to);

@@ -65,13 +65,12 @@ struct udp_adaptive {
 };
 
 struct udp_socket {
+	struct listener listener;
 	struct udp_worker *worker;
-	struct instance *instance;
 	void *memo; /* the service's cache on this worker */
 	struct metrics_block *counters;
 	struct event readable, writable;
 	struct event retry; /* adds READABLE again */
-	int fd;
 	struct socket_address address;
 	bool wants_control; /* needs the destination address (a wildcard) or the traffic class (dscp = copy) */
 	struct udp_adaptive adaptive;
@@ -81,12 +80,7 @@ struct udp_socket {
 	STAILQ_HEAD(, udp_unsent) unsent;
 	bool dual_stack;    /* an IPv6 socket with IPv4 clients */
 	bool foreign_netns; /* of another network namespace than this process */
-	bool keep_open;     /* another process serves the socket after the stop */
 	bool stopping, disconnected;
-	struct instance *next_instance; /* written by the main thread, read by the task CHANGE */
-	struct task start, stop, change;
-	struct task_queue *main;
-	struct task *done;
 };
 
 /* The destination of a request. */
@@ -138,7 +132,7 @@ void udp_examine(const struct udp_socket *socket, struct udp_message *message);
  * rate limit. */
 static inline enum metric udp_judge(const struct udp_socket *socket, const struct udp_message *message, size_t length)
 {
-	const struct instance *instance = socket->instance;
+	const struct instance *instance = socket->listener.instance;
 
 	if (message->verdict != METRIC_COUNT)
 		return message->verdict;

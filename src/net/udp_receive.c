@@ -20,7 +20,7 @@ void udp_receive_init(struct udp_socket *socket)
 	socklen_t length = sizeof on;
 
 	socket->adaptive.pause = PAUSE_FIRST;
-	if (getsockopt(socket->fd, IPPROTO_UDP, UDP_GRO, &on, &length) == 0 && on != 0)
+	if (getsockopt(socket->listener.fd, IPPROTO_UDP, UDP_GRO, &on, &length) == 0 && on != 0)
 		socket->gro_requested = socket->gro_on = true; /* turned on by a process before */
 }
 
@@ -44,9 +44,9 @@ static int receive_one(struct udp_socket *socket, bool control)
 
 	prepare(worker, control, 1);
 	if (control)
-		length = recvmsg(socket->fd, message, 0);
+		length = recvmsg(socket->listener.fd, message, 0);
 	else
-		length = recvfrom(socket->fd, worker->buffers, UDP_DATAGRAM_SIZE, 0, message->msg_name,
+		length = recvfrom(socket->listener.fd, worker->buffers, UDP_DATAGRAM_SIZE, 0, message->msg_name,
 				  &message->msg_namelen);
 	worker->in[0].msg_len = (unsigned)length;
 	return length < 0 ? -1 : 1;
@@ -57,10 +57,10 @@ static int receive_one(struct udp_socket *socket, bool control)
 static void request_gro(struct udp_socket *socket)
 {
 	const int yes = 1;
-	if (socket->gro_requested || socket->instance->service->amplifies || atomic_load(&socket->shared))
+	if (socket->gro_requested || socket->listener.instance->service->amplifies || atomic_load(&socket->shared))
 		return;
 	socket->gro_requested = true;
-	if (setsockopt(socket->fd, IPPROTO_UDP, UDP_GRO, &yes, sizeof yes) == 0)
+	if (setsockopt(socket->listener.fd, IPPROTO_UDP, UDP_GRO, &yes, sizeof yes) == 0)
 		socket->gro_on = true;
 }
 
@@ -74,7 +74,7 @@ int udp_receive(struct udp_socket *socket)
 	if (!adaptive->batching && ++adaptive->paused < adaptive->pause)
 		return receive_one(socket, control);
 	prepare(socket->worker, control, UDP_BATCH);
-	int count = recvmmsg(socket->fd, socket->worker->in, UDP_BATCH, 0, NULL);
+	int count = recvmmsg(socket->listener.fd, socket->worker->in, UDP_BATCH, 0, NULL);
 	if (count > 1) {
 		*adaptive = (struct udp_adaptive){.batching = true, .pause = PAUSE_FIRST};
 		request_gro(socket);

@@ -42,7 +42,7 @@ static void address_reply(const struct udp_socket *socket, const struct udp_dest
 		if (group || IN6_IS_ADDR_LINKLOCAL(&to->address.v6.sin6_addr))
 			info->ipi6_ifindex = to->interface;
 	}
-	if (socket->instance->config->dscp != DSCP_COPY || to->traffic_class < 0)
+	if (socket->listener.instance->config->dscp != DSCP_COPY || to->traffic_class < 0)
 		return;
 	bool v4 = to->address.any.sa_family == AF_INET;
 	int traffic_class = to->traffic_class & 0xfc; /* the two low bits belong to ECN */
@@ -180,7 +180,7 @@ void udp_send_unsent(struct udp_socket *socket)
 		struct udp_unsent *unsent = STAILQ_FIRST(&socket->unsent);
 		bool gso_batch = unsent->segment > 0 && !unsent->unsegmented;
 		size_t size;
-		if (send_kept(socket->fd, unsent, &size) >= 0) {
+		if (send_kept(socket->listener.fd, unsent, &size) >= 0) {
 			count_sent(socket, size, gso_batch ? unsent->segment : 0);
 		} else if (errno == EAGAIN || errno == EINTR) {
 			return;
@@ -222,13 +222,13 @@ static int send_batch(struct udp_socket *socket, unsigned first, unsigned count)
 	struct msghdr *message = &replies->msg_hdr;
 
 	if (count > 1)
-		return sendmmsg(socket->fd, replies, count, 0);
+		return sendmmsg(socket->listener.fd, replies, count, 0);
 	if (message->msg_controllen == 0 && message->msg_iovlen == 1)
-		return sendto(socket->fd, message->msg_iov->iov_base, message->msg_iov->iov_len, 0, message->msg_name,
-			      message->msg_namelen) < 0
+		return sendto(socket->listener.fd, message->msg_iov->iov_base, message->msg_iov->iov_len, 0,
+			      message->msg_name, message->msg_namelen) < 0
 			       ? -1
 			       : 1;
-	return sendmsg(socket->fd, message, 0) < 0 ? -1 : 1;
+	return sendmsg(socket->listener.fd, message, 0) < 0 ? -1 : 1;
 }
 
 /* Counts NUMBER replies from FIRST on as sent. */
