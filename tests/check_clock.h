@@ -1,4 +1,4 @@
-/* check_clock.h: the coarse monotonic clock in a test's hand, below libevent too. For one file of a program. */
+/* check_clock.h: a coarse monotonic clock that a test can stop, for libevent too. For one file per program. */
 #ifndef SMALLSERVD_CHECK_CLOCK_H
 #define SMALLSERVD_CHECK_CLOCK_H
 
@@ -8,11 +8,11 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Above 0: where the clock stands still. Else it runs as ever. */
+/* Above 0: the time at which the clock is stopped; 0: it runs. */
 static _Atomic int64_t clock_stands_ms;
 
-/* Takes the place of the C library's, for shared libraries as well. The coarse clock is the one that we and libevent
- * tell the time by; Check, the sanitizers and a base with EVENT_BASE_FLAG_PRECISE_TIMER keep the other. */
+/* Replaces the C library's function, for shared libraries as well. The daemon's code and libevent use the coarse clock;
+ * Check, the sanitizers and a base with EVENT_BASE_FLAG_PRECISE_TIMER use another. */
 int clock_gettime(clockid_t id, struct timespec *now)
 {
 	int64_t ms = atomic_load(&clock_stands_ms);

@@ -1,4 +1,4 @@
-/* check_event.h: libevent's memory in a test's hand. For one file of a program. */
+/* check_event.h: out-of-memory errors of libevent. For one file per program. */
 #ifndef SMALLSERVD_CHECK_EVENT_H
 #define SMALLSERVD_CHECK_EVENT_H
 
@@ -8,10 +8,10 @@
 #include <stdatomic.h>
 #include <string.h>
 
-/* What cannot be added: EV_TIMEOUT, timers; EV_READ, EV_WRITE, what waits for that. */
+/* The kinds of events that cannot be added: EV_TIMEOUT, EV_READ, EV_WRITE. */
 static _Atomic short events_without_memory;
 
-/* Takes the place of libevent's, for our own calls. */
+/* Replaces libevent's function for calls of the daemon's code. */
 int event_add(struct event *event, const struct timeval *timeout)
 {
 	short kinds = event->ev_fd < 0 ? EV_TIMEOUT : (short)(event->ev_events & (EV_READ | EV_WRITE));

@@ -25,14 +25,14 @@
 #include "thread/worker.h"
 
 enum {
-	NET_PATIENCE_MS = 20000, /* whatever has not come by then will not come */
-	NET_QUIET_MS = 50,       /* how long we watch that nothing comes: a slow machine cannot make that fail */
+	NET_TIMEOUT_MS = 20000, /* the longest wait for an event that is expected */
+	NET_QUIET_MS = 50,      /* the wait for an event that must not happen; a slow machine cannot fail it */
 	HOST_WORKERS_MAX = 4,
 };
 
 /* --- waiting --- */
 
-/* Whether FD is ready for EVENTS within MS. */
+/* Returns whether FD is ready for EVENTS within MS. */
 static inline bool net_is_ready(int fd, short events, int ms)
 {
 	struct pollfd one = {.fd = fd, .events = events};
@@ -45,15 +45,15 @@ static inline bool net_is_ready(int fd, short events, int ms)
 
 static inline void net_wait(int fd, short events)
 {
-	ck_assert_msg(net_is_ready(fd, events, NET_PATIENCE_MS), "nothing came");
+	ck_assert_msg(net_is_ready(fd, events, NET_TIMEOUT_MS), "no event within the time limit");
 }
 
 static inline void net_assert_quiet(int fd)
 {
-	ck_assert_msg(!net_is_ready(fd, POLLIN, NET_QUIET_MS), "something came");
+	ck_assert_msg(!net_is_ready(fd, POLLIN, NET_QUIET_MS), "an unexpected event");
 }
 
-/* How many waits of a millisecond are left; fails the test when none is. For what has no descriptor to poll. */
+/* Waits for 1 ms, for conditions without a descriptor to poll. Fails the test when none of LEFT waits is left. */
 static inline void net_rest(int *left)
 {
 	ck_assert_msg((*left)-- > 0, "it did not happen");
@@ -72,7 +72,7 @@ static inline struct socket_address net_address(const char *ip, uint16_t port)
 	return address;
 }
 
-/* FD's own address. */
+/* Returns FD's local address. */
 static inline struct socket_address net_name(int fd)
 {
 	struct socket_address address = {.length = sizeof address.v6};
@@ -80,7 +80,7 @@ static inline struct socket_address net_name(int fd)
 	return address;
 }
 
-/* What to ask for where a test has no wishes. */
+/* Returns a request with default options. */
 static inline struct socket_request net_request(int type, const char *ip, uint16_t port)
 {
 	return (struct socket_request){
@@ -107,7 +107,7 @@ static inline int net_connect(const struct socket_address *to)
 	return fd;
 }
 
-/* A connect that may be under way still. */
+/* Starts to connect. Returns a socket that may be connecting still. */
 static inline int net_begin_connect(const struct socket_address *to)
 {
 	int fd = socket(to->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -116,7 +116,7 @@ static inline int net_begin_connect(const struct socket_address *to)
 	return fd;
 }
 
-/* Its SYN was dropped or refused. */
+/* Asserts that the SYN was dropped or refused. */
 static inline void net_assert_not_connected(int fd)
 {
 	struct socket_address peer = {.length = sizeof peer.v6};
@@ -143,7 +143,7 @@ static inline void net_send(int fd, const void *bytes, size_t length)
 	ck_assert_int_eq(sent, (ssize_t)length);
 }
 
-/* Receives LENGTH bytes, however they are cut. */
+/* Receives LENGTH bytes, in any number of pieces. */
 static inline void net_receive(int fd, void *bytes, size_t length)
 {
 	for (size_t have = 0; have < length;) {
@@ -155,7 +155,7 @@ static inline void net_receive(int fd, void *bytes, size_t length)
 	}
 }
 
-/* Receives up to the stream's end, which must be orderly. Returns the count of bytes, at most SIZE. */
+/* Receives until FIN; a reset fails the test. Returns the count of bytes, at most SIZE. */
 static inline size_t net_receive_all(int fd, void *bytes, size_t size)
 {
 	for (size_t have = 0;;) {
@@ -177,7 +177,7 @@ static inline void net_assert_end(int fd)
 	ck_assert_msg(got == 0, "no orderly end: %s", got > 0 ? "a byte" : strerror(errno));
 }
 
-/* Throws away what comes. Returns the last recv: 0 at an orderly end, -1 with errno. */
+/* Discards input. Returns the result of the last recv: 0 at a FIN, -1 with errno. */
 static inline ssize_t net_receive_rest(int fd)
 {
 	char bytes[64 * 1024];
@@ -195,7 +195,7 @@ static inline void net_assert_reset(int fd)
 	ck_assert_int_eq(errno, ECONNRESET);
 }
 
-/* One byte there and back: FD is served. */
+/* Asserts that FD is served by echo: sends and receives a byte. */
 static inline void net_assert_echo(int fd)
 {
 	char byte = 'e';
@@ -205,7 +205,7 @@ static inline void net_assert_echo(int fd)
 	ck_assert_int_eq(byte, 'e');
 }
 
-/* Byte AT of stream NUMBER: streams differ, and a byte that is lost or doubled shifts all that follow. */
+/* Returns byte AT of stream NUMBER. Streams differ, and a lost or repeated byte shifts the rest. */
 static inline char net_byte(unsigned number, uint64_t at)
 {
 	return (char)(number * 37 + at * 7 + (at >> 8) * 13 + (at >> 16));
@@ -217,7 +217,7 @@ static inline void net_fill(char *bytes, size_t length, unsigned number, uint64_
 		bytes[i] = net_byte(number, from + i);
 }
 
-/* One assertion for all: each costs a system call. */
+/* Compares all bytes with one assertion: each costs a system call. */
 static inline void net_assert_bytes(const char *bytes, size_t length, unsigned number, uint64_t from)
 {
 	size_t right = 0;
@@ -249,7 +249,7 @@ static inline struct config *host_read(const char *ini)
 	return config;
 }
 
-/* With a clock of its own kind: it goes on where a test has the workers' clock stand still. */
+/* Has a precise clock, which runs while a test stops the clock of the workers. */
 static inline struct event_base *host_base_new(void)
 {
 	struct event_config *config = event_config_new();
@@ -259,13 +259,13 @@ static inline struct event_base *host_base_new(void)
 	return base;
 }
 
-/* A generation that all workers have left. */
+/* Frees a generation without references. */
 static inline void host_on_over(void *generation)
 {
 	generation_free(generation);
 }
 
-/* WORKERS that do not run yet. MAXIMUM: connections over all services. */
+/* Prepares WORKERS, which do not run yet, with MAXIMUM connections over all services. */
 static inline void host_init(struct host *host, const char *ini, unsigned workers, int64_t maximum)
 {
 	*host = (struct host){.config = host_read(ini), .worker_count = workers};
@@ -307,8 +307,8 @@ static inline void host_free(struct host *host)
 	config_unref(host->config);
 }
 
-/* Has the main thread's loop take its task for MS. */
-static inline void host_take_mail(struct host *host, int ms)
+/* Runs the main thread's tasks for MS. */
+static inline void host_run_tasks(struct host *host, int ms)
 {
 	const struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
 	event_base_loopexit(host->base, &limit);
@@ -320,12 +320,12 @@ static inline void host_count(void *argument)
 	(*(unsigned *)argument)++;
 }
 
-/* Takes task until COUNT of it has come. */
+/* Runs the main thread's tasks until COUNT of them have run. */
 static inline void host_await(struct host *host, const unsigned *came, unsigned count)
 {
-	for (int left = NET_PATIENCE_MS / 100; *came < count; left--) {
+	for (int left = NET_TIMEOUT_MS / 100; *came < count; left--) {
 		ck_assert_msg(left > 0, "%u of %u came", *came, count);
-		host_take_mail(host, 100);
+		host_run_tasks(host, 100);
 	}
 }
 
@@ -348,7 +348,7 @@ static inline void host_on_turn(void *argument)
 	event_base_once(worker_base(turn->worker), -1, EV_TIMEOUT, host_on_turn_over, &turn->over, &at_once);
 }
 
-/* Returns when every worker has taken the task posted so far, and seen the time as it is now. */
+/* Waits until each worker has run its posted tasks and updated its clock. */
 static inline void host_settle(struct host *host)
 {
 	for (unsigned i = 0; i < host->worker_count; i++) {
@@ -362,23 +362,23 @@ static inline void host_settle(struct host *host)
 	}
 }
 
-static inline struct instance *host_runtime(const struct host *host, unsigned service)
+static inline struct instance *host_instance(const struct host *host, unsigned service)
 {
 	return &host->generation->instances[service];
 }
 
 static inline uint64_t host_sum(const struct host *host, unsigned service, unsigned transport, enum metric metric)
 {
-	const struct instance *instance = host_runtime(host, service);
+	const struct instance *instance = host_instance(host, service);
 	struct metrics_sums sums;
 	metrics_sum(host->metrics, transport == TRANSPORT_TCP ? instance->tcp : instance->udp, &sums);
 	return sums.values[metric];
 }
 
-/* Returns when METRIC of the first service is VALUE. */
+/* Waits until METRIC of the first service is VALUE. */
 static inline void host_await_sum(const struct host *host, unsigned transport, enum metric metric, uint64_t value)
 {
-	for (int left = NET_PATIENCE_MS; host_sum(host, 0, transport, metric) != value;)
+	for (int left = NET_TIMEOUT_MS; host_sum(host, 0, transport, metric) != value;)
 		net_rest(&left);
 }
 

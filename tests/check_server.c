@@ -112,7 +112,7 @@ static void command(char letter)
 /* Returns when the server has been freed. */
 static void await_over(void)
 {
-	for (int left = NET_PATIENCE_MS; !atomic_load(&running.over);)
+	for (int left = NET_TIMEOUT_MS; !atomic_load(&running.over);)
 		net_rest(&left);
 	pthread_join(running.thread, NULL);
 	close(running.commands[0]);
@@ -127,7 +127,7 @@ static void stop(void)
 
 static void await_line(const char *text)
 {
-	for (int left = NET_PATIENCE_MS; strstr(stderr_so_far(), text) == NULL;) {
+	for (int left = NET_TIMEOUT_MS; strstr(stderr_so_far(), text) == NULL;) {
 		ck_assert_msg(left > 0 && !atomic_load(&running.over), "no \"%s\" in\n%s", text, stderr_text);
 		net_rest(&left);
 	}
@@ -141,7 +141,7 @@ static void assert_line(const char *text)
 /* Has the counters logged until TEXT is among them: a client can be faster than the count of its reply. */
 static void await_counters(const char *text)
 {
-	for (int left = NET_PATIENCE_MS; strstr(stderr_so_far(), text) == NULL;) {
+	for (int left = NET_TIMEOUT_MS; strstr(stderr_so_far(), text) == NULL;) {
 		ck_assert_msg(left > 0, "no \"%s\" in\n%s", text, stderr_text);
 		command('c');
 		net_rest(&left);
@@ -277,7 +277,7 @@ START_TEST(a_specific_address_and_a_wildcard_share_a_port_in_either_order)
 			 orders[bound], port);
 		start(ini);
 		snprintf(line, sizeof line, "echo: listening on tcp 127.0.0.1:%u\n", port);
-		for (int left = NET_PATIENCE_MS; strstr(stderr_so_far(), line) == NULL && !atomic_load(&running.over);)
+		for (int left = NET_TIMEOUT_MS; strstr(stderr_so_far(), line) == NULL && !atomic_load(&running.over);)
 			net_rest(&left);
 		if (atomic_load(&running.over)) { /* somebody took the port in between */
 			await_over();

@@ -309,7 +309,7 @@ START_TEST(clients_are_spread_over_all_sockets_of_a_group)
 		struct pollfd all[GROUP];
 		for (int j = 0; j < GROUP; j++)
 			all[j] = (struct pollfd){.fd = group.fds[j], .events = POLLIN};
-		ck_assert_int_gt(poll(all, GROUP, NET_PATIENCE_MS), 0);
+		ck_assert_int_gt(poll(all, GROUP, NET_TIMEOUT_MS), 0);
 		int ready = 0;
 		while (all[ready].revents == 0)
 			ready++;

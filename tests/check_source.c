@@ -951,7 +951,7 @@ END_TEST
 START_TEST(unreadable_prefix_file_is_an_error)
 {
 	ck_assert_int_eq(mkdir("folder", 0777), 0);
-	ck_assert_int_eq(mkfifo("fifo", 0600), 0); /* nobody writes to it, and nobody is waited for */
+	ck_assert_int_eq(mkfifo("fifo", 0600), 0); /* a FIFO without a writer, which must not block */
 	assert_errors("[echo]\nallow_file = fifo\n", "f:2: [echo] allow_file: fifo: not a regular file\n");
 	assert_errors("[echo]\ndeny_file = /dev/zero\n", "f:2: [echo] deny_file: /dev/zero: not a regular file\n");
 	assert_errors("[echo]\ndeny_file = /dev/null\n", "");

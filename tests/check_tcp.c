@@ -225,7 +225,7 @@ static void await_sum(enum metric metric, uint64_t value)
 /* A place is given back after the end has been counted, and taken for a moment by each look for a connection. */
 static void await_places(int64_t taken)
 {
-	for (int left = NET_PATIENCE_MS; atomic_load(&host.gate.taken) != taken;)
+	for (int left = NET_TIMEOUT_MS; atomic_load(&host.gate.taken) != taken;)
 		net_rest(&left);
 }
 
@@ -322,7 +322,7 @@ static void talk_all(struct talk *talks, unsigned count)
 			short wants = talks[i].sent < talks[i].length ? POLLIN | POLLOUT : POLLIN;
 			polls[i] = (struct pollfd){.fd = talks[i].ended ? -1 : talks[i].fd, .events = wants};
 		}
-		ck_assert_msg(poll(polls, count, NET_PATIENCE_MS) > 0, "nothing came");
+		ck_assert_msg(poll(polls, count, NET_TIMEOUT_MS) > 0, "nothing came");
 		ended = 0;
 		for (unsigned i = 0; i < count; i++) {
 			if (polls[i].revents & POLLOUT && talks[i].sent < talks[i].length)
@@ -593,7 +593,7 @@ static void flood_for_now(const int *fds, uint64_t *sent, unsigned count)
 /* The same until the server is stuck, which on a slow machine comes later. */
 static void flood(const int *fds, uint64_t *sent, unsigned count)
 {
-	for (int left = NET_PATIENCE_MS / NET_QUIET_MS; left > 0; left--) {
+	for (int left = NET_TIMEOUT_MS / NET_QUIET_MS; left > 0; left--) {
 		flood_for_now(fds, sent, count);
 		if (count_held() > 0)
 			return;
@@ -667,7 +667,7 @@ static uint64_t burden(int client)
 	static char bytes[TCP_SCRATCH_SIZE];
 	uint64_t before = sum(METRIC_RECEIVED_BYTES);
 	net_send(client, bytes, sizeof bytes);
-	for (int left = NET_PATIENCE_MS; sum(METRIC_RECEIVED_BYTES) == before;)
+	for (int left = NET_TIMEOUT_MS; sum(METRIC_RECEIVED_BYTES) == before;)
 		net_rest(&left);
 	return sum(METRIC_RECEIVED_BYTES) - before;
 }
@@ -724,12 +724,12 @@ START_TEST(two_workers_share_1000_connections_within_10_percent)
 	for (uint64_t draw = 1; draw <= DRAWS && least < COUNT / 2 - OFF; draw++) {
 		uint64_t before[WORKERS], share[WORKERS];
 		for (unsigned i = 0; i < WORKERS; i++)
-			before[i] = host_runtime(&host, 0)->tcp[i].values[METRIC_ACCEPTED];
+			before[i] = host_instance(&host, 0)->tcp[i].values[METRIC_ACCEPTED];
 		for (unsigned i = 0; i < COUNT; i++)
 			close(connect_to(0));
 		await_sum(METRIC_ACCEPTED, draw * COUNT);
 		for (unsigned i = 0; i < WORKERS; i++)
-			share[i] = host_runtime(&host, 0)->tcp[i].values[METRIC_ACCEPTED] - before[i];
+			share[i] = host_instance(&host, 0)->tcp[i].values[METRIC_ACCEPTED] - before[i];
 		least = share[0] < share[1] ? share[0] : share[1];
 	}
 	ck_assert_uint_ge(least, COUNT / 2 - OFF);
@@ -891,7 +891,7 @@ static void close_heard(int client)
 {
 	struct pollfd accepted = {.fd = atomic_load(&last_accepted), .events = POLLRDHUP};
 	close(client);
-	ck_assert_int_eq(poll(&accepted, 1, NET_PATIENCE_MS), 1);
+	ck_assert_int_eq(poll(&accepted, 1, NET_TIMEOUT_MS), 1);
 }
 
 static const char *const plenty[] = {DAYTIME, DAYTIME "max_connections = 1020\n",
@@ -1258,7 +1258,7 @@ START_TEST(a_stream_that_its_client_has_not_got_ends_in_a_reset)
 	serve(CHARGEN "idle_timeout = 10m\n", 1);
 	int client = connect_with_small_buffer();
 	net_wait(client, POLLIN);
-	for (int left = NET_PATIENCE_MS; sum(METRIC_CLOSED_IDLE_TIMEOUT) == 0; pass(11 * MINUTE_MS))
+	for (int left = NET_TIMEOUT_MS; sum(METRIC_CLOSED_IDLE_TIMEOUT) == 0; pass(11 * MINUTE_MS))
 		net_rest(&left); /* until the kernel takes no more either */
 	net_assert_reset(client);
 	close(client);
@@ -1338,7 +1338,7 @@ static unsigned count_served(const int *clients, unsigned count, bool *served)
 
 static void await_served(const int *clients, unsigned count, bool *served, unsigned expected)
 {
-	for (int left = NET_PATIENCE_MS; count_served(clients, count, served) < expected;)
+	for (int left = NET_TIMEOUT_MS; count_served(clients, count, served) < expected;)
 		net_rest(&left);
 }
 
@@ -1355,7 +1355,7 @@ static void take_turns(const int *clients, unsigned count, unsigned maximum)
 		await_served(open, count, served, expected);
 		host_settle(&host);
 		ck_assert_uint_eq(count_served(open, count, served), expected);
-		ck_assert_int_le(host_runtime(&host, 0)->gate->taken, maximum);
+		ck_assert_int_le(host_instance(&host, 0)->gate->taken, maximum);
 		ck_assert_uint_eq(sum(METRIC_ACCEPTED), expected);
 		unsigned leaver = 0;
 		while (open[leaver] < 0 || !served[leaver])
@@ -1556,7 +1556,7 @@ START_TEST(out_of_descriptors_accepting_rests_and_then_goes_on)
 	int client = connect_to(0);
 	net_send(client, "b", 1);
 	for (int i = 0; i < FAULTS; i++) {
-		for (int left = NET_PATIENCE_MS; atomic_load(&accept_faults_left) > FAULTS - 1 - i;)
+		for (int left = NET_TIMEOUT_MS; atomic_load(&accept_faults_left) > FAULTS - 1 - i;)
 			net_rest(&left);
 		host_settle(&host);
 		ck_assert_int_eq(atomic_load(&accept_faults_left), FAULTS - 1 - i); /* it does not spin */
@@ -1623,7 +1623,7 @@ START_TEST(a_stop_serves_the_queue_and_tells_when_it_is_empty)
 	ck_assert_uint_eq(sum(METRIC_ACCEPTED), count);
 	assert_all_echo(clients, count); /* they are served on */
 	close_all(clients, count);
-	host_take_mail(&host, NET_QUIET_MS);
+	host_run_tasks(&host, NET_QUIET_MS);
 	ck_assert_uint_eq(stopped, 1);
 	finish();
 }
@@ -1656,7 +1656,7 @@ START_TEST(a_stop_waits_for_places_and_serves_the_queue)
 	connect_many(clients, CLIENTS);
 	start_and_stop();
 	await_sum(METRIC_ACCEPTED, MAXIMUM);
-	host_take_mail(&host, NET_QUIET_MS);
+	host_run_tasks(&host, NET_QUIET_MS);
 	ck_assert_uint_eq(stopped, 0);
 	take_turns(clients, CLIENTS, MAXIMUM);
 	host_await(&host, &stopped, 1);
@@ -1685,7 +1685,7 @@ START_TEST(a_stop_while_accepting_rests_serves_the_queue_after_it)
 	int client = connect_to(0);
 	fail_accepts(ENFILE, 2);
 	start_and_stop();
-	for (int left = NET_PATIENCE_MS; atomic_load(&accept_faults_left) > 0; pass(TCP_RETRY_MS))
+	for (int left = NET_TIMEOUT_MS; atomic_load(&accept_faults_left) > 0; pass(TCP_RETRY_MS))
 		net_rest(&left);
 	pass(TCP_RETRY_MS);
 	net_assert_echo(client);
@@ -1713,7 +1713,7 @@ START_TEST(drain_tells_when_the_last_connection_has_ended)
 	assert_all_echo(clients, CLIENTS);
 	tcp_drain(tcp, host.task_queue, &idle_mail);
 	for (int i = 0; i < CLIENTS; i++) {
-		host_take_mail(&host, 5);
+		host_run_tasks(&host, 5);
 		ck_assert_uint_eq(idle, 0);
 		net_assert_echo(clients[i]);
 		close(clients[i]);
@@ -1852,7 +1852,7 @@ START_TEST(a_change_is_for_new_connections_and_open_ones_go_on)
 	int open = connect_to(0);
 	net_assert_echo(open);
 	for (unsigned i = 0; i < WORKERS; i++)
-		listener_change(endpoints[0].listeners[i], host_runtime(&host, 1));
+		listener_change(endpoints[0].listeners[i], host_instance(&host, 1));
 	host_settle(&host);
 	for (int i = 0; i < 8; i++) {
 		int client = connect_to(0);
@@ -1893,12 +1893,12 @@ START_TEST(a_generation_is_over_when_the_last_who_serves_by_it_has_ended)
 	assert_all_echo(clients, 8);
 
 	for (unsigned i = 0; i < WORKERS; i++) {
-		listener_change(endpoints[0].listeners[i], host_runtime(&host, 0));
+		listener_change(endpoints[0].listeners[i], host_instance(&host, 0));
 		worker_post(host.workers[i], &old->shares[i].leave);
 	}
 	host_settle(&host);
 	for (int i = 0; i < 8; i++) {
-		host_take_mail(&host, 0);
+		host_run_tasks(&host, 0);
 		ck_assert_uint_eq(over, 0);
 		net_assert_echo(clients[i]);
 		close(clients[i]);
@@ -1918,7 +1918,7 @@ static void prepare_round_robin(void)
 	endpoints[0].listeners[1] = NULL;
 	endpoints[0].fds[1] = -1;
 	listener_free(endpoints[0].listeners[0]);
-	endpoints[0].listeners[0] = tcp_listener_new(tcp, 0, endpoints[0].fds[0], host_runtime(&host, 0), true);
+	endpoints[0].listeners[0] = tcp_listener_new(tcp, 0, endpoints[0].fds[0], host_instance(&host, 0), true);
 	listener_start(endpoints[0].listeners[0]);
 }
 
@@ -1930,7 +1930,7 @@ START_TEST(single_listener_distributes_connections_round_robin)
 	connect_many(clients, 10);
 	assert_all_echo(clients, 10);
 	for (unsigned i = 0; i < WORKERS; i++) {
-		const struct metrics_block *block = &host_runtime(&host, 0)->tcp[i];
+		const struct metrics_block *block = &host_instance(&host, 0)->tcp[i];
 		ck_assert_uint_eq(atomic_load(&block->values[METRIC_ACCEPTED]), 5);
 	}
 	close_all(clients, 10);
@@ -1962,7 +1962,7 @@ START_TEST(connections_of_a_removed_service_end_when_their_time_is_over)
 	connect_many(clients, 4);
 	assert_all_echo(clients, 4);
 	net_send(other, "x", 1);
-	atomic_store(&host_runtime(&host, 0)->state->ends_at_ms, START_MS + MINUTE_MS);
+	atomic_store(&host_instance(&host, 0)->state->ends_at_ms, START_MS + MINUTE_MS);
 	tcp_end_removed(tcp);
 	host_settle(&host);
 	assert_all_echo(clients, 4);

@@ -12,8 +12,8 @@ struct threads {
 	unsigned count;
 };
 
-/* Starts COUNT threads; ARGUMENTS holds COUNT elements of SIZE bytes, one a thread. Threads must not assert: Check's way
- * out of a test belongs to the thread that runs it. */
+/* Starts COUNT threads; ARGUMENTS holds COUNT elements of SIZE bytes, one per thread. Threads must not assert: Check
+ * leaves a failed test by a jump in the thread that runs it. */
 static inline void threads_start(struct threads *threads, unsigned count, void *(*run)(void *), void *arguments,
 				 size_t size)
 {

@@ -493,7 +493,7 @@ START_TEST(clients_are_spread_over_workers_and_answered_once)
 		close(clients[i]);
 	}
 	for (unsigned i = 0; i < WORKERS; i++)
-		ck_assert_uint_gt(host_runtime(&host, 0)->udp[i].values[METRIC_DATAGRAMS_SENT], 0);
+		ck_assert_uint_gt(host_instance(&host, 0)->udp[i].values[METRIC_DATAGRAMS_SENT], 0);
 	finish();
 }
 END_TEST
@@ -910,7 +910,7 @@ START_TEST(gso_batches_behind_a_full_socket_are_sent_later_in_order)
 		atomic_store(&full, 1);
 		for (unsigned i = 0; i < 10; i++)
 			send_batch(client, &endpoints[0].address, i, SEGMENTS * SEGMENT + i, SEGMENT);
-		for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) == 0;)
+		for (int left = NET_TIMEOUT_MS; atomic_load(&full_calls) == 0;)
 			net_rest(&left);
 		atomic_store(&gso_fault, _i == 0 ? 0 : EMSGSIZE);
 		atomic_store(&full, 0);
@@ -1132,7 +1132,7 @@ START_TEST(wildcard_does_not_loop_between_two_of_its_addresses)
 	uint16_t port = socket_address_port(&endpoints[0].address);
 	struct socket_address one = net_address("127.0.0.1", port), other = net_address("127.0.0.2", port);
 	if (forge(&other, &one)) {
-		for (int left = NET_PATIENCE_MS; sum(METRIC_DATAGRAMS_RECEIVED) < 1;)
+		for (int left = NET_TIMEOUT_MS; sum(METRIC_DATAGRAMS_RECEIVED) < 1;)
 			net_rest(&left);
 		poll(NULL, 0, NET_QUIET_MS);
 		ck_assert_uint_le(sum(METRIC_DATAGRAMS_RECEIVED), 1);
@@ -1298,7 +1298,7 @@ static void fill_up(int client, uint32_t count)
 {
 	atomic_store(&full, 1);
 	send_numbers(client, &endpoints[0].address, 0, count);
-	for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) == 0;)
+	for (int left = NET_TIMEOUT_MS; atomic_load(&full_calls) == 0;)
 		net_rest(&left);
 }
 
@@ -1326,7 +1326,7 @@ START_TEST(socket_with_unsent_replies_does_not_receive)
 	send_numbers(client, &endpoints[0].address, 0, 300);
 	each_socket(start_one);
 	host_start(&host);
-	for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) < 20;)
+	for (int left = NET_TIMEOUT_MS; atomic_load(&full_calls) < 20;)
 		net_rest(&left);
 	ck_assert_uint_le(sum(METRIC_DATAGRAMS_RECEIVED), UDP_BATCH);
 	atomic_store(&full, 0);
@@ -1344,7 +1344,7 @@ START_TEST(unsent_reply_leaves_from_the_destination_of_the_request)
 	char byte;
 	atomic_store(&full, 1);
 	send_datagram(client, &to, "k", 1);
-	for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) == 0;)
+	for (int left = NET_TIMEOUT_MS; atomic_load(&full_calls) == 0;)
 		net_rest(&left);
 	atomic_store(&full, 0);
 	receive(client, &byte, 1, &from);
@@ -1403,7 +1403,7 @@ START_TEST(stopped_socket_does_not_receive)
 	send_numbers(client, &endpoints[0].address, 0, 3);
 	net_assert_quiet(client);
 	ck_assert_uint_eq(sum(METRIC_DATAGRAMS_RECEIVED), 1);
-	host_take_mail(&host, NET_QUIET_MS);
+	host_run_tasks(&host, NET_QUIET_MS);
 	ck_assert_uint_eq(stopped, WORKERS);
 	close(client);
 	finish();
@@ -1416,12 +1416,12 @@ START_TEST(stop_waits_for_unsent_replies)
 	int client = open_client("127.0.0.1");
 	fill_up(client, 200);
 	each_socket(stop_one);
-	host_take_mail(&host, NET_QUIET_MS);
+	host_run_tasks(&host, NET_QUIET_MS);
 	ck_assert_uint_eq(stopped, 0);
 	atomic_store(&full, 0);
 	host_await(&host, &stopped, 1);
 	receive_numbers(client, 0, 200);
-	host_take_mail(&host, NET_QUIET_MS);
+	host_run_tasks(&host, NET_QUIET_MS);
 	ck_assert_uint_eq(stopped, 1);
 	close(client);
 	finish();
@@ -1437,9 +1437,9 @@ START_TEST(stop_that_fills_the_socket_answers_the_whole_queue)
 	each_socket(start_one);
 	each_socket(stop_one);
 	host_start(&host);
-	for (int left = NET_PATIENCE_MS; atomic_load(&full_calls) < 3;)
+	for (int left = NET_TIMEOUT_MS; atomic_load(&full_calls) < 3;)
 		net_rest(&left);
-	host_take_mail(&host, NET_QUIET_MS);
+	host_run_tasks(&host, NET_QUIET_MS);
 	ck_assert_uint_eq(stopped, 0);
 	atomic_store(&full, 0);
 	host_await(&host, &stopped, 1);
