@@ -48,53 +48,52 @@ static void add_rules(struct acl_rule *rules, size_t *count, const struct option
 	}
 }
 
-/* Builds the ACL. With an allow list, sources that match no prefix are denied. */
+struct rule_list {
+	const struct option_prefixes *prefixes;
+	bool allow;
+};
+
+/* Returns the ACL of COUNT lists; NULL when out of memory. */
+static struct acl *build_acl(const struct rule_list *lists, size_t count, bool unmatched)
+{
+	size_t total = 0, rule_count = 0;
+
+	for (size_t i = 0; i < count; i++)
+		total += lists[i].prefixes->count;
+	struct acl_rule *rules = calloc(2 * total + 1, sizeof *rules);
+	if (rules == NULL)
+		return NULL;
+	rules[rule_count++] = all_ipv4(unmatched);
+	for (size_t i = 0; i < 2 * count; i++) /* `all` first: the last of equal rules applies */
+		add_rules(rules, &rule_count, lists[i % count].prefixes, i < count, lists[i % count].allow);
+	struct acl *acl = acl_new(rules, rule_count, unmatched);
+	free(rules);
+	return acl;
+}
+
+/* With an allow list, sources that match no prefix are denied. */
 static bool make_acl(struct instance *instance)
 {
 	const struct config_service *config = instance->config;
-	const struct {
-		const struct option_prefixes *prefixes;
-		bool allow;
-	} lists[] = {
+	const struct rule_list lists[] = {
 		{&config->allow, true},
 		{&config->allow_file.prefixes, true},
 		{&config->deny, false},
 		{&config->deny_file.prefixes, false},
 	};
-	enum { LISTS = sizeof lists / sizeof *lists };
-	bool named = config->allow.count > 0 || config->allow_file.path != NULL;
-	size_t total = 0, count = 0;
+	bool allow_listed = config->allow.count > 0 || config->allow_file.path != NULL;
 
-	for (int i = 0; i < LISTS; i++)
-		total += lists[i].prefixes->count;
-	if (total == 0 && !named)
+	if (!allow_listed && config->deny.count == 0 && config->deny_file.prefixes.count == 0)
 		return true;
-	struct acl_rule *rules = calloc(2 * total + 1, sizeof *rules);
-	if (rules == NULL)
-		return false;
-	rules[count++] = all_ipv4(!named);
-	for (int i = 0; i < 2 * LISTS; i++) /* `all` first: the last of equal rules applies */
-		add_rules(rules, &count, lists[i % LISTS].prefixes, i < LISTS, lists[i % LISTS].allow);
-	instance->acl = acl_new(rules, count, !named);
-	free(rules);
+	instance->acl = build_acl(lists, sizeof lists / sizeof *lists, !allow_listed);
 	return instance->acl != NULL;
 }
 
 static bool make_proxy_acl(struct instance *instance)
 {
-	const struct option_prefixes *from = &instance->config->proxy_from;
-	size_t count = 0;
-
 	if (!instance->config->proxy_protocol)
 		return true;
-	struct acl_rule *rules = calloc(2 * from->count + 1, sizeof *rules);
-	if (rules == NULL)
-		return false;
-	rules[count++] = all_ipv4(false);
-	for (int all = 1; all >= 0; all--)
-		add_rules(rules, &count, from, all, true);
-	instance->proxy_acl = acl_new(rules, count, false);
-	free(rules);
+	instance->proxy_acl = build_acl(&(struct rule_list){&instance->config->proxy_from, true}, 1, false);
 	return instance->proxy_acl != NULL;
 }
 
