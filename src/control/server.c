@@ -250,7 +250,7 @@ static void report_refused(const struct server *server, struct instance *instanc
 	uint64_t *told = &instance->state->refused_told;
 	struct log_context context = {.service = instance->config->name, .transport = "udp"};
 	if (refused != *told)
-		log_write(LOG_NOTICE, &context, "%s: udp: %" PRIu64 " datagrams refused in the last minute",
+		log_write(LOG_NOTICE, &context, "%s: udp: %" PRIu64 " datagrams dropped in the last minute",
 			  context.service, refused - *told);
 	*told = refused;
 }
