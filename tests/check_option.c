@@ -1,12 +1,11 @@
-/* check_option.c: what each kind of value accepts, refuses and prints. */
+/* check_option.c: each option type: valid and invalid values, printing; rows, quoting and suggestions. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "check_run.h"
+#include "core/array.h"
 #include "option/option.h"
-
-#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 static const char *const levels[] = {"error", "warning", "notice", NULL};
 
@@ -28,7 +27,6 @@ static const struct option address = {.type = &option_addresses};
 static const struct option groups = {.type = &option_groups, .word = "none"};
 static const struct option port = {.type = &option_ports};
 
-/* Room for any field. */
 union field {
 	int64_t number;
 	char *text;
@@ -36,7 +34,7 @@ union field {
 	struct option_ports ports;
 };
 
-/* What TEXT is printed as once it was read, or the reason why it was not, after a `!`; for the caller to free. */
+/* Parses VALUE and prints it again. Returns that text, or `!` and the reason of a parse error; the caller frees it. */
 static char *read_and_print(const struct option *option, const char *value)
 {
 	union field field = {.addresses = {NULL, 0}};
@@ -48,11 +46,11 @@ static char *read_and_print(const struct option *option, const char *value)
 
 	if (option->type->parse(option, value, &field, error)) {
 		option->type->print(option, &field, out);
-		if (option->type->free)
+		if (option->type->free != NULL)
 			option->type->free(&field);
 	} else {
 		fprintf(out, "!%s", error);
-		ck_assert_mem_eq(&field, &empty, sizeof(field));
+		ck_assert_mem_eq(&field, &empty, sizeof field);
 	}
 	fclose(out);
 	return printed;
@@ -113,7 +111,7 @@ static const struct {
 	{&timeout, "1m30s", "!must be a duration from 100ms to 365d, or off, not \"1m30s\""},
 	{&timeout, "ms", "!must be a duration from 100ms to 365d, or off, not \"ms\""},
 	{&timeout, "-5s", "!must be a duration from 100ms to 365d, or off, not \"-5s\""},
-	/* 2^64 ms and some hours: must not wrap around */
+	/* 2^64 ms and some hours: an overflow is an error */
 	{&timeout, "213503982335d", "!must be a duration from 100ms to 365d, or off, not \"213503982335d\""},
 	{&seconds, "60s", "1m"},
 	{&seconds, "2000ms", "2s"},
@@ -156,7 +154,7 @@ static const struct {
 	{&transports, "udp", "udp"},
 	{&transports, "tcp, udp", "tcp, udp"},
 	{&transports, "udp ,tcp", "tcp, udp"},
-	{&transports, "tcp, tcp", "!tcp is there twice"},
+	{&transports, "tcp, tcp", "!tcp is listed twice"},
 	{&transports, "tcp,", "!empty item in a list"},
 	{&transports, ",tcp", "!empty item in a list"},
 	{&transports, "tcp,,udp", "!empty item in a list"},
@@ -184,33 +182,31 @@ static const struct {
 	{&address, "fe80::1%eth0", "fe80::1%eth0"},
 	{&address, "fe80::1%eth0, fe80::1%eth1", "fe80::1%eth0, fe80::1%eth1"},
 	{&address, "fe80::1", "!fe80::1 needs its interface: write fe80::1%eth0"},
-	{&address, "fe80::1%", "!\"fe80::1%\": no interface has such a name"},
-	{&address, "fe80::1%sixteen--letters", "!\"fe80::1%sixteen--letters\": no interface has such a name"},
-	{&address, "fe80::1%a/b", "!\"fe80::1%a/b\": no interface has such a name"},
+	{&address, "fe80::1%", "!\"fe80::1%\": invalid interface name"},
+	{&address, "fe80::1%sixteen--letters", "!\"fe80::1%sixteen--letters\": invalid interface name"},
+	{&address, "fe80::1%a/b", "!\"fe80::1%a/b\": invalid interface name"},
 	{&address, "::1%lo", "!\"::1%lo\": only link-local addresses and multicast groups take an interface"},
 	{&address, "127.0.0.1%lo",
 	 "!\"127.0.0.1%lo\": only link-local addresses and multicast groups take an interface"},
 	{&address, "::ffff:192.0.2.1", "!\"::ffff:192.0.2.1\" is an IPv4 address: write 192.0.2.1"},
-	{&address, "224.0.0.1", "!224.0.0.1 is a multicast group: it belongs in multicast_groups"},
-	{&address, "ff02::1%eth0", "!ff02::1%eth0 is a multicast group: it belongs in multicast_groups"},
-	{&address, "255.255.255.255", "!255.255.255.255 is the broadcast address; to serve many, see multicast_groups"},
+	{&address, "224.0.0.1", "!224.0.0.1 is a multicast group: write it in multicast_groups"},
+	{&address, "ff02::1%eth0", "!ff02::1%eth0 is a multicast group: write it in multicast_groups"},
+	{&address, "255.255.255.255", "!255.255.255.255 is the broadcast address: use multicast_groups"},
 	{&address, "localhost",
-	 "!\"localhost\" is no address: write literal ones as 127.0.0.1 or ::1, without brackets or port"},
-	{&address, "[::1]",
-	 "!\"[::1]\" is no address: write literal ones as 127.0.0.1 or ::1, without brackets or port"},
+	 "!\"localhost\" is not an IP address: write it as 127.0.0.1 or ::1, without brackets and port"},
+	{&address, "[::1]", "!\"[::1]\" is not an IP address: write it as 127.0.0.1 or ::1, without brackets and port"},
 	{&address, "127.0.0.1:7",
-	 "!\"127.0.0.1:7\" is no address: write literal ones as 127.0.0.1 or ::1, without brackets or port"},
-	{&address, "127.1",
-	 "!\"127.1\" is no address: write literal ones as 127.0.0.1 or ::1, without brackets or port"},
-	/* the longest address there is, and a digit */
+	 "!\"127.0.0.1:7\" is not an IP address: write it as 127.0.0.1 or ::1, without brackets and port"},
+	{&address, "127.1", "!\"127.1\" is not an IP address: write it as 127.0.0.1 or ::1, without brackets and port"},
+	/* the longest valid address and one more digit */
 	{&address, "1111:2222:3333:4444:5555:6666:123.123.123.1234",
-	 "!\"1111:2222:3333:4444:5555:6666:123.123.123.1234\" is no address: write literal ones as 127.0.0.1 or ::1, "
-	 "without brackets or port"},
+	 "!\"1111:2222:3333:4444:5555:6666:123.123.123.1234\" is not an IP address: write it as 127.0.0.1 or ::1, "
+	 "without brackets and port"},
 	{&address, "1:2:3:4:5:6:7:8:9:10:11:12:13:14:15:16:17:18",
-	 "!\"1:2:3:4:5:6:7:8:9:10:11:12:13:14:15:16:17:18\" is no address: write literal ones as 127.0.0.1 or ::1, "
-	 "without brackets or port"},
-	{&address, "::1, 0::1", "!::1 is there twice"},
-	{&address, "*, *", "!* is there twice"},
+	 "!\"1:2:3:4:5:6:7:8:9:10:11:12:13:14:15:16:17:18\" is not an IP address: write it as 127.0.0.1 or ::1, "
+	 "without brackets and port"},
+	{&address, "::1, 0::1", "!::1 is listed twice"},
+	{&address, "*, *", "!* is listed twice"},
 	{&address, "::1,", "!empty item in a list"},
 
 	{&groups, "none", "none"},
@@ -220,11 +216,11 @@ static const struct {
 	{&groups, "ff02::1%eth0", "ff02::1%eth0"},
 	{&groups, "ff02::1", "!ff02::1 needs its interface: write ff02::1%eth0"},
 	{&groups, "ff12::1", "!ff12::1 needs its interface: write ff12::1%eth0"},
-	{&groups, "192.0.2.1", "!192.0.2.1 is no multicast group"},
-	{&groups, "::1", "!::1 is no multicast group"},
-	{&groups, "*", "!\"*\" is no address: write literal ones as 127.0.0.1 or ::1, without brackets or port"},
+	{&groups, "192.0.2.1", "!192.0.2.1 is not a multicast group"},
+	{&groups, "::1", "!::1 is not a multicast group"},
+	{&groups, "*", "!\"*\" is not an IP address: write it as 127.0.0.1 or ::1, without brackets and port"},
 	{&groups, "239.1.2.3, none",
-	 "!\"none\" is no address: write literal ones as 127.0.0.1 or ::1, without brackets or port"},
+	 "!\"none\" is not an IP address: write it as 127.0.0.1 or ::1, without brackets and port"},
 
 	{&port, "7", "7"},
 	{&port, "0", "0"},
@@ -242,16 +238,16 @@ static const struct {
 	{&port, "7-65536", "!a range is two ports, as 20000-20063, not \"7-65536\""},
 	{&port, "7-8-9", "!a range is two ports, as 20000-20063, not \"7-8-9\""},
 	{&port, "9-7", "!a range starts with its lower port: write 7-9"},
-	{&port, "0-7", "!port 0 stands alone, never in a range, not \"0-7\""},
-	{&port, "nosuchservice", "!\"nosuchservice\" is no port, nor a name in services(5)"},
-	{&port, "7, 7", "!port 7 is there twice"},
-	{&port, "1-10, 5-20", "!port 5 is there twice"},
-	{&port, "5, 1-10", "!port 5 is there twice"},
-	{&port, "7, echo", "!port 7 is there twice"},
+	{&port, "0-7", "!port 0 cannot be part of a range, as in \"0-7\""},
+	{&port, "nosuchservice", "!\"nosuchservice\" is neither a port nor a name in services(5)"},
+	{&port, "7, 7", "!port 7 is listed twice"},
+	{&port, "1-10, 5-20", "!port 5 is listed twice"},
+	{&port, "5, 1-10", "!port 5 is listed twice"},
+	{&port, "7, echo", "!port 7 is listed twice"},
 	{&port, "7,,9", "!empty item in a list"},
 };
 
-START_TEST(reads_a_value_and_prints_it_as_read)
+START_TEST(value_is_printed_in_canonical_form_or_rejected)
 {
 	char *printed = read_and_print(values[_i].option, values[_i].value);
 	ck_assert_str_eq(printed, values[_i].printed);
@@ -259,7 +255,7 @@ START_TEST(reads_a_value_and_prints_it_as_read)
 }
 END_TEST
 
-START_TEST(what_is_printed_reads_back_to_the_same)
+START_TEST(printed_value_parses_to_the_same_value)
 {
 	for (size_t i = 0; i < COUNT_OF(values); i++) {
 		if (values[i].printed[0] == '!')
@@ -271,7 +267,7 @@ START_TEST(what_is_printed_reads_back_to_the_same)
 }
 END_TEST
 
-START_TEST(words_set_their_value)
+START_TEST(special_word_sets_its_value)
 {
 	char error[OPTION_ERROR_SIZE];
 	int64_t number = 1;
@@ -287,7 +283,7 @@ START_TEST(words_set_their_value)
 }
 END_TEST
 
-START_TEST(units_are_milliseconds_and_bytes)
+START_TEST(durations_are_in_milliseconds_and_sizes_in_bytes)
 {
 	static const struct {
 		const struct option *option;
@@ -307,7 +303,7 @@ START_TEST(units_are_milliseconds_and_bytes)
 }
 END_TEST
 
-/* ITEMS items, PREFIX and a number each, as one list; for the caller to free. */
+/* Returns a list of ITEMS items, each of PREFIX and a number; the caller frees it. */
 static char *make_list(const char *prefix, unsigned items)
 {
 	char *list = NULL;
@@ -323,7 +319,7 @@ static char *make_list(const char *prefix, unsigned items)
 static void assert_list(const struct option *option, const char *prefix, unsigned items, const char *error)
 {
 	char *list = make_list(prefix, items), *printed = read_and_print(option, list);
-	if (error)
+	if (error != NULL)
 		ck_assert_str_eq(printed, error);
 	else
 		ck_assert_int_ne(printed[0], '!');
@@ -331,7 +327,7 @@ static void assert_list(const struct option *option, const char *prefix, unsigne
 	free(list);
 }
 
-START_TEST(lists_are_short_enough_for_a_line)
+START_TEST(list_above_its_maximum_is_rejected)
 {
 	assert_list(&address, "127.0.0.", OPTION_ADDRESSES_MAX, NULL);
 	assert_list(&address, "127.0.0.", OPTION_ADDRESSES_MAX + 1, "!more than 64 addresses");
@@ -340,11 +336,11 @@ START_TEST(lists_are_short_enough_for_a_line)
 }
 END_TEST
 
-START_TEST(texts_are_short_enough_for_a_line)
+START_TEST(string_above_its_maximum_is_rejected)
 {
 	char value[OPTION_STRING_MAX + 2];
 
-	memset(value, 'x', sizeof(value));
+	memset(value, 'x', sizeof value);
 	value[OPTION_STRING_MAX] = '\0';
 	char *printed = read_and_print(&text, value);
 	ck_assert_str_eq(printed, value);
@@ -358,7 +354,7 @@ START_TEST(texts_are_short_enough_for_a_line)
 }
 END_TEST
 
-START_TEST(addresses_are_read_in_order_with_family_and_zone)
+START_TEST(addresses_keep_order_family_and_zone)
 {
 	struct option_addresses addresses = {NULL, 0};
 	char error[OPTION_ERROR_SIZE];
@@ -377,7 +373,7 @@ START_TEST(addresses_are_read_in_order_with_family_and_zone)
 }
 END_TEST
 
-START_TEST(quotes_are_safe_to_show)
+START_TEST(quoted_text_has_control_bytes_escaped_and_bounded_length)
 {
 	static const struct {
 		const char *text, *quoted;
@@ -391,7 +387,7 @@ START_TEST(quotes_are_safe_to_show)
 		 "\"123456789012345678901234567890123456789012345678901234567890\""},
 		{"1234567890123456789012345678901234567890123456789012345678901",
 		 "\"123456789012345678901234567890123456789012345678901234567890...\""},
-		/* the 60th byte lies within a character */
+		/* the 60th byte is inside a UTF-8 sequence */
 		{"12345678901234567890123456789012345678901234567890123456789\xc3\xbc",
 		 "\"12345678901234567890123456789012345678901234567890123456789...\""},
 	};
@@ -399,21 +395,21 @@ START_TEST(quotes_are_safe_to_show)
 		ck_assert_str_eq(option_quote(quotes[i].text).text, quotes[i].quoted);
 
 	char controls[200];
-	memset(controls, 1, sizeof(controls));
-	controls[sizeof(controls) - 1] = '\0';
+	memset(controls, 1, sizeof controls);
+	controls[sizeof controls - 1] = '\0';
 	ck_assert_uint_eq(strlen(option_quote(controls).text), 4 * OPTION_QUOTED_MAX + strlen("\"...\""));
 }
 END_TEST
 
-START_TEST(nearest_is_the_word_that_was_meant)
+START_TEST(misspelled_word_suggests_the_nearest)
 {
 	static const char *const words[] = {"port", "protocol", "backlog", "max_connections", "address", "on"};
 	static const struct {
 		const char *text, *nearest;
 	} spellings[] = {
 		{"port", "port"},
-		{"prot", "port"}, /* neighbours swapped */
-		{"optr", "port"}, /* twice */
+		{"prot", "port"}, /* one transposition */
+		{"optr", "port"}, /* two transpositions */
 		{"ports", "port"},
 		{"pot", "port"},
 		{"PORT", "port"},
@@ -424,7 +420,7 @@ START_TEST(nearest_is_the_word_that_was_meant)
 		{"maxconnection", "max_connections"},
 		{"max-connexions", "max_connections"},
 		{"zzz", NULL},
-		{"xy", NULL}, /* two steps from `on`, but not a letter of it */
+		{"xy", NULL}, /* distance 2 from `on`, no letter in common */
 		{"", NULL},
 		{"something_else_entirely", NULL},
 	};
@@ -435,18 +431,18 @@ START_TEST(nearest_is_the_word_that_was_meant)
 }
 END_TEST
 
-START_TEST(nearest_is_none_for_a_very_long_text)
+START_TEST(very_long_text_has_no_suggestion)
 {
 	static const char *const words[] = {"port"};
 	char long_text[5000];
 
-	memset(long_text, 'p', sizeof(long_text));
-	long_text[sizeof(long_text) - 1] = '\0';
+	memset(long_text, 'p', sizeof long_text);
+	long_text[sizeof long_text - 1] = '\0';
 	ck_assert_ptr_null(option_nearest(long_text, words, 1));
 }
 END_TEST
 
-START_TEST(rows_are_found_by_key)
+START_TEST(row_is_found_by_its_exact_key)
 {
 	struct values {
 		int64_t other, field;
@@ -467,20 +463,20 @@ static Suite *make_suite(void)
 {
 	Suite *suite = suite_create("option");
 	TCase *types = tcase_create("types");
-	tcase_add_loop_test(types, reads_a_value_and_prints_it_as_read, 0, COUNT_OF(values));
-	tcase_add_test(types, what_is_printed_reads_back_to_the_same);
-	tcase_add_test(types, words_set_their_value);
-	tcase_add_test(types, units_are_milliseconds_and_bytes);
-	tcase_add_test(types, lists_are_short_enough_for_a_line);
-	tcase_add_test(types, texts_are_short_enough_for_a_line);
-	tcase_add_test(types, addresses_are_read_in_order_with_family_and_zone);
+	tcase_add_loop_test(types, value_is_printed_in_canonical_form_or_rejected, 0, COUNT_OF(values));
+	tcase_add_test(types, printed_value_parses_to_the_same_value);
+	tcase_add_test(types, special_word_sets_its_value);
+	tcase_add_test(types, durations_are_in_milliseconds_and_sizes_in_bytes);
+	tcase_add_test(types, list_above_its_maximum_is_rejected);
+	tcase_add_test(types, string_above_its_maximum_is_rejected);
+	tcase_add_test(types, addresses_keep_order_family_and_zone);
 	suite_add_tcase(suite, types);
 
 	TCase *rows = tcase_create("rows");
-	tcase_add_test(rows, quotes_are_safe_to_show);
-	tcase_add_test(rows, nearest_is_the_word_that_was_meant);
-	tcase_add_test(rows, nearest_is_none_for_a_very_long_text);
-	tcase_add_test(rows, rows_are_found_by_key);
+	tcase_add_test(rows, quoted_text_has_control_bytes_escaped_and_bounded_length);
+	tcase_add_test(rows, misspelled_word_suggests_the_nearest);
+	tcase_add_test(rows, very_long_text_has_no_suggestion);
+	tcase_add_test(rows, row_is_found_by_its_exact_key);
 	suite_add_tcase(suite, rows);
 	return suite;
 }

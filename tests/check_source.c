@@ -890,12 +890,14 @@ START_TEST(error_in_a_prefix_file_names_its_line)
 		{"::/129\n", "list:1: \"::/129\": a prefix has 0 to 128 bits"},
 		{"\n\n10.0.0.0/8 10.1.0.0/16\n", "list:3: \"10.0.0.0/8 10.1.0.0/16\": a prefix has 0 to 32 bits"},
 		{"10.0.0.0/8, 10.1.0.0/16\n", "list:1: \"10.0.0.0/8, 10.1.0.0/16\": a prefix has 0 to 32 bits"},
-		{"10.0.0.1#\n", "list:1: \"10.0.0.1#\" is no address and no prefix: write 192.0.2.1, 192.0.2.0/24, "
-				"2001:db8::/32 or all"},
-		{"localhost\n", "list:1: \"localhost\" is no address and no prefix: write 192.0.2.1, 192.0.2.0/24, "
-				"2001:db8::/32 or all"},
-		{"ALL\n",
-		 "list:1: \"ALL\" is no address and no prefix: write 192.0.2.1, 192.0.2.0/24, 2001:db8::/32 or all"},
+		{"10.0.0.1#\n",
+		 "list:1: \"10.0.0.1#\" is neither an address nor a prefix: write 192.0.2.1, 192.0.2.0/24, "
+		 "2001:db8::/32 or all"},
+		{"localhost\n",
+		 "list:1: \"localhost\" is neither an address nor a prefix: write 192.0.2.1, 192.0.2.0/24, "
+		 "2001:db8::/32 or all"},
+		{"ALL\n", "list:1: \"ALL\" is neither an address nor a prefix: write 192.0.2.1, 192.0.2.0/24, "
+			  "2001:db8::/32 or all"},
 		{"10.0.0.0/8\r\n10.1.0.0/16\r\n", ""},
 	};
 	for (size_t i = 0; i < COUNT_OF(files); i++)
@@ -907,12 +909,12 @@ START_TEST(all_errors_in_a_prefix_file_are_reported)
 {
 	static const char text[] = "10.0.0.0/8\nx\n10.1.2.3/8\n\n::/129\n";
 	write_bytes("list", text, strlen(text));
-	assert_errors(
-		"[echo]\nallow_file = list\n",
-		"f:2: [echo] allow_file: list:2: \"x\" is no address and no prefix: write 192.0.2.1, 192.0.2.0/24, "
-		"2001:db8::/32 or all\n"
-		"f:2: [echo] allow_file: list:3: \"10.1.2.3/8\" has bits beyond its length: write 10.0.0.0/8\n"
-		"f:2: [echo] allow_file: list:5: \"::/129\": a prefix has 0 to 128 bits\n");
+	assert_errors("[echo]\nallow_file = list\n",
+		      "f:2: [echo] allow_file: list:2: \"x\" is neither an address nor a prefix: write 192.0.2.1, "
+		      "192.0.2.0/24, "
+		      "2001:db8::/32 or all\n"
+		      "f:2: [echo] allow_file: list:3: \"10.1.2.3/8\" has bits beyond its length: write 10.0.0.0/8\n"
+		      "f:2: [echo] allow_file: list:5: \"::/129\": a prefix has 0 to 128 bits\n");
 }
 END_TEST
 
@@ -1059,7 +1061,7 @@ static void read_and_print(const struct option *option, const char *value, char 
 
 #define NO_RATE    "!must be a rate of 1 to 1000000 a second, minute or hour, as 50/s or 600/m, or unlimited, not "
 #define NO_LENGTHS "!must be two prefix lengths, for IPv4 and IPv6, as /32, /64, not "
-#define NO_PREFIX  " is no address and no prefix: write 192.0.2.1, 192.0.2.0/24, 2001:db8::/32 or all"
+#define NO_PREFIX  " is neither an address nor a prefix: write 192.0.2.1, 192.0.2.0/24, 2001:db8::/32 or all"
 
 static const struct {
 	const struct option *option;
@@ -1142,10 +1144,10 @@ static const struct {
 	{&port_set, "0", "0"},
 	{&port_set, "0-65535", "0-65535"},
 	{&port_set, "5,3,4", "5, 3, 4"},
-	{&port_set, "0-1023, 53", "!port 53 is there twice"},
+	{&port_set, "0-1023, 53", "!port 53 is listed twice"},
 	{&port_set, "65536", "!ports are 0 to 65535, not \"65536\""},
 	{&port_set, "9-7", "!a range starts with its lower port: write 7-9"},
-	{&port_set, "none, 5", "!\"none\" is no port, nor a name in services(5)"},
+	{&port_set, "none, 5", "!\"none\" is neither a port nor a name in services(5)"},
 };
 
 START_TEST(value_is_printed_in_its_canonical_form_or_rejected)

@@ -1,4 +1,4 @@
-/* option.h: an option as a row: parse, check, print, free. */
+/* option.h: options as rows of a table: parse, check, print, free. */
 #ifndef SMALLSERVD_OPTION_OPTION_H
 #define SMALLSERVD_OPTION_OPTION_H
 
@@ -16,40 +16,40 @@ enum { OPTION_STRING_MAX = 4000, OPTION_ADDRESSES_MAX = 64, OPTION_PORTS_MAX = 2
 
 struct option;
 
-/* Takes one message. */
-typedef void option_tell(void *context, const char *message);
+/* Receives one error message. */
+typedef void option_report(void *context, const char *message);
 
-/* How one kind of value is read, printed and freed. */
+/* The operations on a kind of value. */
 struct option_type {
-	/* Reads TEXT (trimmed, not empty) into FIELD, which is zeroed. False: the reason, without key and place, is
-	 * in ERROR (OPTION_ERROR_SIZE bytes) and FIELD owns nothing. */
+	/* Parses TEXT (trimmed, not empty) into FIELD, which is zeroed. On failure returns false with the reason, without key
+	 * and line, in ERROR (OPTION_ERROR_SIZE bytes); FIELD then owns no memory. */
 	bool (*parse)(const struct option *option, const char *text, void *field, char *error);
-	/* Reads the file that FIELD names, once its service is known to be enabled; NULL: it names none. A zeroed FIELD is
-	 * fine. False: TELL was told, with CONTEXT, each thing that is wrong with the file. */
-	bool (*load)(const struct option *option, void *field, option_tell *tell, void *context);
-	/* Writes FIELD so that parse reads it back to the same. */
+	/* Reads the file that FIELD names, if any; the loader calls it for enabled services only. Calls REPORT with CONTEXT
+	 * for each error and then returns false. NULL for kinds without a file. */
+	bool (*load)(const struct option *option, void *field, option_report *report, void *context);
+	/* Writes FIELD to OUT so that parse reads back the same value. */
 	void (*print)(const struct option *option, const void *field, FILE *out);
-	/* Frees what FIELD owns; NULL: nothing. A zeroed FIELD is fine. */
+	/* Frees the memory of FIELD, which may be zeroed. NULL for kinds that own none. */
 	void (*free)(void *field);
 };
 
-/* One option. MIN and MAX bound numbers in their own unit (ms, bytes); WORD is the one word that a number or a
- * string takes beside its values (auto, off, none, unlimited), and WORD_VALUE what it means for a number. */
+/* One option. MIN and MAX bound numbers in the unit of the field (ms, bytes). WORD is a special value (auto, off, none,
+ * unlimited) and WORD_VALUE the number it stands for. */
 struct option {
 	const char *key;
 	const struct option_type *type;
-	size_t offset;       /* of the field in the struct that the rows describe */
-	const char *initial; /* the default as a user would write it; NULL: none, the field stays zeroed */
-	const char
-		*initial_amplifying; /* the default where a UDP reply can be longer than its request; NULL: initial */
-	int64_t min, max;            /* option_string: max bytes, 0: OPTION_STRING_MAX */
-	int64_t step;                /* numbers are a multiple of it; 0: any */
+	size_t offset;       /* of the field in the struct of the rows */
+	const char *initial; /* the default, as in a file; NULL: the field stays zeroed */
+	/* the default of a service whose UDP reply can be longer than the request; NULL: initial */
+	const char *initial_amplifying;
+	int64_t min, max; /* option_string: MAX is in bytes, 0: OPTION_STRING_MAX */
+	int64_t step;     /* a number has to be a multiple of it; 0: any number */
 	const char *word;
 	int64_t word_value;
 	const char *const *words; /* option_choice: NULL-terminated, the index is the value */
-	unsigned transports;      /* that have this option; 0: all */
-	const char *needs;        /* the key of the option_boolean without which it means nothing; NULL: none */
-	bool restart;             /* a reload cannot change it */
+	unsigned transports;      /* TRANSPORT_* bits of those with this option; 0: all */
+	const char *needs;        /* key of the option_boolean that has to be on; NULL: none */
+	bool restart;             /* a change takes effect at a restart only */
 	const char *help;         /* one line */
 };
 
@@ -59,15 +59,15 @@ extern const struct option_type option_integer;
 extern const struct option_type option_duration;
 extern const struct option_type option_size;
 extern const struct option_type option_choice;
-/* A text, in double quotes where it holds a comment sign or a comma; WORD reads as NULL. */
+/* char *, in double quotes if it contains a comment sign or a comma; WORD parses to NULL. */
 extern const struct option_type option_string;
-/* unsigned: TRANSPORT_* bits, from `tcp, udp`. */
+/* unsigned, TRANSPORT_* bits: `tcp, udp`. */
 extern const struct option_type option_transports;
-/* int64_t: 0 to 63, a class by name (ef, af21, cs6, ...), DSCP_COPY or DSCP_NONE. */
+/* int64_t: 0 to 63, also by class (ef, af21, cs6, ...), DSCP_COPY or DSCP_NONE. */
 extern const struct option_type option_dscp;
 enum { DSCP_NONE = -1, DSCP_COPY = 64 };
 
-/* An IPv4 or IPv6 address; AF_UNSPEC is `*`. ZONE is the interface after `%`, resolved only when it is used. */
+/* An IPv4 or IPv6 address; AF_UNSPEC is `*`. ZONE is the name of the interface after `%`, not resolved. */
 struct option_address {
 	int family;
 	union {
@@ -84,7 +84,7 @@ struct option_addresses {
 
 /* Addresses to listen on: literal unicast addresses, `0.0.0.0`, `::`, `*`. */
 extern const struct option_type option_addresses;
-/* Multicast groups; WORD reads as the empty list. */
+/* Multicast groups; WORD parses to the empty list. */
 extern const struct option_type option_groups;
 
 struct option_port_range {
@@ -96,19 +96,19 @@ struct option_ports {
 	size_t count;
 };
 
-/* Ports, ranges and names of services(5), in the order written. */
+/* Ports, ranges and names of services(5), in the order of the text. Port 0 cannot be part of a range. */
 extern const struct option_type option_ports;
 
-/* The same as a set, from 0 on; WORD reads as the empty one. */
+/* The same as a set of ports: a range may start at 0. WORD parses to the empty set. */
 extern const struct option_type option_port_set;
 
-/* So many in so long, as 50/s or 600/m. COUNT 0: unlimited, the WORD. */
+/* COUNT per unit of time, as 50/s or 600/m. WORD, for unlimited, parses to a COUNT of 0. */
 struct option_rate {
 	int64_t count, unit_ms;
 };
 extern const struct option_type option_rate;
 
-/* How many bits of an address are one source, as `/32, /64`. */
+/* The prefix lengths that make one source of addresses: `/32, /64`. */
 struct option_source_prefix {
 	unsigned v4, v6;
 };
@@ -118,7 +118,7 @@ extern const struct option_type option_source_prefix;
 struct option_prefix {
 	struct in6_addr address;
 	unsigned length;
-	bool all; /* of both families, where ::/0 is of IPv6 alone */
+	bool all; /* every address of both families; ::/0 is IPv6 only */
 };
 
 struct option_prefixes {
@@ -126,10 +126,10 @@ struct option_prefixes {
 	size_t count;
 };
 
-/* Addresses, prefixes in CIDR notation, `all`; WORD reads as the empty list. */
+/* Addresses, prefixes in CIDR notation, `all`; WORD parses to the empty list. */
 extern const struct option_type option_prefixes;
 
-/* A file of them, one a line; loaded by load. WORD reads as NULL. */
+/* A file of prefixes, one per line. PREFIXES stays empty until load. WORD parses to a PATH of NULL. */
 struct option_prefix_file {
 	char *path;
 	struct option_prefixes prefixes;
@@ -139,24 +139,24 @@ extern const struct option_type option_prefix_file;
 /* Writes PREFIX as 10.0.0.0/8 or 2001:db8::/32 to TEXT (INET6_ADDRSTRLEN + 4 bytes). */
 void option_print_prefix(const struct option_prefix *prefix, char *text);
 
-/* The row of KEY among COUNT, or NULL. */
+/* Returns the row of KEY among COUNT, or NULL. */
 const struct option *option_find(const struct option *options, size_t count, const char *key);
 
-/* The word of COUNT nearest to TEXT in spelling, or NULL when none is near. */
+/* Returns the word, of COUNT, that is nearest to TEXT in spelling, or NULL if none is near. */
 const char *option_nearest(const char *text, const char *const *words, size_t count);
 
-/* TEXT for a message: in double quotes, control bytes escaped, shortened to OPTION_QUOTED_MAX bytes. */
 enum { OPTION_QUOTED_MAX = 60 };
 struct option_quoted {
 	char text[4 * OPTION_QUOTED_MAX + sizeof("\"...\"")];
 };
+/* Returns TEXT for a message: in double quotes, control bytes escaped, shortened to OPTION_QUOTED_MAX bytes. */
 struct option_quoted option_quote(const char *text);
 
-/* Where OPTION lies in the struct at BASE. */
+/* Return the field of OPTION in the struct at BASE. */
 void *option_field(const struct option *option, void *base);
 const void *option_field_const(const struct option *option, const void *base);
 
-/* Writes ADDRESS as text, without port and brackets, to TEXT (INET6_ADDRSTRLEN + IF_NAMESIZE bytes). */
+/* Writes ADDRESS without brackets to TEXT (INET6_ADDRSTRLEN + IF_NAMESIZE bytes). */
 void option_print_address(const struct option_address *address, char *text);
 
 #endif

@@ -167,7 +167,7 @@ static bool quotes_parse(const struct option *option, const char *text, void *fi
 	return option_string.parse(option, text, &quotes->file, error);
 }
 
-static bool quotes_load(const struct option *option, void *field, option_tell *tell, void *context)
+static bool quotes_load(const struct option *option, void *field, option_report *report, void *context)
 {
 	struct quotes *quotes = field;
 	char error[OPTION_ERROR_SIZE];
@@ -180,7 +180,7 @@ static bool quotes_load(const struct option *option, void *field, option_tell *t
 	if (file != NULL)
 		fclose(file);
 	if (!good)
-		tell(context, error);
+		report(context, error);
 	return good;
 }
 
