@@ -25,11 +25,14 @@ void udp_free(struct udp *udp);
 struct udp_socket_facts {
 	const struct socket_address *address; /* as bound */
 	bool dual_stack;                      /* an IPv6 socket with IPv4 clients */
-	bool foreign_netns; /* of another network namespace, with unknown local addresses: a wildcard drops all datagrams from its own port */
-	bool shared; /* see listener_set_shared; UDP_GRO is assumed to be on while it is */
+	/* of another network namespace, whose local addresses are unknown: a wildcard drops all datagrams from its
+	 * port */
+	bool foreign_netns;
+	bool shared; /* see listener_set_shared; UDP_GRO is assumed to be on meanwhile */
 };
 
-/* Creates a listener of worker number WORKER on FD, which stays the caller's. Returns NULL when out of memory. Main thread. */
+/* Creates a listener of worker number WORKER on FD, which stays the caller's. Returns NULL when out of memory. Main
+ * thread. */
 struct listener *udp_socket_new(struct udp *udp, unsigned worker, int fd, const struct udp_socket_facts *facts,
 				struct instance *instance);
 

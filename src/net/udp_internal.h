@@ -57,11 +57,13 @@ struct udp_unsent {
 	char bytes[];
 };
 
-/* State of adaptive batching; private to udp_receive.c. */
-struct udp_adaptive {
+/* State of receiving; private to udp_receive.c. */
+struct udp_receive_state {
 	bool batching;
 	unsigned singles;       /* while batching: successive batches of one datagram */
 	unsigned pause, paused; /* otherwise: single receives until a batch is tried, and their count so far */
+	bool gro_requested;     /* UDP_GRO is on, or not supported */
+	bool gro_on;            /* UDP_GRO may be on */
 };
 
 struct udp_socket {
@@ -73,10 +75,8 @@ struct udp_socket {
 	struct event retry; /* adds READABLE again */
 	struct socket_address address;
 	bool wants_control; /* needs the destination address (a wildcard) or the traffic class (dscp = copy) */
-	struct udp_adaptive adaptive;
+	struct udp_receive_state receive;
 	atomic_bool shared; /* with another process: its options are not changed */
-	bool gro_requested; /* UDP_GRO is on, or not supported */
-	bool gro_on;        /* UDP_GRO may be on */
 	STAILQ_HEAD(, udp_unsent) unsent;
 	bool dual_stack;    /* an IPv6 socket with IPv4 clients */
 	bool foreign_netns; /* of another network namespace than this process */

@@ -16,12 +16,13 @@ enum {
 
 void udp_receive_init(struct udp_socket *socket)
 {
+	struct udp_receive_state *state = &socket->receive;
 	int on = 0;
 	socklen_t length = sizeof on;
 
-	socket->adaptive.pause = PAUSE_FIRST;
+	state->pause = PAUSE_FIRST;
 	if (getsockopt(socket->listener.fd, IPPROTO_UDP, UDP_GRO, &on, &length) == 0 && on != 0)
-		socket->gro_requested = socket->gro_on = true; /* turned on by a process before */
+		state->gro_requested = state->gro_on = true; /* turned on by a process before */
 }
 
 static void prepare(struct udp_worker *worker, bool control, unsigned count)
@@ -56,33 +57,37 @@ static int receive_one(struct udp_socket *socket, bool control)
  * off again: the batches in the receive queue would become long datagrams. */
 static void request_gro(struct udp_socket *socket)
 {
+	struct udp_receive_state *state = &socket->receive;
 	const int yes = 1;
-	if (socket->gro_requested || socket->listener.instance->service->amplifies || atomic_load(&socket->shared))
+
+	if (state->gro_requested || socket->listener.instance->service->amplifies || atomic_load(&socket->shared))
 		return;
-	socket->gro_requested = true;
+	state->gro_requested = true;
 	if (setsockopt(socket->listener.fd, IPPROTO_UDP, UDP_GRO, &yes, sizeof yes) == 0)
-		socket->gro_on = true;
+		state->gro_on = true;
 }
 
 int udp_receive(struct udp_socket *socket)
 {
-	struct udp_adaptive *adaptive = &socket->adaptive;
+	struct udp_receive_state *state = &socket->receive;
 
 	if (atomic_load_explicit(&socket->shared, memory_order_relaxed))
-		socket->gro_on = true; /* the other process may have turned it on */
-	bool control = socket->wants_control || socket->gro_on;
-	if (!adaptive->batching && ++adaptive->paused < adaptive->pause)
+		state->gro_on = true; /* the other process may have turned it on */
+	bool control = socket->wants_control || state->gro_on;
+	if (!state->batching && ++state->paused < state->pause)
 		return receive_one(socket, control);
 	prepare(socket->worker, control, UDP_BATCH);
 	int count = recvmmsg(socket->listener.fd, socket->worker->in, UDP_BATCH, 0, NULL);
 	if (count > 1) {
-		*adaptive = (struct udp_adaptive){.batching = true, .pause = PAUSE_FIRST};
+		state->batching = true;
+		state->singles = 0;
+		state->pause = PAUSE_FIRST;
 		request_gro(socket);
-	} else if (adaptive->batching) {
-		adaptive->batching = ++adaptive->singles < SINGLES_MAX;
-	} else if (adaptive->pause < PAUSE_MAX) {
-		adaptive->pause *= 2;
+	} else if (state->batching) {
+		state->batching = ++state->singles < SINGLES_MAX;
+	} else if (state->pause < PAUSE_MAX) {
+		state->pause *= 2;
 	}
-	adaptive->paused = 0;
+	state->paused = 0;
 	return count;
 }
