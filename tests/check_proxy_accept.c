@@ -1,4 +1,4 @@
-/* check_proxy_accept.c: a PROXY header is taken from its socket, and not one byte more, or the socket is given up in time. */
+/* check_proxy_accept.c: a PROXY header is read to its last byte, or the wait ends by deadline, error or stop. */
 #include "net/proxy_accept.h"
 
 #include <errno.h>
@@ -15,20 +15,20 @@
 
 enum { FAR_MS = 3600 * 1000, SOON_MS = 200, ROOM = 8192 };
 
-/* --- what is told --- */
+/* --- callbacks --- */
 
 static struct event_base *base;
 static struct proxy_accept *proxy_accept;
-static unsigned told;
+static unsigned callbacks;
 static enum proxy_accept_result last_result;
 static struct proxy_header last_header;
 static struct proxy_socket last_socket;
 
-static void tell(void *context, const struct proxy_socket *socket, enum proxy_accept_result result,
-		 const struct proxy_header *header)
+static void on_result(void *context, const struct proxy_socket *socket, enum proxy_accept_result result,
+		      const struct proxy_header *header)
 {
-	ck_assert_ptr_eq(context, &told);
-	told++;
+	ck_assert_ptr_eq(context, &callbacks);
+	callbacks++;
 	last_socket = *socket;
 	last_result = result;
 	last_header = *header;
@@ -38,9 +38,9 @@ static void set_up(void)
 {
 	base = event_base_new();
 	ck_assert_ptr_nonnull(base);
-	proxy_accept = proxy_accept_new(base, tell, &told);
+	proxy_accept = proxy_accept_new(base, on_result, &callbacks);
 	ck_assert_ptr_nonnull(proxy_accept);
-	told = 0;
+	callbacks = 0;
 }
 
 static void tear_down(void)
@@ -73,20 +73,20 @@ static bool wait_for(int fd, void *owner, uint64_t within_ms)
 	return proxy_accept_wait(proxy_accept, &socket, socket.accepted_ms + within_ms);
 }
 
-/* Lets events happen that are there, without waiting for any. */
-static void let_happen(void)
+/* Runs the pending events without waiting. */
+static void run_events(void)
 {
 	ck_assert_int_ge(event_base_loop(base, EVLOOP_NONBLOCK), 0);
 }
 
-static void ck_told(enum proxy_accept_result result)
+static void assert_result(enum proxy_accept_result result)
 {
-	ck_assert_uint_eq(told, 1);
+	ck_assert_uint_eq(callbacks, 1);
 	ck_assert_int_eq(last_result, result);
 }
 
-/* What is left in the socket is REST. */
-static void ck_left(int fd, const char *rest)
+/* Asserts that REST is left in the socket. */
+static void assert_left(int fd, const char *rest)
 {
 	char bytes[100];
 	ssize_t length = recv(fd, bytes, sizeof bytes, 0);
@@ -96,44 +96,44 @@ static void ck_left(int fd, const char *rest)
 
 /* --- tests --- */
 
-START_TEST(a_header_that_is_there_is_taken_at_once)
+START_TEST(header_that_has_arrived_is_read_at_once)
 {
 	int fds[2], owner;
 	make_pair(fds);
 	put(fds[0], LINE "hello", strlen(LINE "hello"));
 	ck_assert(wait_for(fds[1], &owner, FAR_MS));
-	ck_told(PROXY_ACCEPT_DONE);
-	ck_assert(last_header.tells_source);
+	assert_result(PROXY_ACCEPT_DONE);
+	ck_assert(last_header.has_source);
 	ck_assert_uint_eq(last_header.source_port, 4660);
 	ck_assert_int_eq(last_socket.fd, fds[1]);
 	ck_assert_ptr_eq(last_socket.owner, &owner);
-	ck_left(fds[1], "hello");
+	assert_left(fds[1], "hello");
 	close_pair(fds);
 }
 END_TEST
 
-START_TEST(a_header_in_two_parts_is_taken_without_a_byte_of_what_follows)
+START_TEST(header_in_two_parts_is_read_without_the_bytes_after_it)
 {
 	int fds[2];
 	for (size_t at = 0; at < strlen(LINE); at++) {
 		make_pair(fds);
-		told = 0;
+		callbacks = 0;
 		put(fds[0], LINE, at);
 		ck_assert(wait_for(fds[1], NULL, FAR_MS));
-		let_happen();
-		ck_assert_uint_eq(told, 0);
-		/* what came is taken already: nothing makes the loop spin */
+		run_events();
+		ck_assert_uint_eq(callbacks, 0);
+		/* the bytes are consumed: the loop does not spin */
 		ck_assert_int_eq(poll(&(struct pollfd){.fd = fds[1], .events = POLLIN}, 1, 0), 0);
 		put(fds[0], &(LINE "hello")[at], strlen(LINE "hello") - at);
-		let_happen();
-		ck_told(PROXY_ACCEPT_DONE);
-		ck_left(fds[1], "hello");
+		run_events();
+		assert_result(PROXY_ACCEPT_DONE);
+		assert_left(fds[1], "hello");
 		close_pair(fds);
 	}
 }
 END_TEST
 
-START_TEST(the_longest_header_may_come_byte_by_byte)
+START_TEST(longest_header_is_read_byte_by_byte)
 {
 	static char bytes[ROOM];
 	int fds[2];
@@ -143,64 +143,64 @@ START_TEST(the_longest_header_may_come_byte_by_byte)
 	make_pair(fds);
 	ck_assert(wait_for(fds[1], NULL, FAR_MS));
 	for (size_t i = 0; i < PROXY_HEADER_MAX; i++) {
-		ck_assert_uint_eq(told, 0);
+		ck_assert_uint_eq(callbacks, 0);
 		put(fds[0], bytes + i, 1);
-		let_happen();
+		run_events();
 	}
-	ck_told(PROXY_ACCEPT_DONE);
+	assert_result(PROXY_ACCEPT_DONE);
 	ck_assert_uint_eq(last_header.length, PROXY_HEADER_MAX);
 	close_pair(fds);
 }
 END_TEST
 
-START_TEST(a_bad_header_is_told_of_with_its_reason)
+START_TEST(invalid_header_is_reported_with_its_reason)
 {
 	int fds[2];
 	make_pair(fds);
 	put(fds[0], "GET / HTTP/1.0\r\n", 16);
 	ck_assert(wait_for(fds[1], NULL, FAR_MS));
-	ck_told(PROXY_ACCEPT_BAD);
+	assert_result(PROXY_ACCEPT_BAD);
 	ck_assert_str_eq(last_header.error, "no PROXY header");
 	close_pair(fds);
 }
 END_TEST
 
-START_TEST(an_end_before_the_header_is_whole_is_told_of)
+START_TEST(fin_before_the_end_of_the_header_is_reported)
 {
 	int fds[2];
 	make_pair(fds);
 	put(fds[0], LINE, 10);
 	ck_assert(wait_for(fds[1], NULL, FAR_MS));
 	shutdown(fds[0], SHUT_WR);
-	let_happen();
-	ck_told(PROXY_ACCEPT_ENDED);
+	run_events();
+	assert_result(PROXY_ACCEPT_ENDED);
 	close_pair(fds);
 }
 END_TEST
 
-START_TEST(a_socket_that_fails_is_told_of)
+START_TEST(socket_error_is_reported)
 {
-	/* no stream to receive from: not connected */
+	/* receiving fails: the socket is not connected */
 	int alone = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	ck_assert_int_ge(alone, 0);
 	ck_assert(wait_for(alone, NULL, FAR_MS));
-	ck_told(PROXY_ACCEPT_FAILED);
+	assert_result(PROXY_ACCEPT_FAILED);
 	close(alone);
 }
 END_TEST
 
-START_TEST(what_comes_in_between_does_not_move_the_deadline)
+START_TEST(input_does_not_move_the_deadline)
 {
 	int fds[2];
 	make_pair(fds);
 	uint64_t began_ms = clock_ms();
 	ck_assert(wait_for(fds[1], NULL, SOON_MS));
-	for (size_t sent = 0; told == 0;) {
+	for (size_t sent = 0; callbacks == 0;) {
 		if (sent < 30)
 			put(fds[0], &LINE[sent++], 1);
 		ck_assert_int_ge(event_base_loop(base, EVLOOP_ONCE), 0);
 	}
-	ck_told(PROXY_ACCEPT_LATE);
+	assert_result(PROXY_ACCEPT_LATE);
 	ck_assert_uint_ge(clock_ms(), began_ms + SOON_MS);
 	close_pair(fds);
 }
@@ -213,7 +213,7 @@ static bool is_chosen(const struct proxy_socket *socket)
 	return socket->owner == &chosen;
 }
 
-START_TEST(a_stop_tells_of_those_who_are_to_stop)
+START_TEST(stop_ends_the_wait_of_the_matching_sockets)
 {
 	int one[2], other[2];
 	make_pair(one);
@@ -221,12 +221,12 @@ START_TEST(a_stop_tells_of_those_who_are_to_stop)
 	ck_assert(wait_for(one[1], NULL, FAR_MS));
 	ck_assert(wait_for(other[1], &chosen, FAR_MS));
 	proxy_accept_stop(proxy_accept, is_chosen);
-	ck_told(PROXY_ACCEPT_STOPPED);
+	assert_result(PROXY_ACCEPT_STOPPED);
 	ck_assert_int_eq(last_socket.fd, other[1]);
 	proxy_accept_stop(proxy_accept, is_chosen);
-	ck_assert_uint_eq(told, 1);
+	ck_assert_uint_eq(callbacks, 1);
 	proxy_accept_stop(proxy_accept, NULL);
-	ck_assert_uint_eq(told, 2);
+	ck_assert_uint_eq(callbacks, 2);
 	ck_assert_int_eq(last_socket.fd, one[1]);
 	close_pair(one);
 	close_pair(other);
@@ -238,14 +238,14 @@ static Suite *proxy_accept_suite(void)
 	Suite *suite = suite_create("proxied");
 	TCase *tests = tcase_create("proxied");
 	tcase_add_checked_fixture(tests, set_up, tear_down);
-	tcase_add_test(tests, a_header_that_is_there_is_taken_at_once);
-	tcase_add_test(tests, a_header_in_two_parts_is_taken_without_a_byte_of_what_follows);
-	tcase_add_test(tests, the_longest_header_may_come_byte_by_byte);
-	tcase_add_test(tests, a_bad_header_is_told_of_with_its_reason);
-	tcase_add_test(tests, an_end_before_the_header_is_whole_is_told_of);
-	tcase_add_test(tests, a_socket_that_fails_is_told_of);
-	tcase_add_test(tests, what_comes_in_between_does_not_move_the_deadline);
-	tcase_add_test(tests, a_stop_tells_of_those_who_are_to_stop);
+	tcase_add_test(tests, header_that_has_arrived_is_read_at_once);
+	tcase_add_test(tests, header_in_two_parts_is_read_without_the_bytes_after_it);
+	tcase_add_test(tests, longest_header_is_read_byte_by_byte);
+	tcase_add_test(tests, invalid_header_is_reported_with_its_reason);
+	tcase_add_test(tests, fin_before_the_end_of_the_header_is_reported);
+	tcase_add_test(tests, socket_error_is_reported);
+	tcase_add_test(tests, input_does_not_move_the_deadline);
+	tcase_add_test(tests, stop_ends_the_wait_of_the_matching_sockets);
 	suite_add_tcase(suite, tests);
 	return suite;
 }

@@ -1,4 +1,4 @@
-/* check_proxy_header.c: a PROXY header is understood however it is split, and nothing else is taken for one. */
+/* check_proxy_header.c: valid PROXY headers are parsed at any split, invalid ones are rejected. */
 #include "net/proxy_header.h"
 
 #include <arpa/inet.h>
@@ -20,14 +20,14 @@ static size_t put(size_t at, const void *bytes, size_t length)
 	return at + length;
 }
 
-/* The fixed part of version 2, for a rest of LENGTH bytes. */
+/* Writes the fixed part of version 2, with LENGTH bytes to follow. */
 static size_t put_fixed(uint8_t command, uint8_t family, size_t length)
 {
 	const uint8_t rest[] = {command, family, (uint8_t)(length >> 8), (uint8_t)length};
 	return put(put(0, BYTES(SIGNATURE)), rest, sizeof rest);
 }
 
-/* Addresses of documentation, ports 0x1234 and 7. */
+/* Writes documentation addresses, with the ports 0x1234 and 7. */
 static size_t put_ipv4(size_t at)
 {
 	return put(at, BYTES("\xc0\x00\x02\x01\xc6\x33\x64\x02\x12\x34\x00\x07"));
@@ -42,7 +42,7 @@ static size_t put_ipv6(size_t at)
 	return put(at, BYTES("\x12\x34\x00\x07"));
 }
 
-/* CRC-32C by its definition, division of polynomials bit by bit: not as the parser does it. */
+/* Returns the CRC-32C by polynomial division bit by bit, unlike the parser. */
 static uint32_t crc_of(const uint8_t *bytes, size_t length)
 {
 	uint32_t remainder = UINT32_MAX, reflected = 0;
@@ -63,14 +63,14 @@ static void put_crc(size_t at, size_t length)
 	memcpy(room + at, &crc, sizeof crc);
 }
 
-/* --- looking at what comes out --- */
+/* --- checking results --- */
 
-/* The header in ROOM is LENGTH bytes long: it is not whole before, and the same whatever follows. */
+/* Asserts that the header in ROOM has LENGTH bytes, with fewer and with more bytes received. */
 static struct proxy_header whole_at(size_t length)
 {
 	struct proxy_header header;
 	for (size_t come = 0; come < length; come++) {
-		uint8_t *copy = malloc(come + 1); /* so that sanitizers see a byte too many */
+		uint8_t *copy = malloc(come + 1); /* of the exact size, so that sanitizers detect an overrun */
 		memcpy(copy, room, come);
 		ck_assert_msg(proxy_parse(copy, come, &header) == PROXY_MORE, "after %zu of %zu bytes: %s", come,
 			      length, header.error != NULL ? header.error : "done");
@@ -88,13 +88,13 @@ static struct proxy_header whole_at(size_t length)
 static void ck_source(const struct proxy_header *header, const char *source, unsigned port)
 {
 	char text[INET6_ADDRSTRLEN];
-	ck_assert(header->tells_source);
+	ck_assert(header->has_source);
 	inet_ntop(AF_INET6, &header->source, text, sizeof text);
 	ck_assert_str_eq(text, source);
 	ck_assert_uint_eq(header->source_port, port);
 }
 
-/* The LENGTH bytes of ROOM are bad, and not one byte later than AT, the count that says so. */
+/* Asserts that the LENGTH bytes of ROOM are invalid as soon as AT of them are received. */
 static void bad_at(size_t length, size_t at, const char *error)
 {
 	struct proxy_header header;
@@ -116,12 +116,12 @@ static const struct {
 	{"PROXY TCP4 0.0.0.0 255.255.255.255 0 65535\r\n", "::ffff:0.0.0.0", 0},
 	{"PROXY TCP6 2001:db8::1 2001:db8::2 65535 7\r\n", "2001:db8::1", 65535},
 	{"PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n", "::ffff:192.0.2.1", 1},
-	/* the longest one with addresses */
+	/* the longest line with addresses */
 	{"PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff1 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n",
 	 "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff1", 65535},
 };
 
-START_TEST(version_1_is_read_at_every_split)
+START_TEST(version_1_is_parsed_at_each_split)
 {
 	size_t length = put(0, good_lines[_i].line, strlen(good_lines[_i].line));
 	struct proxy_header header = whole_at(length);
@@ -135,14 +135,14 @@ static const char *const unknown_lines[] = {
 	"PROXY UNKNOWN anything at all\r\n",
 };
 
-START_TEST(unknown_leaves_the_connection_to_speak_for_itself)
+START_TEST(unknown_has_no_source)
 {
 	struct proxy_header header = whole_at(put(0, unknown_lines[_i], strlen(unknown_lines[_i])));
-	ck_assert(!header.tells_source);
+	ck_assert(!header.has_source);
 }
 END_TEST
 
-START_TEST(a_line_of_107_bytes_is_the_longest)
+START_TEST(line_above_107_bytes_is_invalid)
 {
 	ck_assert_uint_eq(strlen(unknown_lines[1]), PROXY_V1_MAX);
 	memset(room, ' ', PROXY_V1_MAX + 10);
@@ -178,7 +178,7 @@ static const struct {
 	{"PROXY TCP4 192.0.2.1 198.51.100.2 1 2\t\r\n", "malformed port"},
 };
 
-START_TEST(a_malformed_line_is_bad)
+START_TEST(malformed_line_is_invalid)
 {
 	size_t length = strlen(bad_lines[_i].line);
 	put(0, bad_lines[_i].line, length);
@@ -186,7 +186,7 @@ START_TEST(a_malformed_line_is_bad)
 }
 END_TEST
 
-START_TEST(a_line_with_a_nul_is_bad)
+START_TEST(line_with_a_nul_is_invalid)
 {
 	enum { LENGTH = sizeof "PROXY UNKNOWN\0\r\n" - 1 };
 	put(0, "PROXY UNKNOWN\0\r\n", LENGTH);
@@ -196,7 +196,7 @@ END_TEST
 
 /* --- version 2 --- */
 
-START_TEST(version_2_is_read_at_every_split)
+START_TEST(version_2_is_parsed_at_each_split)
 {
 	size_t length = put_ipv4(put_fixed(0x21, 0x11, 12));
 	struct proxy_header header = whole_at(length);
@@ -219,25 +219,25 @@ START_TEST(tlvs_are_skipped)
 }
 END_TEST
 
-START_TEST(local_and_unspec_leave_the_connection_to_speak_for_itself)
+START_TEST(local_and_unspec_have_no_source)
 {
 	struct proxy_header header = whole_at(put_fixed(0x20, 0x00, 0));
-	ck_assert(!header.tells_source);
+	ck_assert(!header.has_source);
 	header = whole_at(put_fixed(0x21, 0x00, 0));
-	ck_assert(!header.tells_source);
-	/* LOCAL: whatever follows means nothing */
+	ck_assert(!header.has_source);
+	/* LOCAL: the rest is ignored */
 	header = whole_at(put_ipv4(put_fixed(0x20, 0x11, 12)));
-	ck_assert(!header.tells_source);
+	ck_assert(!header.has_source);
 	header = whole_at(put(put_fixed(0x20, 0x7f, 3), BYTES("\xff\xff\xff")));
-	ck_assert(!header.tells_source);
+	ck_assert(!header.has_source);
 	/* UNSPEC with a TLV */
 	header = whole_at(put(put_fixed(0x21, 0x00, 5), BYTES("\x05\x00\x02id")));
-	ck_assert(!header.tells_source);
+	ck_assert(!header.has_source);
 }
 END_TEST
 
-/* The sum goes over the whole header, with itself as zero, wherever it stands. */
-START_TEST(crc_32c_is_checked_where_there_is_one)
+/* The CRC covers the whole header, with zeros in its own place, wherever that is. */
+START_TEST(crc_32c_is_checked_if_present)
 {
 	ck_assert_uint_eq(crc_of((const uint8_t *)"123456789", 9), 0xe3069283);
 	size_t at = put_ipv4(put_fixed(0x21, 0x11, 12 + 5 + 7 + 4));
@@ -284,7 +284,7 @@ static const struct {
 	{BYTES("\x03\x00\x04----\x03\x00\x04----")},
 };
 
-START_TEST(a_malformed_tlv_is_bad)
+START_TEST(malformed_tlv_is_invalid)
 {
 	size_t at = put_ipv4(put_fixed(0x21, 0x11, 12 + bad_tlvs[_i].length));
 	size_t length = put(at, bad_tlvs[_i].tlvs, bad_tlvs[_i].length);
@@ -292,7 +292,7 @@ START_TEST(a_malformed_tlv_is_bad)
 }
 END_TEST
 
-START_TEST(a_family_that_is_no_tcp_is_bad)
+START_TEST(family_other_than_tcp_is_invalid)
 {
 	static const uint8_t fine[] = {0x00, 0x11, 0x21};
 	for (unsigned family = 0; family < 256; family++) {
@@ -303,7 +303,7 @@ START_TEST(a_family_that_is_no_tcp_is_bad)
 }
 END_TEST
 
-START_TEST(every_version_and_command_but_ours_is_bad)
+START_TEST(unknown_versions_and_commands_are_invalid)
 {
 	for (unsigned code = 0; code < 256; code++) {
 		size_t length = put_fixed((uint8_t)code, 0x11, 12);
@@ -315,7 +315,7 @@ START_TEST(every_version_and_command_but_ours_is_bad)
 }
 END_TEST
 
-START_TEST(a_length_that_cannot_hold_the_addresses_is_bad)
+START_TEST(length_too_short_for_the_addresses_is_invalid)
 {
 	for (size_t length = 0; length < 36; length++) {
 		put_fixed(0x21, 0x21, length);
@@ -327,7 +327,7 @@ START_TEST(a_length_that_cannot_hold_the_addresses_is_bad)
 }
 END_TEST
 
-START_TEST(a_header_of_4096_bytes_is_the_longest)
+START_TEST(header_above_4096_bytes_is_invalid)
 {
 	struct proxy_header header;
 	size_t at = put_ipv4(put_fixed(0x21, 0x11, PROXY_HEADER_MAX - 16));
@@ -345,9 +345,9 @@ START_TEST(a_header_of_4096_bytes_is_the_longest)
 }
 END_TEST
 
-/* --- neither --- */
+/* --- other input --- */
 
-START_TEST(anything_else_is_bad_at_its_first_wrong_byte)
+START_TEST(other_input_is_invalid_at_its_first_wrong_byte)
 {
 	static const char *const signatures[] = {"PROXY ", SIGNATURE};
 	static const size_t sizes[] = {6, 12};
@@ -363,8 +363,8 @@ START_TEST(anything_else_is_bad_at_its_first_wrong_byte)
 }
 END_TEST
 
-/* Whatever comes, it is judged within its bytes, the same way twice, and a verdict stays. */
-START_TEST(noise_is_judged_within_its_bytes)
+/* The parser stays within the bytes, and its result does not change with repetition or more bytes. */
+START_TEST(random_input_is_parsed_within_its_bytes)
 {
 	uint64_t state = 88172645463325252u;
 	for (int round = 0; round < 20000; round++) {
@@ -410,23 +410,23 @@ static Suite *proxy_suite(void)
 {
 	Suite *suite = suite_create("proxy");
 	TCase *tests = tcase_create("proxy");
-	tcase_add_loop_test(tests, version_1_is_read_at_every_split, 0, COUNT(good_lines));
-	tcase_add_loop_test(tests, unknown_leaves_the_connection_to_speak_for_itself, 0, COUNT(unknown_lines));
-	tcase_add_test(tests, a_line_of_107_bytes_is_the_longest);
-	tcase_add_loop_test(tests, a_malformed_line_is_bad, 0, COUNT(bad_lines));
-	tcase_add_test(tests, a_line_with_a_nul_is_bad);
-	tcase_add_test(tests, version_2_is_read_at_every_split);
+	tcase_add_loop_test(tests, version_1_is_parsed_at_each_split, 0, COUNT(good_lines));
+	tcase_add_loop_test(tests, unknown_has_no_source, 0, COUNT(unknown_lines));
+	tcase_add_test(tests, line_above_107_bytes_is_invalid);
+	tcase_add_loop_test(tests, malformed_line_is_invalid, 0, COUNT(bad_lines));
+	tcase_add_test(tests, line_with_a_nul_is_invalid);
+	tcase_add_test(tests, version_2_is_parsed_at_each_split);
 	tcase_add_test(tests, tlvs_are_skipped);
-	tcase_add_test(tests, local_and_unspec_leave_the_connection_to_speak_for_itself);
-	tcase_add_test(tests, crc_32c_is_checked_where_there_is_one);
+	tcase_add_test(tests, local_and_unspec_have_no_source);
+	tcase_add_test(tests, crc_32c_is_checked_if_present);
 	tcase_add_test(tests, crc_32c_is_checked_without_addresses_too);
-	tcase_add_loop_test(tests, a_malformed_tlv_is_bad, 0, COUNT(bad_tlvs));
-	tcase_add_test(tests, a_family_that_is_no_tcp_is_bad);
-	tcase_add_test(tests, every_version_and_command_but_ours_is_bad);
-	tcase_add_test(tests, a_length_that_cannot_hold_the_addresses_is_bad);
-	tcase_add_test(tests, a_header_of_4096_bytes_is_the_longest);
-	tcase_add_test(tests, anything_else_is_bad_at_its_first_wrong_byte);
-	tcase_add_test(tests, noise_is_judged_within_its_bytes);
+	tcase_add_loop_test(tests, malformed_tlv_is_invalid, 0, COUNT(bad_tlvs));
+	tcase_add_test(tests, family_other_than_tcp_is_invalid);
+	tcase_add_test(tests, unknown_versions_and_commands_are_invalid);
+	tcase_add_test(tests, length_too_short_for_the_addresses_is_invalid);
+	tcase_add_test(tests, header_above_4096_bytes_is_invalid);
+	tcase_add_test(tests, other_input_is_invalid_at_its_first_wrong_byte);
+	tcase_add_test(tests, random_input_is_parsed_within_its_bytes);
 	suite_add_tcase(suite, tests);
 	return suite;
 }

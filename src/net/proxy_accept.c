@@ -1,4 +1,4 @@
-/* proxy_accept.c: sockets of proxies, until their PROXY header has told who the client is. */
+/* proxy_accept.c: accepted sockets of proxies, until their PROXY header is read. */
 #include "net/proxy_accept.h"
 
 #include <errno.h>
@@ -14,9 +14,9 @@
 struct proxy_accept {
 	struct event_base *base;
 	struct timer_wheel *wheel;
-	proxy_accept_callback *tell;
+	proxy_accept_callback *callback;
 	void *context;
-	bool (*stop)(const struct proxy_socket *socket); /* while proxy_accept_stop runs; NULL: all */
+	bool (*stop)(const struct proxy_socket *socket); /* the argument of proxy_accept_stop */
 	char bytes[PROXY_HEADER_MAX];                    /* used by one callback at a time */
 };
 
@@ -26,7 +26,7 @@ struct waiting {
 	uint64_t deadline_ms;
 	struct proxy_accept *proxy_accept;
 	struct proxy_socket socket;
-	char *bytes; /* of the header that have come so far; NULL: none */
+	char *bytes; /* of the header, received so far; NULL: none */
 	size_t length;
 };
 
@@ -46,10 +46,10 @@ static void finish(struct waiting *waiting, enum proxy_accept_result result, con
 
 	waiting_free(waiting);
 	errno = error;
-	proxy_accept->tell(proxy_accept->context, &socket, result, header);
+	proxy_accept->callback(proxy_accept->context, &socket, result, header);
 }
 
-/* Takes from the socket what was peeked at: COUNT bytes that are there. */
+/* Receives COUNT bytes that a peek has seen. Returns false with errno. */
 static bool consume(const struct waiting *waiting, char *bytes, size_t count)
 {
 	ssize_t taken = recv(waiting->socket.fd, bytes, count, 0);
@@ -58,7 +58,7 @@ static bool consume(const struct waiting *waiting, char *bytes, size_t count)
 	return taken >= 0 && (size_t)taken == count;
 }
 
-/* Keeps LENGTH BYTES, all of the header that has come. */
+/* Keeps the LENGTH bytes of the header received so far. */
 static bool keep(struct waiting *waiting, const char *bytes, size_t length)
 {
 	char *kept = realloc(waiting->bytes, length);
@@ -70,8 +70,8 @@ static bool keep(struct waiting *waiting, const char *bytes, size_t length)
 	return true;
 }
 
-/* Looks at what has come, and takes only what belongs to the header: the rest is for TLS or for the service. */
-static void look(struct waiting *waiting)
+/* Peeks at the input and consumes the bytes of the header. The bytes after it are for TLS or the service. */
+static void read_header(struct waiting *waiting)
 {
 	char *bytes = waiting->proxy_accept->bytes;
 	struct proxy_header header = {.length = 0};
@@ -103,7 +103,7 @@ static void look(struct waiting *waiting)
 static void on_readable(evutil_socket_t fd, short what, void *argument)
 {
 	(void)fd, (void)what;
-	look(argument);
+	read_header(argument);
 }
 
 static struct waiting *waiting_of(struct timer_wheel_entry *entry)
@@ -130,13 +130,13 @@ static void stop(struct timer_wheel_entry *entry)
 		finish(waiting, PROXY_ACCEPT_STOPPED, &none);
 }
 
-struct proxy_accept *proxy_accept_new(struct event_base *base, proxy_accept_callback *tell, void *context)
+struct proxy_accept *proxy_accept_new(struct event_base *base, proxy_accept_callback *callback, void *context)
 {
 	struct proxy_accept *proxy_accept = calloc(1, sizeof *proxy_accept);
 	if (proxy_accept == NULL)
 		return NULL;
 	proxy_accept->base = base;
-	proxy_accept->tell = tell;
+	proxy_accept->callback = callback;
 	proxy_accept->context = context;
 	proxy_accept->wheel = timer_wheel_new(base, on_due);
 	if (proxy_accept->wheel == NULL) {
@@ -174,6 +174,6 @@ bool proxy_accept_wait(struct proxy_accept *proxy_accept, const struct proxy_soc
 		return false;
 	}
 	timer_wheel_set(proxy_accept->wheel, &waiting->entry, deadline_ms);
-	look(waiting); /* proxies send it at once: it is often there by now */
+	read_header(waiting); /* proxies send the header at once: it has often arrived */
 	return true;
 }

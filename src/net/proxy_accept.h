@@ -1,4 +1,4 @@
-/* proxy_accept.h: sockets of proxies, until their PROXY header has told who the client is. */
+/* proxy_accept.h: accepted sockets of proxies, until their PROXY header is read. */
 #ifndef SMALLSERVD_NET_PROXY_ACCEPT_H
 #define SMALLSERVD_NET_PROXY_ACCEPT_H
 
@@ -10,10 +10,10 @@
 
 struct event_base;
 
-/* One worker's waiting sockets. */
+/* The waiting sockets of one worker. */
 struct proxy_accept;
 
-/* A socket that was accepted; FD and OWNER stay the caller's. */
+/* An accepted socket. FD and OWNER stay the caller's. */
 struct proxy_socket {
 	int fd;
 	void *owner;
@@ -22,29 +22,29 @@ struct proxy_socket {
 };
 
 enum proxy_accept_result {
-	PROXY_ACCEPT_DONE,   /* the header has been read, and not one byte more */
-	PROXY_ACCEPT_BAD,    /* HEADER says why */
-	PROXY_ACCEPT_ENDED,  /* the proxy left before the header was whole */
-	PROXY_ACCEPT_FAILED, /* errno says why */
-	PROXY_ACCEPT_LATE,
+	PROXY_ACCEPT_DONE,   /* the header is read, and no byte beyond it */
+	PROXY_ACCEPT_BAD,    /* with the reason in HEADER */
+	PROXY_ACCEPT_ENDED,  /* FIN before the end of the header */
+	PROXY_ACCEPT_FAILED, /* with errno */
+	PROXY_ACCEPT_LATE,   /* the deadline has passed */
 	PROXY_ACCEPT_STOPPED,
 };
 
-/* Told once of each socket, which is not waited for any more. */
+/* Called once for each socket, which no longer waits then. */
 typedef void proxy_accept_callback(void *context, const struct proxy_socket *socket, enum proxy_accept_result result,
 				   const struct proxy_header *header);
 
-/* For BASE's thread; TELL is told with CONTEXT. NULL when out of memory. */
-struct proxy_accept *proxy_accept_new(struct event_base *base, proxy_accept_callback *tell, void *context);
+/* Returns an empty set for the thread of BASE, which calls back with CONTEXT. NULL when out of memory. */
+struct proxy_accept *proxy_accept_new(struct event_base *base, proxy_accept_callback *callback, void *context);
 
-/* Tells as PROXY_ACCEPT_STOPPED of those that wait and are to STOP; NULL: of all. */
+/* Ends the wait of the sockets for which STOP returns true with PROXY_ACCEPT_STOPPED; NULL: of all. */
 void proxy_accept_stop(struct proxy_accept *proxy_accept, bool (*stop)(const struct proxy_socket *socket));
 
-/* Nothing waits any more. NULL is fine. */
+/* Frees a set without waiting sockets. NULL is fine. */
 void proxy_accept_free(struct proxy_accept *proxy_accept);
 
-/* Waits until DEADLINE_MS of the wheel's clock for SOCKET's header; it may be told of before this returns. False: out of
- * memory, and it will not be told of. */
+/* Waits for the header of SOCKET until DEADLINE_MS on clock_ms. The callback may come before the function returns.
+ * Returns false when out of memory, without a callback. */
 bool proxy_accept_wait(struct proxy_accept *proxy_accept, const struct proxy_socket *socket, uint64_t deadline_ms);
 
 #endif

@@ -1,4 +1,4 @@
-/* proxy_header.c: the header of the PROXY protocol, versions 1 and 2, as bytes: who the client behind a proxy is. */
+/* proxy_header.c: parser of PROXY protocol headers, versions 1 and 2. */
 #include "net/proxy_header.h"
 
 #include <arpa/inet.h>
@@ -14,7 +14,7 @@ static enum proxy_result bad(struct proxy_header *header, const char *why)
 
 enum { WORDS = 6 };
 
-/* Splits LINE at single spaces into WORDS. False: there are more or less, or one is empty. */
+/* Splits LINE at single spaces into WORDS. Returns false if the count is another, or a word is empty. */
 static bool split(char *line, char *words[WORDS])
 {
 	int count = 0;
@@ -45,7 +45,7 @@ static bool read_ip(int family, const char *text, struct in6_addr *ip)
 	return inet_pton(family, text, family == AF_INET ? &ip->s6_addr[12] : ip->s6_addr) == 1;
 }
 
-/* LINE is the header without its end. */
+/* Parses LINE, the header without its end. */
 static enum proxy_result parse_line(char *line, struct proxy_header *header)
 {
 	char *words[WORDS];
@@ -63,7 +63,7 @@ static enum proxy_result parse_line(char *line, struct proxy_header *header)
 		return bad(header, "malformed address");
 	if (!read_port(words[4], &header->source_port) || !read_port(words[5], &destination_port))
 		return bad(header, "malformed port");
-	header->tells_source = true;
+	header->has_source = true;
 	return PROXY_DONE;
 }
 
@@ -75,7 +75,7 @@ static enum proxy_result parse_v1(const char *bytes, size_t length, struct proxy
 
 	if (end == NULL)
 		return length < PROXY_V1_MAX ? PROXY_MORE : bad(header, "longer than 107 bytes");
-	size_t text = (size_t)(end - bytes) - 1; /* it begins with PROXY, so there is a byte before the end */
+	size_t text = (size_t)(end - bytes) - 1; /* at least PROXY precedes the end */
 	if (bytes[text] != '\r')
 		return bad(header, "malformed end of line");
 	if (memchr(bytes, '\0', text) != NULL)
@@ -97,7 +97,7 @@ enum {
 
 enum { LOCAL, PROXY };
 
-/* How long the addresses are that follow the fixed part. */
+/* The addresses that follow the fixed part. */
 static const struct family {
 	uint8_t code; /* address family and protocol */
 	uint8_t ip;   /* bytes of an address */
@@ -121,7 +121,7 @@ static unsigned read_u16(const uint8_t *bytes)
 	return (unsigned)bytes[0] << 8 | bytes[1];
 }
 
-/* CRC-32C (RFC 9260, appendix A) of LENGTH BYTES with those of HOLE, CRC_SIZE of them, taken for zero. */
+/* Returns the CRC-32C (RFC 9260, appendix A) of BYTES, with the CRC_SIZE bytes at HOLE as zeros. */
 static uint32_t crc32c(const uint8_t *bytes, size_t length, const uint8_t *hole)
 {
 	uint32_t crc = UINT32_MAX;
@@ -134,7 +134,7 @@ static uint32_t crc32c(const uint8_t *bytes, size_t length, const uint8_t *hole)
 	return ~crc;
 }
 
-/* Walks over the TLVs, from AT to the end of the header, and checks the sum if there is one. */
+/* Walks over the TLVs from AT to the end of the header, and checks the CRC if there is one. */
 static enum proxy_result check_tlvs(const uint8_t *bytes, size_t at, struct proxy_header *header)
 {
 	const uint8_t *sum = NULL;
@@ -155,8 +155,8 @@ static enum proxy_result check_tlvs(const uint8_t *bytes, size_t at, struct prox
 	}
 	if (sum == NULL)
 		return PROXY_DONE;
-	uint32_t told = (uint32_t)read_u16(sum) << 16 | read_u16(sum + 2);
-	return told == crc32c(bytes, header->length, sum) ? PROXY_DONE : bad(header, "wrong CRC-32C");
+	uint32_t expected = (uint32_t)read_u16(sum) << 16 | read_u16(sum + 2);
+	return expected == crc32c(bytes, header->length, sum) ? PROXY_DONE : bad(header, "wrong CRC-32C");
 }
 
 static void read_source(const uint8_t *addresses, const struct family *family, struct proxy_header *header)
@@ -164,7 +164,7 @@ static void read_source(const uint8_t *addresses, const struct family *family, s
 	header->source = (struct in6_addr){.s6_addr = {[10] = 0xff, [11] = 0xff}};
 	memcpy(header->source.s6_addr + sizeof header->source - family->ip, addresses, family->ip);
 	header->source_port = (uint16_t)read_u16(addresses + 2 * (size_t)family->ip);
-	header->tells_source = true;
+	header->has_source = true;
 }
 
 static enum proxy_result parse_v2(const uint8_t *bytes, size_t length, struct proxy_header *header)
@@ -187,14 +187,14 @@ static enum proxy_result parse_v2(const uint8_t *bytes, size_t length, struct pr
 		return bad(header, "too short for its addresses");
 	if (length < header->length)
 		return PROXY_MORE;
-	if (local) /* the proxy speaks for itself: nothing that follows means anything */
+	if (local) /* a connection of the proxy itself: the rest is ignored */
 		return PROXY_DONE;
 	if (family->ip > 0)
 		read_source(bytes + FIXED, family, header);
 	return check_tlvs(bytes, FIXED + (size_t)family->addresses, header);
 }
 
-/* --- either --- */
+/* --- both versions --- */
 
 static bool begins(const void *bytes, size_t length, const char *signature, size_t size)
 {

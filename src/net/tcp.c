@@ -113,7 +113,7 @@ static void admit_client(struct tcp_worker *worker, struct instance *instance, i
 /* Returns the client of HEADER, or PEER where the header has none. */
 static struct socket_address client_of(const struct proxy_header *header, const struct socket_address *peer)
 {
-	return header->tells_source ? socket_address_from_ip(&header->source, header->source_port, 0) : *peer;
+	return header->has_source ? socket_address_from_ip(&header->source, header->source_port, 0) : *peer;
 }
 
 /* The callback of proxy_accept. */
