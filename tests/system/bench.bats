@@ -57,14 +57,14 @@ build_other() {
 	chmod +x other/bench/load
 }
 
-@test "bench: it fails when the reference is given other work than the daemon" {
+@test "bench: check fails when the reference does other work than the daemon" {
 	need_bench
 	build_other 1
 	run -1 bench --build other check --only tcp-64
 	[[ $output == *"different work: sent_bytes 32000 for the daemon, 32500 for the reference"* ]]
 }
 
-@test "bench: a work that fails is told of at the end, and the others are measured" {
+@test "bench: a failed workload is reported at the end and the other workloads are measured" {
 	need_bench
 	build_other 2 # the daemon's, with its warm-up
 	run -1 bench --build other quick --only tcp-64-open tcp-64-edges
@@ -73,7 +73,7 @@ build_other() {
 	grep -q '"failures": \[$' other/bench/results/bench.json
 }
 
-@test "bench: the load notices a single wrong byte" {
+@test "bench: the load generator detects a single wrong byte" {
 	need_bench
 	python_background port wrong_echo.py 5000
 	wait_for_line port '[0-9]+'
@@ -83,7 +83,7 @@ build_other() {
 }
 
 # One receive, one send and a share of a wait for each message: no clock, no timer, no change of an event, no option.
-@test "bench: a message costs one call to receive and one to send, and nothing else" {
+@test "bench: a message costs one receive call, one send call and no other system call" {
 	need_bench
 	need_programs strace
 	need_large_buffers

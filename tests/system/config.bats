@@ -60,7 +60,7 @@ dumped() {
 	done
 }
 
-@test "options: --list-types tells each type with its port, transports and RFC" {
+@test "options: --list-types lists each type with its port, transports and RFC" {
 	local option
 	for option in -l --list-types; do
 		run -0 --separate-stderr "$SMALLSERVD" "$option"
@@ -78,7 +78,7 @@ dumped() {
 	done
 }
 
-@test "options: one that is unknown is told and exits 2" {
+@test "options: an unknown option or argument is an error and exits 2" {
 	local arguments
 	for arguments in --nonsense -Z --check=yes extra -c; do
 		run -2 --separate-stderr "$SMALLSERVD" "$arguments"
@@ -86,7 +86,7 @@ dumped() {
 	done
 }
 
-@test "options: long names are those of the short ones" {
+@test "options: long names are equivalent to the short ones" {
 	printf '[echo]\nport = 10007\n' >test.conf
 	run -0 "$SMALLSERVD" --check --config test.conf
 	run -0 "$SMALLSERVD" --check --config=test.conf
@@ -118,7 +118,7 @@ start_daemon_from_stdin() {
 
 # Files
 
-@test "files: one that is missing is told and exits 2" {
+@test "files: a missing configuration file is an error and exits 2" {
 	run -2 "$SMALLSERVD" -t -c missing.conf
 	[[ $output == *missing.conf*'No such file or directory'* ]]
 	run -2 "$SMALLSERVD" -c missing.conf
@@ -131,7 +131,7 @@ start_daemon_from_stdin() {
 	[[ $output == *directory* ]]
 }
 
-@test "files: one that may not be read is an error" {
+@test "files: a configuration file without read permission is an error" {
 	local as=()
 	printf '[echo]\n' >test.conf
 	chmod 000 test.conf
@@ -145,7 +145,7 @@ start_daemon_from_stdin() {
 	[[ $output == *test.conf*'Permission denied'* ]]
 }
 
-@test "files: the shipped configurations are right" {
+@test "files: the shipped configurations pass --check without output" {
 	local file
 	cd "$TESTS_SRCDIR/.."
 	for file in smallservd.conf demo.conf; do
@@ -155,7 +155,7 @@ start_daemon_from_stdin() {
 	done
 }
 
-@test "files: an ordinary user can check what is meant for root" {
+@test "files: --check by an ordinary user accepts a configuration for root" {
 	local as=()
 	if is_root; then
 		need_programs setpriv
@@ -172,7 +172,7 @@ start_daemon_from_stdin() {
 	END
 }
 
-@test "files: a check binds nothing and writes nothing" {
+@test "files: --check binds no port and writes no file" {
 	local port
 	python_background taken take.py tcp 127.0.0.1 0
 	wait_for_line taken 'port [0-9]+'
@@ -214,7 +214,7 @@ start_daemon_from_stdin() {
 	grep -E '(^|/)conf\.d/one\.conf:4: \[one\] prot: ' <<<"$output"
 }
 
-@test "files: an included file holds services only" {
+@test "files: an included file with [daemon] or [defaults] is an error" {
 	mkdir conf.d
 	printf '[daemon]\nworkers = 1\n' >conf.d/one.conf
 	check <<-END
@@ -228,7 +228,7 @@ start_daemon_from_stdin() {
 	[[ $status == 2 && $output == *'one.conf:1: [defaults]'* ]]
 }
 
-@test "files: the same section in two files, and an endpoint of two files, are errors" {
+@test "files: a section name or an endpoint that occurs in two files is an error" {
 	mkdir conf.d
 	printf '[one]\ntype = echo\nport = 10001\n' >conf.d/a.conf
 	printf '[one]\ntype = echo\nport = 10002\n' >conf.d/b.conf
@@ -242,7 +242,7 @@ start_daemon_from_stdin() {
 	[[ $status == 2 && $output == *'conf.d/b.conf:'*'[two]'* ]]
 }
 
-@test "files: an included file is not read for more than it is: a directory is an error" {
+@test "files: an include pattern that matches a directory is an error" {
 	mkdir -p conf.d/directory.conf
 	check <<-END
 		[daemon]
@@ -254,7 +254,7 @@ start_daemon_from_stdin() {
 
 # Errors
 
-@test "errors: all are told at once, each on one line, in the order of the file" {
+@test "errors: --check reports all errors, one a line" {
 	check <<-'END'
 		[daemon]
 		workers = many
@@ -289,7 +289,7 @@ start_daemon_from_stdin() {
 	run ! grep -vE '^test\.conf:[0-9]+: (warning: )?\[[^]]+\]( [a-z_]+)?: .+' <<<"$output"
 }
 
-@test "errors: come in the order of the lines" {
+@test "errors: errors are reported in the order of the lines" {
 	check <<-'END'
 		[echo]
 		prot = 7
@@ -302,14 +302,14 @@ start_daemon_from_stdin() {
 	[[ $(cut -d: -f2 <<<"$output") == $'2\n4\n6' ]]
 }
 
-@test "errors: a daemon with a wrong configuration tells them all, exits 2, and opens nothing" {
+@test "errors: a start with an invalid configuration reports all errors, exits 2 and opens no socket" {
 	printf '[echo]\naddress = 127.0.0.1\nport = 0\nprot = 1\nlisten = 2\n' >test.conf
 	run -2 timeout "$DEADLINE" "$SMALLSERVD" -c test.conf
 	[[ $output == *'test.conf:4: [echo] prot: '*'test.conf:5: [echo] listen: '* ]]
 	[[ $output != *'listening on'* ]]
 }
 
-@test "errors: a misspelt key suggests the one that was meant" {
+@test "errors: an unknown key suggests the nearest key" {
 	refuses 2 '[echo] protcol' '"?protocol' <<<$'[echo]\nprotcol = tcp'
 	refuses 2 '[echo] idletimeout' 'idle_timeout' <<<$'[echo]\nidletimeout = 1m'
 	refuses 2 '[echo] max_connection' 'max_connections' <<<$'[echo]\nmax_connection = 1'
@@ -317,14 +317,14 @@ start_daemon_from_stdin() {
 	refuses 2 '[daytime] fromat' 'format' <<<$'[daytime]\nfromat = ctime'
 }
 
-@test "errors: a word of another program suggests ours" {
+@test "errors: a key of another program suggests the equivalent key" {
 	refuses 2 '[echo] bind' 'address' <<<$'[echo]\nbind = 127.0.0.1'
 	refuses 2 '[echo] listen' 'address' <<<$'[echo]\nlisten = 127.0.0.1'
 	refuses 2 '[echo] disable' 'enabled' <<<$'[echo]\ndisable = yes'
 	refuses 2 '[echo] instances' 'max_connections' <<<$'[echo]\ninstances = 10'
 }
 
-@test "errors: a misspelt section suggests the one that was meant" {
+@test "errors: an unknown section suggests the nearest section" {
 	check <<<$'[ehco]\nport = 7'
 	[[ $status == 2 && $output =~ test\.conf:1:\ \[ehco\].*echo ]]
 	check <<<$'[deamon]\nworkers = 1\n[echo]'
@@ -333,18 +333,18 @@ start_daemon_from_stdin() {
 	[[ $status == 2 && $output =~ test\.conf:2:\ \[default\].*defaults ]]
 }
 
-@test "errors: an unknown type suggests the nearest" {
+@test "errors: an unknown type suggests the nearest type" {
 	refuses 2 '[lab] type' 'echo' <<<$'[lab]\ntype = ecoh'
 }
 
-@test "errors: a key in the wrong place is told" {
+@test "errors: a key in a section of another kind is an error" {
 	check <<<$'[echo]\nworkers = 1'
 	[[ $status == 2 && $output == *'test.conf:2: [echo] workers: '* ]]
 	check <<<$'[daemon]\nport = 7\n[echo]'
 	[[ $status == 2 && $output == *'test.conf:2: [daemon] port: '* ]]
 }
 
-@test "errors: a key that does not fit the type or the protocol is told" {
+@test "errors: a key that the type or the protocol does not support is an error" {
 	refuses 2 '[discard] format' <<<$'[discard]\nformat = ctime'
 	refuses 2 '[echo] quotes_file' <<<$'[echo]\nquotes_file = /etc/passwd'
 	refuses 3 '[echo] max_datagram' <<<$'[echo]\nprotocol = tcp\nmax_datagram = 100'
@@ -354,7 +354,7 @@ start_daemon_from_stdin() {
 	refuses 3 '[echo] backlog' <<<$'[echo]\nprotocol = udp\nbacklog = 10'
 }
 
-@test "errors: two services on one endpoint are told" {
+@test "errors: two services on one endpoint are an error" {
 	check <<<$'[echo]\nport = 10007\n[other]\ntype = echo\nport = 10007'
 	[[ $status == 2 && $output =~ test\.conf:[345]:\ \[other\] ]]
 	check <<<$'[echo]\naddress = 127.0.0.1, 127.0.0.1\nport = 10007'
@@ -367,7 +367,7 @@ start_daemon_from_stdin() {
 	[[ $status == 2 ]]
 }
 
-@test "errors: services that share a port but no endpoint are right" {
+@test "errors: services that share a port but no endpoint are valid" {
 	accepts <<<$'[echo]\nprotocol = tcp\nport = 10007\n[other]\ntype = echo\nprotocol = udp\nport = 10007'
 	accepts <<<$'[echo]\nport = 10007\n[other]\ntype = echo\naddress = 127.0.0.1\nport = 10007'
 	accepts <<<$'[echo]\naddress = 0.0.0.0\nport = 10007\n[other]\ntype = echo\naddress = ::\nport = 10007'
@@ -375,7 +375,7 @@ start_daemon_from_stdin() {
 	accepts <<<$'[echo]\nport = 10007\n[other]\ntype = echo\nport = 10007\nenabled = no'
 }
 
-@test "errors: a UDP port that the kernel hands out to clients is warned of" {
+@test "errors: a UDP port in the range of ephemeral ports gives a warning" {
 	local first
 	read -r first _ </proc/sys/net/ipv4/ip_local_port_range
 	accepts <<<$'[echo]\nport = '"$first"
@@ -388,7 +388,7 @@ start_daemon_from_stdin() {
 
 # What a line is: inih alone gets each of these wrong
 
-@test "lines: a comment of any length up to 4 KiB is one comment" {
+@test "lines: a comment of up to 4 KiB is read as one comment" {
 	local filler
 	filler=$(printf '%0190d' 0)
 	accepts <<<$'[echo]\n# '"$filler"$'   port = none\n; '"$filler$filler"$' [nonsense]\nport = 10007'
@@ -396,7 +396,7 @@ start_daemon_from_stdin() {
 	[[ $(dumped port echo) == 10007 ]]
 }
 
-@test "lines: a value of over 200 characters is whole" {
+@test "lines: a value of more than 200 characters is read whole" {
 	local list
 	list=$(seq -s ', ' 10001 10200)
 	accepts <<<$'[echo]\nprotocol = tcp\nport = '"$list"
@@ -406,7 +406,7 @@ start_daemon_from_stdin() {
 	grep -qE '10001' dump
 }
 
-@test "lines: one of over 4 KiB is an error, and those behind it are still read" {
+@test "lines: a line of more than 4 KiB is an error and the following lines are read" {
 	check < <(
 		echo '[echo]'
 		printf '# %05000d\n' 0
@@ -417,21 +417,21 @@ start_daemon_from_stdin() {
 	grep -E '^test\.conf:3: \[echo\] prot: ' <<<"$output"
 }
 
-@test "lines: a section header without ] is an error, and its keys are not those of the section before" {
+@test "lines: keys after a section header without ] do not belong to the section before it" {
 	check <<<$'[echo]\nport = 10007\n[daytime\nport = 10013'
 	[[ $status == 2 ]]
 	grep -E '^test\.conf:3: ' <<<"$output"
 	run ! grep -E '^test\.conf:4: \[echo\]' <<<"$output"
 }
 
-@test "lines: text after ] is an error, a comment is not" {
+@test "lines: text after ] is an error, a comment after ] is not" {
 	refuses 1 '' <<<$'[echo] port = 7'
 	check <<<$'[a]b] junk'
 	[[ $status == 2 && $output == test.conf:1:*b* ]]
 	accepts <<<$'[echo] # here\n[daytime]\t; there'
 }
 
-@test "lines: a section's name has 1 to 48 of the letters allowed" {
+@test "lines: a section name has 1 to 48 letters, digits, dots, dashes and underscores" {
 	local name
 	name=$(printf 'x%.0s' {1..48})
 	accepts <<<"[$name]"$'\ntype = echo'
@@ -445,19 +445,19 @@ start_daemon_from_stdin() {
 	done
 }
 
-@test "lines: indentation means nothing" {
+@test "lines: indentation is ignored" {
 	accepts <<<$'  [echo]\n  port = 10007\n\t\tprotocol = tcp\n    address = 127.0.0.1\n'
 	dump
 	[[ $(dumped port echo) == 10007 && $(dumped protocol echo) == tcp && $(dumped address echo) == 127.0.0.1 ]]
 }
 
-@test "lines: spaces around = and at the end mean nothing" {
+@test "lines: spaces around = and at the end of the line are ignored" {
 	accepts <<<$'[echo]\nport=10007\nprotocol   =tcp   \naddress= 127.0.0.1\t'
 	dump
 	[[ $(dumped port echo) == 10007 && $(dumped protocol echo) == tcp && $(dumped address echo) == 127.0.0.1 ]]
 }
 
-@test "lines: # and ; start a comment after white space, and only there" {
+@test "lines: # and ; start a comment only after white space" {
 	accepts <<<$'# one\n; two\n  # three\n[echo]\nport = 10007 # four\nprotocol = tcp\t; five\n'
 	dump
 	[[ $(dumped port echo) == 10007 && $(dumped protocol echo) == tcp ]]
@@ -465,14 +465,14 @@ start_daemon_from_stdin() {
 	refuses 2 '[echo] port' <<<$'[echo]\nport = 10007;four'
 }
 
-@test "lines: # and ; inside double quotes are text" {
+@test "lines: # and ; inside double quotes are part of the value" {
 	accepts <<<$'[daytime]\nformat = "%H ; %M # %S"  ; a comment "with" quotes\n'
 	dump
 	[[ $(dumped format daytime) == '"%H ; %M # %S"' ]]
 	refuses 2 '' <<<$'[daytime]\nformat = "%H ; %M'
 }
 
-@test "lines: key: value, a key alone and an empty value are errors" {
+@test "lines: a colon instead of =, a missing = and an empty value are errors" {
 	refuses 2 '' <<<$'[echo]\nport: 7'
 	refuses 2 '' <<<$'[echo]\nport'
 	refuses 2 '[echo] port' <<<$'[echo]\nport ='
@@ -480,12 +480,12 @@ start_daemon_from_stdin() {
 	refuses 2 '' <<<$'[echo]\n= 7'
 }
 
-@test "lines: a key before all sections is an error" {
+@test "lines: a key before the first section is an error" {
 	check <<<$'port = 7\n[echo]'
 	[[ $status == 2 && $output == test.conf:1:* ]]
 }
 
-@test "lines: a NUL byte is an error, not the end" {
+@test "lines: a NUL byte is an error and the following lines are read" {
 	check < <(printf '[echo]\nport = 10007\0 # hidden\nprot = 1\n')
 	[[ $status == 2 ]]
 	grep -aE '^test\.conf:2: ' <<<"$output"
@@ -494,7 +494,7 @@ start_daemon_from_stdin() {
 	[[ $status == 2 ]]
 }
 
-@test "lines: bytes that are not UTF-8 are an error, UTF-8 in a comment is not" {
+@test "lines: invalid UTF-8 is an error, valid UTF-8 in a comment is not" {
 	check < <(printf '[echo]\n# caf\xe9\n')
 	[[ $status == 2 && $output == test.conf:2:* ]]
 	check < <(printf '[echo]\n# \xc0\xaf\n')
@@ -504,7 +504,7 @@ start_daemon_from_stdin() {
 	accepts < <(printf '[echo]\n# caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80\n')
 }
 
-@test "lines: the last one need not end" {
+@test "lines: a last line without a line end is read" {
 	accepts < <(printf '[echo]\nport = 10007')
 	dump
 	[[ $(dumped port echo) == 10007 ]]
@@ -520,7 +520,7 @@ start_daemon_from_stdin() {
 	refuses 3 '[echo] port' <<<$'[echo]\nport = 10007\nport = 10007'
 }
 
-@test "lines: a section without keys is a service" {
+@test "lines: a section without keys defines a service" {
 	accepts <<<$'[echo]\n[daytime]'
 	dump
 	[[ $(dumped port echo) == 7 && $(dumped port daytime) == 13 ]]
@@ -530,7 +530,7 @@ start_daemon_from_stdin() {
 
 # Values
 
-@test "values: durations have a unit" {
+@test "values: a duration needs a unit" {
 	local value
 	for value in 500ms 1s 30s 10m 2h; do
 		accepts <<<$'[echo]\nidle_timeout = '"$value"
@@ -542,7 +542,7 @@ start_daemon_from_stdin() {
 	done
 }
 
-@test "values: sizes may have K and M" {
+@test "values: a size may have the suffix K or M" {
 	accepts <<<$'[echo]\nreceive_buffer = 64K\nsend_buffer = 1M'
 	dump
 	[[ $(dumped receive_buffer echo) == 64K && $(dumped send_buffer echo) == 1M ]]
@@ -552,7 +552,7 @@ start_daemon_from_stdin() {
 	done
 }
 
-@test "values: booleans are yes and no, on and off, true and false" {
+@test "values: a boolean is yes or no, on or off, true or false" {
 	local value
 	for value in yes on true; do
 		accepts <<<$'[echo]\nlog_connections = '"$value"
@@ -569,7 +569,7 @@ start_daemon_from_stdin() {
 	done
 }
 
-@test "values: ports are numbers, ranges and names of services(5)" {
+@test "values: a port is a number, a range or a name of services(5)" {
 	accepts <<<$'[echo]\nprotocol = tcp\nport = 7, 20000-20003,20010'
 	if getent services daytime/tcp >/dev/null; then
 		accepts <<<$'[echo]\nprotocol = tcp\nport = daytime'
@@ -580,7 +580,7 @@ start_daemon_from_stdin() {
 	done
 }
 
-@test "values: addresses are literal" {
+@test "values: an address is a literal IPv4 or IPv6 address" {
 	accepts <<<$'[echo]\naddress = 127.0.0.1, ::1, 192.0.2.1, 2001:db8::1, fe80::1%lo'
 	local value
 	for value in localhost 127.0.0 127.0.0.256 127.0.0.1:7 '[::1]' ::1::2 '127.0.0.1,' 239.1.2.3 ff02::1; do
@@ -591,7 +591,7 @@ start_daemon_from_stdin() {
 	done
 }
 
-@test "values: numbers keep to their bounds" {
+@test "values: a number outside its bounds is an error" {
 	local value
 	for value in 1 256 auto; do
 		accepts <<<$'[daemon]\nworkers = '"$value"$'\n[echo]'
@@ -604,7 +604,7 @@ start_daemon_from_stdin() {
 	accepts <<<$'[echo]\nmax_datagram = 65527'
 }
 
-@test "values: words are one of their list" {
+@test "values: a word outside the list of its key is an error" {
 	refuses 2 '[daemon] log_level' 'debug' <<<$'[daemon]\nlog_level = loud\n[echo]'
 	refuses 2 '[daemon] log_target' 'stderr' <<<$'[daemon]\nlog_target = stdout\n[echo]'
 	refuses 2 '[echo] protocol' <<<$'[echo]\nprotocol = icmp'
@@ -618,7 +618,7 @@ start_daemon_from_stdin() {
 
 # Defaults and the dump
 
-@test "defaults: are those of all services that have the key" {
+@test "defaults: [defaults] applies to all services that support the key" {
 	accepts <<-'END'
 		[defaults]
 		idle_timeout = 5m
@@ -642,18 +642,18 @@ start_daemon_from_stdin() {
 	[[ $(dumped address chargen) == 127.0.0.1 ]]
 }
 
-@test "defaults: a list of a service replaces theirs" {
+@test "defaults: a list in a service replaces the list in [defaults]" {
 	accepts <<<$'[defaults]\naddress = 127.0.0.1, ::1\n[echo]\naddress = 127.0.0.2'
 	dump
 	[[ $(dumped address echo) == 127.0.0.2 ]]
 }
 
-@test "defaults: are checked like any section" {
+@test "defaults: errors in [defaults] are reported like errors in other sections" {
 	refuses 2 '[defaults] idle_timeout' <<<$'[defaults]\nidle_timeout = 30\n[echo]'
 	refuses 2 '[defaults] prot' <<<$'[defaults]\nprot = 30\n[echo]'
 }
 
-@test "dump: tells every key with its default" {
+@test "dump: --dump prints every key with its default" {
 	accepts <<<'[echo]'
 	dump
 	local key value
@@ -677,7 +677,7 @@ start_daemon_from_stdin() {
 	[[ $(dumped stop_timeout daemon) == 5s && $(dumped log_target daemon) == auto ]]
 }
 
-@test "dump: reads back to the same" {
+@test "dump: the output of --dump gives the same output when it is read back" {
 	mkdir conf.d
 	printf '[included]\ntype = discard\nport = 10009\n' >conf.d/one.conf
 	printf 'One.\n%%\nTwo.\n' >"quotes, # ; of mine"
@@ -739,7 +739,7 @@ start_daemon_from_stdin() {
 	[[ $(dumped format daytime) == '"%H ; %M # \ '"'x'"' 100%%"' ]]
 }
 
-@test "dump: of the shipped configurations reads back to the same" {
+@test "dump: the shipped configurations give the same output when they are read back" {
 	local file dump
 	cd "$TESTS_SRCDIR/.."
 	for file in smallservd.conf demo.conf; do
@@ -748,7 +748,7 @@ start_daemon_from_stdin() {
 	done
 }
 
-@test "dump: of a wrong configuration is its errors, exit 2, and nothing on standard output" {
+@test "dump: an invalid configuration prints errors on standard error only and exits 2" {
 	printf '[echo]\nprot = 7\n' >test.conf
 	run -2 --separate-stderr "$SMALLSERVD" -T -c test.conf
 	[[ -z $output && $stderr == *'test.conf:2: [echo] prot: '* ]]

@@ -3,7 +3,7 @@
 
 load helpers
 
-@test "datagrams: longer than max_datagram are dropped, never cut, and those behind them are answered" {
+@test "datagrams: a request longer than max_datagram is dropped and the next one is answered" {
 	start_daemon <<-END
 		[echo]
 		protocol = udp
@@ -18,7 +18,7 @@ load helpers
 	python echo.py dropped 127.0.0.1 "$port" 65507 7
 }
 
-@test "datagrams: a reply leaves from the address that was asked, on the wildcard socket" {
+@test "datagrams: on a wildcard socket a reply has the destination address of its request as the source" {
 	start_daemon <<-END
 		[daemon]
 		workers = 2
@@ -34,7 +34,7 @@ load helpers
 	done
 }
 
-@test "datagrams: a reply leaves from the address that was asked, with two addresses on an interface" {
+@test "datagrams: with two addresses on an interface a reply has the destination of its request as the source" {
 	make_network
 	make_interface
 	start_daemon <<-END
@@ -52,7 +52,7 @@ load helpers
 	done
 }
 
-@test "datagrams: sent to a broadcast address get no reply" {
+@test "datagrams: a request to a broadcast address gets no reply" {
 	make_network
 	make_interface
 	start_daemon <<-END
@@ -70,7 +70,7 @@ load helpers
 	wait_for_log 'echo.*udp.*broadcast[^ ]*[=: ]+[1-9]'
 }
 
-@test "datagrams: sent to a multicast group that another program joined get no reply" {
+@test "datagrams: a request to a multicast group that only another program joined gets no reply" {
 	make_network
 	make_interface
 	start_daemon <<-END
@@ -84,7 +84,7 @@ load helpers
 	! has_ipv6 || python datagrams.py foreign_group ff15::99 fd00:9::1 "$(port_of echo udp '[::]')"
 }
 
-@test "datagrams: sent to a listed multicast group get one reply, from an address of ours" {
+@test "datagrams: a request to a configured multicast group gets one reply from a unicast address" {
 	make_network
 	make_interface
 	local port
@@ -102,7 +102,7 @@ load helpers
 	python echo.py datagrams 10.9.0.1 "$port" 5 0 1400
 }
 
-@test "datagrams: another member of the group on this host, there before or after, gets them too" {
+@test "datagrams: another member of a configured group on this host receives the requests too" {
 	make_network
 	make_interface
 	local port
@@ -137,7 +137,7 @@ assert_no_loop() {
 	((${sent#*=} < 10)) || fail "$sent"
 }
 
-@test "datagrams: forged to come from the endpoint itself start no loop" {
+@test "datagrams: a request with the endpoint itself as the forged source starts no loop" {
 	make_network
 	start_daemon <<-END
 		[echo]
@@ -162,7 +162,7 @@ assert_no_loop() {
 	python echo.py datagrams 127.0.0.1 "$(port_of echo udp)" 5
 }
 
-@test "datagrams: forged to come from another endpoint of the daemon start no loop" {
+@test "datagrams: a request with another endpoint of the daemon as the forged source starts no loop" {
 	make_network
 	start_daemon <<-END
 		[echo]
@@ -179,7 +179,7 @@ assert_no_loop() {
 	python echo.py datagrams 127.0.0.1 "$(port_of echo udp)" 5
 }
 
-@test "datagrams: forged on a wildcard socket to come from the endpoint itself start no loop" {
+@test "datagrams: on a wildcard socket a request with the endpoint itself as the forged source starts no loop" {
 	make_network
 	start_daemon <<-END
 		[echo]
@@ -195,7 +195,7 @@ assert_no_loop() {
 	python echo.py datagrams 127.0.0.1 "$port" 5
 }
 
-@test "datagrams: from port 0 are dropped and counted" {
+@test "datagrams: a request from port 0 is dropped and counted" {
 	make_network
 	start_daemon <<-END
 		[echo]
@@ -211,7 +211,7 @@ assert_no_loop() {
 	wait_for_log 'echo.*udp.*port_zero[^ ]*[=: ]+1( |$)'
 }
 
-@test "datagrams: a client that is gone costs the others nothing" {
+@test "datagrams: clients that close before the reply do not affect the replies to another client" {
 	start_daemon <<-END
 		[daemon]
 		workers = 1

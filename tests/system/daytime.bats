@@ -43,7 +43,7 @@ is_now() {
 	((age >= -1 && age <= DEADLINE)) || fail "it is $(date -u), not $1"
 }
 
-@test "daytime: ctime is the default: 26 bytes, a day padded by a space, ended by CR LF" {
+@test "daytime: the default format is ctime, 26 bytes with CR LF at the end" {
 	start_daytime 'timezone = utc'
 	ask_both
 	replies_match "$days $months ( [1-9]|[12][0-9]|3[01]) $clock [0-9]{4}\\\\r\\\\n"
@@ -52,21 +52,21 @@ is_now() {
 	is_now "$(tr -d '\r' <reply.udp) UTC"
 }
 
-@test "daytime: rfc3339 has microseconds, and Z for UTC" {
+@test "daytime: format = rfc3339 has microseconds, and Z for UTC" {
 	start_daytime 'format = rfc3339' 'timezone = utc'
 	ask_both
 	replies_match "[0-9]{4}-[01][0-9]-[0-3][0-9]T$clock\\.[0-9]{6}Z\\\\r\\\\n"
 	is_now "$(tr -d '\r' <reply.tcp)"
 }
 
-@test "daytime: smtp is the form of RFC 867's second example" {
+@test "daytime: format = smtp is the second example of RFC 867" {
 	start_daytime 'format = smtp' 'timezone = utc'
 	ask_both
 	replies_match "[0-3][0-9] (JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC) [0-9]{4} $clock UTC\\\\r\\\\n"
 	is_now "$(tr -d '\r' <reply.tcp)"
 }
 
-@test "daytime: nist has the fields of that service, between two line ends, under a label of our own" {
+@test "daytime: format = nist has the fields of NIST between two line ends, under a label of its own" {
 	start_daytime 'format = nist'
 	ask_both
 	replies_match "\\\\n[0-9]{5} [0-9]{2}-[01][0-9]-[0-3][0-9] $clock [0-9]{2} [0-2] [0-9] [ 0-9]{1,3}[0-9]\\.[0-9] UTC\\([A-Za-z0-9_.-]+\\) [*#] ?\\\\n"
@@ -77,13 +77,13 @@ is_now() {
 	[[ $mjd == $(($(date -u -d "20$day" +%s) / 86400 + 40587)) ]]
 }
 
-@test "daytime: a format of one's own may hold what starts a comment elsewhere" {
+@test "daytime: a strftime format may contain ; and #" {
 	start_daytime 'format = "%Y ; %m # %d, at %H"' 'timezone = utc'
 	ask_both
 	replies_match '[0-9]{4} ; [01][0-9] # [0-3][0-9], at [0-2][0-9]\\r\\n'
 }
 
-@test "daytime: a zone of the tz database is told in its own time" {
+@test "daytime: timezone = Asia/Kolkata gives the local time of that zone" {
 	[[ -e /usr/share/zoneinfo/Asia/Kolkata ]] || skip "this host has no tz database"
 	start_daytime 'format = rfc3339' 'timezone = Asia/Kolkata'
 	ask_both
@@ -92,7 +92,7 @@ is_now() {
 	is_now "$(tr -d '\r' <reply.udp)"
 }
 
-@test "daytime: local time is that of the daemon's TZ" {
+@test "daytime: the default timezone is that of the variable TZ" {
 	RUNNER=(env TZ=XST+3:30)
 	start_daytime 'format = rfc3339'
 	ask_both
@@ -100,7 +100,7 @@ is_now() {
 	is_now "$(tr -d '\r' <reply.tcp)"
 }
 
-@test "daytime: time goes on between two replies" {
+@test "daytime: the second of two replies has a later time" {
 	start_daytime 'format = rfc3339'
 	local port first second
 	port=$(port_of daytime tcp)
@@ -109,7 +109,7 @@ is_now() {
 	[[ $second > $first ]]
 }
 
-@test "daytime: each datagram of a burst, the empty one too, gets a line" {
+@test "daytime: each datagram of a burst gets a line, an empty datagram too" {
 	start_daytime
 	python services.py replies 127.0.0.1 "$(port_of daytime udp)" 100
 }
@@ -127,17 +127,17 @@ is_now() {
 	[[ $replies == 500 && $(wc -l <replies) == 500 ]] || fail "$replies replies"
 }
 
-@test "daytime: 100 clients that send 32 KiB first get their reply and an orderly end" {
+@test "daytime: 100 clients that send 32 KiB first get their reply and an orderly close" {
 	start_daytime
 	python services.py junk_first 127.0.0.1 "$(port_of daytime tcp)" 100 32768
 }
 
-@test "daytime: a client that keeps sending is cut off after its reply" {
+@test "daytime: a client that keeps sending is closed after its reply" {
 	start_daytime
 	python services.py keeps_sending 127.0.0.1 "$(port_of daytime tcp)"
 }
 
-@test "daytime: a client that stays and says nothing is closed after its reply" {
+@test "daytime: a client that stays connected without sending is closed after its reply" {
 	start_daytime 'log_connections = yes'
 	python services.py stays 127.0.0.1 "$(port_of daytime tcp)"
 	wait_for_log 'daytime.*127\.0\.0\.1'

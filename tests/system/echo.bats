@@ -13,20 +13,20 @@ start_echo() {
 	END
 }
 
-@test "echo: tcp over IPv4 sends back what netcat sends, and closes after its half-close" {
+@test "echo: tcp over IPv4 echoes the input of netcat and closes after its half-close" {
 	start_echo
 	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"hello, world"
 	[[ $output == "hello, world" ]]
 }
 
-@test "echo: tcp over IPv6 sends back what netcat sends, and closes after its half-close" {
+@test "echo: tcp over IPv6 echoes the input of netcat and closes after its half-close" {
 	need_ipv6
 	start_echo ::1
 	run -0 netcat -N ::1 "$(port_of echo tcp '[::1]')" <<<"hello, world"
 	[[ $output == "hello, world" ]]
 }
 
-@test "echo: a client that sends nothing and ends gets nothing and an end" {
+@test "echo: a connection closed by the client without data gets no data" {
 	start_echo
 	run -0 netcat -N 127.0.0.1 "$(port_of echo tcp)" </dev/null
 	[[ -z $output ]]
@@ -47,12 +47,12 @@ start_echo() {
 	cmp sent received
 }
 
-@test "echo: 2000 bytes that arrive one by one come back" {
+@test "echo: 2000 bytes sent one by one come back" {
 	start_echo
 	python echo.py split 127.0.0.1 "$(port_of echo tcp)" 2000
 }
 
-@test "echo: what was sent before a half-close is delivered whole to a client that reads only then" {
+@test "echo: data sent before a half-close is echoed whole to a client that reads only afterwards" {
 	start_echo
 	local port size
 	port=$(port_of echo tcp)
@@ -61,18 +61,18 @@ start_echo() {
 	done
 }
 
-@test "echo: 200 connections at once each get their own bytes and no others" {
+@test "echo: 200 concurrent connections each get their own bytes only" {
 	start_echo
 	python echo.py many 127.0.0.1 "$(port_of echo tcp)" 200 20000
 }
 
-@test "echo: udp over IPv4 sends back what netcat sends" {
+@test "echo: udp over IPv4 echoes the input of netcat" {
 	start_echo
 	run -0 netcat -u -W 1 127.0.0.1 "$(port_of echo udp)" <<<"hello, world"
 	[[ $output == "hello, world" ]]
 }
 
-@test "echo: udp over IPv6 sends back what netcat sends" {
+@test "echo: udp over IPv6 echoes the input of netcat" {
 	need_ipv6
 	start_echo ::1
 	run -0 netcat -u -W 1 ::1 "$(port_of echo udp '[::1]')" <<<"hello, world"
@@ -101,12 +101,12 @@ start_echo() {
 	python echo.py burst ::1 "$(port_of echo udp '[::1]')" 500 32
 }
 
-@test "echo: a burst of datagrams of all lengths comes back in order, none joined, none cut" {
+@test "echo: a burst of datagrams of different lengths comes back in order with its boundaries" {
 	start_echo
 	python echo.py mixed_burst 127.0.0.1 "$(port_of echo udp)" 100
 }
 
-@test "echo: many services on many ports each answer" {
+@test "echo: two services on four ports answer on each port" {
 	local first port
 	first=$(free_port 4)
 	start_daemon <<-END

@@ -32,7 +32,7 @@ echo_on() {
 	END
 }
 
-@test "handed: sockets are matched by transport, address and port, and the rest is bound" {
+@test "socket activation: sockets are matched by transport, address and port, and missing ones are bound" {
 	local port other
 	port=$(free_port) other=$(free_port)
 	handing "udp=127.0.0.1:$port" "tcp=127.0.0.1:$port"
@@ -55,7 +55,7 @@ echo_on() {
 	stop_daemon
 }
 
-@test "handed: the connections of one listener are dealt to all workers" {
+@test "socket activation: one TCP listener distributes its connections over all workers" {
 	local port
 	port=$(free_port)
 	handing "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
@@ -72,7 +72,7 @@ echo_on() {
 	((second >= 10 && first <= 14)) || fail "not in halves: $most"
 }
 
-@test "handed: a socket of both families serves both endpoints of a star" {
+@test "socket activation: a dual-stack socket serves the IPv4 and the IPv6 endpoint of address = *" {
 	need_ipv6
 	local port
 	port=$(free_port)
@@ -98,7 +98,7 @@ echo_on() {
 	wait_for_log 'echo: tcp \[::1\]:[0-9]+ closed'
 }
 
-@test "handed: a socket of both families is none of an address that is IPv6 only" {
+@test "socket activation: a dual-stack socket does not match an IPv6-only endpoint" {
 	need_ipv6
 	local port
 	port=$(free_port)
@@ -107,7 +107,7 @@ echo_on() {
 	assert_refused 'matches no endpoint: tcp .* \(dual-stack\)'
 }
 
-@test "handed: socket_name takes only descriptors of that name" {
+@test "socket activation: socket_name matches descriptors of that name only" {
 	local port other
 	port=$(free_port) other=$(free_port)
 	conf() {
@@ -133,7 +133,7 @@ echo_on() {
 	assert_refused "echo: cannot listen on tcp 127\.0\.0\.1:$port: Address already in use"
 }
 
-@test "handed: what matches no endpoint is an error that names it" {
+@test "socket activation: a descriptor that matches no endpoint is an error with its name and address" {
 	local port other
 	port=$(free_port) other=$(free_port)
 	handing --names a:b "tcp=127.0.0.1:$port" "tcp=127.0.0.1:$other"
@@ -144,7 +144,7 @@ echo_on() {
 	assert_refused "LISTEN_FDS: descriptor 4: matches no endpoint: tcp 127\.0\.0\.2:$port"
 }
 
-@test "handed: what could not be served is an error that says what it is" {
+@test "socket activation: a descriptor that is no IP socket, or does not listen, is an error with the reason" {
 	local kind port
 	declare -A wrong=([unix]='neither an IPv4 nor an IPv6' [seqpacket]='neither an IPv4 nor an IPv6'
 		[connected]='does not listen' [file]='is not a socket')
@@ -156,7 +156,7 @@ echo_on() {
 	done
 }
 
-@test "handed: descriptors that were meant for another process are left alone" {
+@test "socket activation: descriptors for another process id are ignored" {
 	local port
 	port=$(free_port)
 	handing --pid 1 "tcp=127.0.0.1:0"
@@ -165,7 +165,7 @@ echo_on() {
 	assert_echo tcp 127.0.0.1 "$port"
 }
 
-@test "handed: a reload keeps the sockets, also when it gives them to another service" {
+@test "socket activation: a reload keeps the sockets, also when another service gets them" {
 	local port
 	port=$(free_port)
 	handing "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
@@ -184,7 +184,7 @@ echo_on() {
 	[[ $(netcat -N 127.0.0.1 "$port" </dev/null | wc -c) == 4 ]]
 }
 
-@test "handed: a stop serves what is queued" {
+@test "socket activation: a stop serves the queued connections and datagrams" {
 	local port
 	port=$(free_port)
 	handing "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
@@ -194,7 +194,7 @@ echo_on() {
 	[[ $STATUS == 0 ]]
 }
 
-@test "handed: the variables that told of them are gone, and so are the descriptors after an exec" {
+@test "socket activation: the descriptors are close-on-exec" {
 	local port fd
 	port=$(free_port)
 	handing "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"

@@ -18,6 +18,6 @@ keep_books() {
 	[[ $status == 0 ]]
 }
 
-@test "ledger: nothing is lost while the daemon is reloaded and upgraded, over and over" {
+@test "ledger: reloads and upgrades under load lose no byte, datagram or connection" {
 	keep_books --upgrades
 }

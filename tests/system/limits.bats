@@ -23,27 +23,27 @@ start_echo() {
 	END
 }
 
-@test "limits: a service serves max_connections at once, on all workers together, and the others in their turn" {
+@test "limits: a service serves max_connections clients at once over all workers, and the others in turn" {
 	start_echo 'max_connections = 5'
 	python limits.py connections "$PID" 5 25 127.0.0.1 "$(port_of echo tcp)"
 }
 
-@test "limits: max_connections = 1 serves one client after the other" {
+@test "limits: with max_connections = 1 clients are served one after the other" {
 	start_echo 'max_connections = 1'
 	python limits.py connections "$PID" 1 10 127.0.0.1 "$(port_of echo tcp)"
 }
 
-@test "limits: clients that come and go at the limit of a service are all served" {
+@test "limits: at the limit of a service 40 clients that connect and leave are all served" {
 	start_echo 'max_connections = 3'
 	python limits.py churn 3 40 10 127.0.0.1 "$(port_of echo tcp)"
 }
 
-@test "limits: clients that leave before their turn cost those behind them nothing" {
+@test "limits: queued clients that disconnect do not delay the clients behind them" {
 	start_echo 'max_connections = 2'
 	python limits.py gone_while_waiting 2 127.0.0.1 "$(port_of echo tcp)"
 }
 
-@test "limits: one service at its limit leaves the others alone" {
+@test "limits: a service at its limit does not affect another service" {
 	start_daemon <<-END
 		[daemon]
 		workers = 2
@@ -65,7 +65,7 @@ start_echo() {
 	assert_echo tcp 127.0.0.1 "$(port_of other-echo tcp)"
 }
 
-@test "limits: the daemon serves max_connections at once over all its services" {
+@test "limits: [daemon] max_connections bounds the connections of all services together" {
 	start_daemon <<-END
 		[daemon]
 		workers = 4
@@ -86,7 +86,7 @@ start_echo() {
 	python limits.py churn 6 40 5 127.0.0.1 "$(port_of echo tcp)" "$(port_of other-echo tcp)"
 }
 
-@test "limits: both limits together forget nobody" {
+@test "limits: under a service limit and a daemon limit all clients are served in the end" {
 	start_daemon <<-END
 		[daemon]
 		workers = 4
@@ -122,13 +122,13 @@ start_echo() {
 	python echo.py burst 127.0.0.1 "$(port_of echo udp)" 50 32
 }
 
-@test "limits: a connection that moves no byte is closed after idle_timeout" {
+@test "limits: a connection without traffic is closed after idle_timeout" {
 	start_echo 'idle_timeout = 1s' 'log_connections = yes'
 	python limits.py idle 127.0.0.1 "$(port_of echo tcp)" 1
 	wait_for_log 'echo.*idle_timeout'
 }
 
-@test "limits: a connection that moves a byte now and then outlives idle_timeout" {
+@test "limits: a connection with occasional traffic outlives idle_timeout" {
 	start_echo 'idle_timeout = 2s'
 	python limits.py active 127.0.0.1 "$(port_of echo tcp)" 2
 }
@@ -150,18 +150,18 @@ start_echo() {
 	wait_for_log 'echo.*lifetime'
 }
 
-@test "limits: out of descriptors the daemon waits without a spin, and goes on by itself" {
+@test "limits: without free descriptors the daemon stays idle and resumes when some are free" {
 	start_echo
 	python limits.py descriptors "$PID" 127.0.0.1 "$(port_of echo tcp)"
 }
 
-@test "limits: eight clients that send and never read cost less than 4 MiB" {
+@test "limits: eight clients that send without reading cost less than 4 MiB" {
 	start_echo
 	need_memory_figures
 	python limits.py stalled "$PID" 127.0.0.1 "$(port_of echo tcp)"
 }
 
-@test "limits: eight clients of chargen that never read cost less than 4 MiB" {
+@test "limits: eight clients of chargen that do not read cost less than 4 MiB" {
 	start_daemon <<-END
 		[daemon]
 		workers = 2
@@ -174,20 +174,20 @@ start_echo() {
 	python limits.py deaf "$PID" 127.0.0.1 "$(port_of chargen tcp)"
 }
 
-@test "limits: 2000 idle connections leave a new one served" {
+@test "limits: beside 2000 idle connections a new one is served" {
 	(($(ulimit -Hn) > 2100)) || skip "needs 2100 descriptors a process"
 	start_echo 'max_connections_per_source = unlimited'
 	python limits.py idle_memory "$PID" 127.0.0.1 "$(port_of echo tcp)" 2000 no
 }
 
-@test "limits: 15000 idle connections cost less than 1 KiB each and leave a new one served" {
+@test "limits: 15000 idle connections cost less than 1 KiB each, and a new one is served" {
 	[[ $(ulimit -Hn) == unlimited ]] || (($(ulimit -Hn) > 15100)) || skip "needs 15100 descriptors a process"
 	start_echo 'max_connections_per_source = unlimited'
 	need_memory_figures
 	python limits.py idle_memory "$PID" 127.0.0.1 "$(port_of echo tcp)" 15000 yes
 }
 
-@test "limits: the soft limit of descriptors is raised to the hard one" {
+@test "limits: the soft limit of descriptors is raised to the hard limit" {
 	need_programs prlimit
 	[[ $(ulimit -Hn) == unlimited ]] || (($(ulimit -Hn) > 300)) || skip "needs a higher hard limit"
 	RUNNER=(prlimit --nofile=64:300)
@@ -196,7 +196,7 @@ start_echo() {
 	python limits.py churn 100 100 1 127.0.0.1 "$(port_of echo tcp)"
 }
 
-@test "limits: more clients than descriptors wait, and nobody is refused" {
+@test "limits: clients beyond the limit of descriptors wait and none is refused" {
 	need_programs prlimit
 	RUNNER=(prlimit --nofile=128:128)
 	start_echo 'max_connections_per_source = unlimited'

@@ -18,7 +18,7 @@ listening_lines() {
 	grep -acE "$1: listening on " "$LOG" || true
 }
 
-@test "listen: port 0 with several workers is one port an endpoint" {
+@test "listen: port = 0 with several workers is one port for each endpoint" {
 	start_daemon <<-END
 		[daemon]
 		workers = 4
@@ -34,7 +34,7 @@ listening_lines() {
 	python echo.py burst 127.0.0.2 "$(port_of echo udp 127.0.0.2)" 50 100
 }
 
-@test "listen: a * is IPv4 and IPv6, each an endpoint of its own" {
+@test "listen: address = * opens an IPv4 and an IPv6 endpoint" {
 	need_ipv6
 	start_daemon <<-END
 		[echo]
@@ -48,7 +48,7 @@ listening_lines() {
 	assert_echo udp ::1 "$(port_of echo udp '[::]')"
 }
 
-@test "listen: a * has one port for IPv4 and IPv6 where the port is written" {
+@test "listen: address = * with a fixed port uses it for IPv4 and IPv6" {
 	need_ipv6
 	local port
 	port=$(free_port)
@@ -63,7 +63,7 @@ listening_lines() {
 	done
 }
 
-@test "listen: :: is IPv6 only" {
+@test "listen: address = :: is IPv6 only" {
 	need_ipv6
 	local port
 	port=$(free_port)
@@ -82,7 +82,7 @@ listening_lines() {
 	[[ $output =~ [0-9]{4} ]]
 }
 
-@test "listen: a host without IPv6 addresses serves * over IPv4" {
+@test "listen: with IPv6 disabled by sysctl address = * serves IPv4" {
 	make_network
 	"${NETWORK[@]}" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1 ||
 		skip "cannot disable IPv6 here"
@@ -95,7 +95,7 @@ listening_lines() {
 	assert_echo udp 127.0.0.1 "$(port_of echo udp 0.0.0.0)"
 }
 
-@test "listen: a host whose kernel has no IPv6 serves * over IPv4, and says so" {
+@test "listen: with a kernel without IPv6 address = * serves IPv4" {
 	RUNNER=(python3 "$BATS_TEST_DIRNAME/without_ipv6.py")
 	"${RUNNER[@]}" true || skip "cannot take IPv6 away here"
 	start_daemon <<-END
@@ -108,7 +108,7 @@ listening_lines() {
 	run ! log_matches 'listening on (tcp|udp) \[::\]'
 }
 
-@test "listen: a kernel without IPv6 is a failure where an IPv6 address is written" {
+@test "listen: with a kernel without IPv6 an IPv6 address is an error" {
 	RUNNER=(python3 "$BATS_TEST_DIRNAME/without_ipv6.py")
 	"${RUNNER[@]}" true || skip "cannot take IPv6 away here"
 	assert_cannot_start 'echo: cannot listen on (tcp|udp) \[::1\]:[0-9]+: ' <<-END
@@ -118,7 +118,7 @@ listening_lines() {
 	END
 }
 
-@test "listen: a port that another program has is a failure that names it" {
+@test "listen: a port that another program uses is an error that names it" {
 	local protocol port options
 	for options in "" reuse_address; do
 		for protocol in tcp udp; do
@@ -138,7 +138,7 @@ listening_lines() {
 	done
 }
 
-@test "listen: a second copy of the daemon gets Address already in use, and takes no share of the clients" {
+@test "listen: a second daemon on the same address fails with EADDRINUSE and gets no clients" {
 	local protocol port first log
 	for protocol in tcp udp; do
 		port=$(free_port)
@@ -163,7 +163,7 @@ listening_lines() {
 	done
 }
 
-@test "listen: a second copy on the wildcard gets Address already in use too" {
+@test "listen: a second daemon on the same wildcard address fails with EADDRINUSE" {
 	local port
 	port=$(free_port)
 	start_daemon <<-END
@@ -175,7 +175,7 @@ listening_lines() {
 	assert_cannot_start "echo: cannot listen on (tcp|udp) [^ ]+:$port: Address already in use\$" <"$CONF"
 }
 
-@test "listen: a second copy gets no share of an address by way of a wildcard of its own" {
+@test "listen: a second daemon with a wildcard over the address fails with EADDRINUSE" {
 	local port
 	port=$(free_port)
 	start_daemon <<-END
@@ -194,7 +194,7 @@ listening_lines() {
 	END
 }
 
-@test "listen: no program can take a port of the daemon from it" {
+@test "listen: another program cannot bind a port of the daemon" {
 	start_daemon <<-END
 		[daemon]
 		workers = 2
@@ -212,7 +212,7 @@ listening_lines() {
 	done
 }
 
-@test "listen: no program of another user can share a port of the daemon" {
+@test "listen: a program of another user cannot share a port of the daemon with SO_REUSEPORT" {
 	need_root
 	start_daemon <<-END
 		[daemon]
@@ -229,7 +229,7 @@ listening_lines() {
 	done
 }
 
-@test "listen: a port is free again at once after a stop, though clients were connected" {
+@test "listen: after a stop with open connections the port can be bound at once" {
 	local port
 	port=$(free_port)
 	start_daemon <<-END
@@ -246,7 +246,7 @@ listening_lines() {
 	assert_echo tcp 127.0.0.1 "$port"
 }
 
-@test "listen: a specific address beats a wildcard on the same port" {
+@test "listen: a specific address has precedence over a wildcard on the same port" {
 	local port order
 	port=$(free_port)
 	for order in 'general special' 'special general'; do
@@ -273,7 +273,7 @@ listening_lines() {
 	done
 }
 
-@test "listen: ranges and lists of ports are each an endpoint" {
+@test "listen: each port of a range and of a list is an endpoint" {
 	local first port
 	first=$(free_port 6)
 	start_daemon <<-END
@@ -290,7 +290,7 @@ listening_lines() {
 	run -1 netcat -N 127.0.0.1 $((first + 4)) <<<"hello"
 }
 
-@test "listen: a service that is not enabled opens nothing" {
+@test "listen: a service with enabled = no opens no socket" {
 	start_daemon <<-END
 		[echo]
 		protocol = tcp
@@ -304,7 +304,7 @@ listening_lines() {
 	log_matches '1 endpoint'
 }
 
-@test "listen: a service of an interface is heard through that one alone" {
+@test "listen: a service with interface = lo or net0 is reached through that interface only" {
 	make_network
 	make_interface
 	start_daemon <<-END
@@ -326,7 +326,7 @@ listening_lines() {
 	[[ -z $output ]]
 }
 
-@test "listen: an interface that does not exist is a failure" {
+@test "listen: an interface that does not exist is an error" {
 	assert_cannot_start 'echo: cannot listen on (tcp|udp) 127\.0\.0\.1:[0-9]+: .*(No such device|nosuch0)' <<-END
 		[echo]
 		address = 127.0.0.1
@@ -335,7 +335,7 @@ listening_lines() {
 	END
 }
 
-@test "listen: an address that this host has not got is a failure, and none with free_bind" {
+@test "listen: an address that this host does not have is an error unless free_bind = yes" {
 	need_ipv6
 	make_network
 	assert_cannot_start 'echo: cannot listen on (tcp|udp) 192\.0\.2\.77:7000: Cannot assign requested address$' <<-END
@@ -354,7 +354,7 @@ listening_lines() {
 	assert_echo udp 192.0.2.77 7000
 }
 
-@test "listen: of several endpoints that cannot be had each is told, and none is left open" {
+@test "listen: several ports in use are an error that names one of them" {
 	local first
 	first=$(free_port 2)
 	python_background one take.py tcp 127.0.0.1 "$first"
@@ -369,7 +369,7 @@ listening_lines() {
 	END
 }
 
-@test "listen: the installed ports 7 and 13 are served as nobody, who has no privilege left" {
+@test "listen: ports 7 and 13 are served as the user nobody with CAP_NET_BIND_SERVICE only" {
 	need_root
 	need_ipv6
 	need_programs setpriv
@@ -404,7 +404,7 @@ listening_lines() {
 	stop_daemon
 }
 
-@test "listen: group is whom to become beside user" {
+@test "listen: group sets the group of the daemon" {
 	need_root
 	start_daemon <<-END
 		[daemon]
@@ -419,7 +419,7 @@ listening_lines() {
 	grep -qE "^Gid:	$gid	$gid	$gid	$gid\$" "/proc/$PID/status"
 }
 
-@test "listen: root stays root only when it is written" {
+@test "listen: the daemon keeps root only with user = root" {
 	need_root
 	printf '[echo]\naddress = 127.0.0.1\nport = 0\n' >conf.default
 	"$SMALLSERVD" -c conf.default </dev/null >log.default 2>&1 3>&- 4>&- &
@@ -440,7 +440,7 @@ is_ready_or_ended() {
 	log_matches 'ready:' || ended "$PID"
 }
 
-@test "listen: a user that does not exist is an error, not a reason to stay root" {
+@test "listen: a user that does not exist is an error" {
 	need_root
 	launch_daemon <<-END
 		[daemon]
@@ -454,7 +454,7 @@ is_ready_or_ended() {
 	log_matches 'no-such-user'
 }
 
-@test "listen: an ordinary user cannot have port 7, and is told so" {
+@test "listen: port 7 without privileges fails with EACCES" {
 	make_network
 	"${NETWORK[@]}" sysctl -qw net.ipv4.ip_unprivileged_port_start=1024 || skip "cannot set the first port for all"
 	is_root || skip "needs root"
@@ -470,7 +470,7 @@ is_ready_or_ended() {
 	END
 }
 
-@test "listen: pid_file names the daemon once it is ready, and is gone after the stop" {
+@test "listen: pid_file has the process id once the daemon is ready, and is removed by a stop" {
 	echo stale >pid
 	start_daemon <<-END
 		[daemon]
@@ -484,7 +484,7 @@ is_ready_or_ended() {
 	[[ ! -e pid ]]
 }
 
-@test "listen: a pid_file that cannot be written is a failure" {
+@test "listen: a pid_file that cannot be written is an error" {
 	assert_cannot_start 'pid' <<-END
 		[daemon]
 		pid_file = $BATS_TEST_TMPDIR/missing/pid
@@ -494,7 +494,7 @@ is_ready_or_ended() {
 	END
 }
 
-@test "listen: a pid_file is removed by a daemon that became nobody, from a directory of its own" {
+@test "listen: a daemon that dropped root removes its pid_file from a directory of that user" {
 	need_root
 	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" .
 	install -d -o nobody "$BATS_TEST_TMPDIR/run"

@@ -27,7 +27,7 @@ need_libsystemd() {
 	grep -qa 'libsystemd\.so' "$SMALLSERVD" || skip "built without libsystemd"
 }
 
-@test "log: when ready, a line an endpoint and one with the counts" {
+@test "log: a start logs a line for each endpoint and one with the counts" {
 	start_daemon <<-END
 		[daemon]
 		workers = 3
@@ -45,7 +45,7 @@ need_libsystemd() {
 	[[ $(tail -n 1 "$LOG") == ready:* ]]
 }
 
-@test "log: an IPv6 endpoint is written in brackets" {
+@test "log: the address of an IPv6 endpoint is in brackets" {
 	need_ipv6
 	start_daemon <<-END
 		[echo]
@@ -56,7 +56,7 @@ need_libsystemd() {
 	[[ $(grep -cxE 'echo: listening on tcp \[::1\]:[1-9][0-9]*' "$LOG") == 1 ]]
 }
 
-@test "log: once ready is written, every endpoint answers at once" {
+@test "log: after the ready line every endpoint answers" {
 	local round
 	for ((round = 0; round < 10; round++)); do
 		start_local_echo
@@ -65,19 +65,19 @@ need_libsystemd() {
 	done
 }
 
-@test "log: log_level = warning writes nothing of an ordinary life" {
+@test "log: with log_level = warning a start and a stop log no line" {
 	start_silent_echo 'log_level = warning'
 	stop_daemon
 	[[ ! -s $LOG ]]
 }
 
-@test "log: log_level = debug writes no less than notice" {
+@test "log: log_level = debug includes the lines of level notice" {
 	start_local_echo 'log_level = debug'
 	log_matches 'echo: listening on tcp'
 	stop_daemon
 }
 
-@test "log: -v is one level more, -vv two" {
+@test "log: -v raises the level by one, -vv by two" {
 	start_silent_echo -v 'log_level = error'
 	stop_daemon
 	run ! log_matches 'ready:'
@@ -89,7 +89,7 @@ need_libsystemd() {
 	stop_daemon
 }
 
-@test "log: log_level = error still tells why the daemon ended" {
+@test "log: log_level = error includes the reason of a failed start" {
 	python_background taken take.py tcp 127.0.0.1 0
 	wait_for_line taken 'port [0-9]+'
 	launch_daemon <<-END
@@ -105,7 +105,7 @@ need_libsystemd() {
 	log_matches 'cannot listen.*Address already in use'
 }
 
-@test "log: a connection has a line at its end: source, duration, bytes each way, reason" {
+@test "log: a closed connection logs its source, duration, bytes each way and reason" {
 	start_daemon <<-END
 		[echo]
 		protocol = tcp
@@ -130,7 +130,7 @@ need_libsystemd() {
 	log_matches 'daytime.*127\.0\.0\.1:[0-9]+.*[^0-9]26[^0-9]'
 }
 
-@test "log: without log_connections a connection has none" {
+@test "log: without log_connections a closed connection logs no line" {
 	start_local_echo
 	netcat -N 127.0.0.1 "$(port_of echo tcp)" <<<"1234567" >/dev/null
 	kill -USR1 "$PID"
@@ -139,7 +139,7 @@ need_libsystemd() {
 	run ! log_matches '127\.0\.0\.1:[0-9]+.*client'
 }
 
-@test "log: an IPv6 client is named" {
+@test "log: the address of an IPv6 client is in brackets" {
 	need_ipv6
 	start_daemon <<-END
 		[echo]
@@ -152,7 +152,7 @@ need_libsystemd() {
 	wait_for_log 'echo.*\[::1\]:[0-9]+.*client'
 }
 
-@test "log: lines have a priority in front where stderr is the journal's stream" {
+@test "log: lines have a priority prefix where standard error is the journal's stream" {
 	need_log_stream
 	start_local_echo 'log_target = stderr'
 	[[ $(grep -cE '^<5>echo: listening on tcp 127\.0\.0\.1:[0-9]+$' "$LOG") == 1 ]]
@@ -166,7 +166,7 @@ need_log_stream() {
 	RUNNER=(env "JOURNAL_STREAM=$(stat -c %d:%i log.0)")
 }
 
-@test "log: lines have none where JOURNAL_STREAM is another's" {
+@test "log: lines have no prefix where JOURNAL_STREAM names another file" {
 	: >another
 	RUNNER=(env "JOURNAL_STREAM=$(stat -c %d:%i another)")
 	start_local_echo
@@ -198,7 +198,7 @@ behind_log_daemon() {
 	assert_in_journal
 }
 
-@test "log: in the journal the line of a connection has its client as a field" {
+@test "log: a journal entry of a connection has its client in the field SOURCE" {
 	need_root
 	need_libsystemd
 	behind_log_daemon /run systemd/journal/socket
@@ -218,7 +218,7 @@ behind_log_daemon() {
 	grep -E 'closed: client' "$LOG" | grep -qE '[ |]SOURCE=127\.0\.0\.1:[0-9]+(\||$)'
 }
 
-@test "log: log_target = auto is the journal where stderr is its stream" {
+@test "log: log_target = auto is the journal where standard error is the journal's stream" {
 	need_root
 	need_libsystemd
 	need_log_stream
@@ -256,7 +256,7 @@ tells_of_losses() {
 	log_matches 'log: [0-9]+ lines lost, more than could be written'
 }
 
-@test "log: a syslog that does not read does not stop the daemon" {
+@test "log: a syslog daemon that does not read does not stop the daemon" {
 	need_root
 	behind_log_daemon /dev log
 	start_logging_echo syslog
@@ -281,7 +281,7 @@ assert_in_journal() {
 	run ! grep -qvE '^socket: ' "$LOG"
 }
 
-@test "log: a burst of connections loses no line of them without telling" {
+@test "log: after a burst of connections every line is logged or counted as lost" {
 	start_daemon <<-END
 		[daemon]
 		workers = 4
@@ -300,11 +300,11 @@ assert_in_journal() {
 	run ! grep -qaE '127\.0\.0\.1:[0-9]+.*127\.0\.0\.1:[0-9]+' "$LOG"
 }
 
-@test "log: a reader of the log that is gone does not end the daemon" {
+@test "log: a closed pipe on standard error does not end the daemon" {
 	python log_reader_gone.py "$SMALLSERVD"
 }
 
-@test "notify: READY=1 comes once the daemon answers, STOPPING=1 when it stops" {
+@test "notify: READY=1 is sent when the endpoints answer, STOPPING=1 at a stop" {
 	need_libsystemd
 	python_background told notify.py "$BATS_TEST_TMPDIR/socket"
 	wait_for_line told listening
@@ -319,7 +319,7 @@ assert_in_journal() {
 	[[ $(grep -cx 'READY=1' told) == 1 && $(grep -cx 'STOPPING=1' told) == 1 ]]
 }
 
-@test "notify: a daemon that cannot start never says READY=1" {
+@test "notify: a failed start sends no READY=1" {
 	need_libsystemd
 	python_background told notify.py "$BATS_TEST_TMPDIR/socket"
 	wait_for_line told listening
@@ -337,7 +337,7 @@ assert_in_journal() {
 	run ! grep -q READY told
 }
 
-@test "notify: STOPPING=1 comes before the open connections have ended" {
+@test "notify: STOPPING=1 is sent while connections are still open" {
 	need_libsystemd
 	python_background told notify.py "$BATS_TEST_TMPDIR/socket"
 	wait_for_line told listening
@@ -350,7 +350,7 @@ assert_in_journal() {
 	running "$PID"
 }
 
-@test "notify: a NOTIFY_SOCKET that nobody reads changes nothing" {
+@test "notify: a NOTIFY_SOCKET without a reader has no effect" {
 	RUNNER=(env "NOTIFY_SOCKET=$BATS_TEST_TMPDIR/nobody")
 	start_local_echo
 	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"

@@ -53,7 +53,7 @@ has_line() {
 $output"
 }
 
-@test "probe: echo over tcp, a line each reply and a summary" {
+@test "probe: echo over tcp prints a line for each reply and a summary" {
 	start_all
 	local port
 	port=$(port_of echo tcp 127.0.0.1)
@@ -65,7 +65,7 @@ $output"
 	has_line 'median [0-9.]+ ms, p90 [0-9.]+ ms, p99 [0-9.]+ ms, p99\.9 [0-9.]+ ms, jitter [0-9.]+ ms'
 }
 
-@test "probe: echo over udp tells the ttl; every size comes back whole" {
+@test "probe: echo over udp prints the TTL, and requests of every size come back whole" {
 	start_all
 	local port size
 	port=$(port_of echo udp 127.0.0.1)
@@ -80,7 +80,7 @@ $output"
 	has 65507
 }
 
-@test "probe: echo over tcp takes large requests, and many under way" {
+@test "probe: echo over tcp sends large requests and has many in flight" {
 	start_all
 	run -0 probe -c 3 -i 0.001 -s 3000000 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
 	has '3 sent, 3 received, 0% lost'
@@ -88,7 +88,7 @@ $output"
 	has '500 sent, 500 received, 0% lost'
 }
 
-@test "probe: ipv6, over both transports" {
+@test "probe: echo over IPv6 works over tcp and udp" {
 	need_ipv6
 	start_all
 	local port
@@ -108,7 +108,7 @@ probe_with_hosts() {
 		sh -c 'mount --bind hosts /etc/hosts && exec "$@"' sh "$SMALLPROBE" -W "$DEADLINE" "$@"
 }
 
-@test "probe: a name with two addresses is reached at the one that answers" {
+@test "probe: a name with two addresses is reached at the address that answers" {
 	need_ipv6
 	make_network
 	make_interface
@@ -131,7 +131,7 @@ probe_with_hosts() {
 	has "56 bytes from 10.9.0.1:$(port_of echo tcp 10.9.0.1): seq=1"
 }
 
-@test "probe: discard takes all and ends, over udp nothing comes back" {
+@test "probe: discard over tcp measures the close, over udp it reports that no reply is expected" {
 	start_all
 	run -0 probe -s 100000 discard "127.0.0.1:$(port_of discard tcp 127.0.0.1)"
 	has_line '100000 bytes taken by .*: seq=1 time=[0-9.]+ ms'
@@ -142,7 +142,7 @@ probe_with_hosts() {
 	has 'wrong: answered, with 5 bytes'
 }
 
-@test "probe: daytime and time show the clock and its offset" {
+@test "probe: daytime and time print the clock and its offset" {
 	start_all
 	local type transport flags
 	for type in daytime time; do
@@ -160,7 +160,7 @@ probe_with_hosts() {
 	[[ $(json 'j["clock"]["answers"], j["received"]') == '(5, 5)' ]]
 }
 
-@test "probe: every format of daytime is understood, also where its zone is not told" {
+@test "probe: daytime parses every format, with local time where the format has no zone" {
 	start_daemon <<-END
 		[defaults]
 		type = daytime
@@ -189,7 +189,7 @@ probe_with_hosts() {
 	[[ $(json 'j["clock"]["zone"]') == local ]]
 }
 
-@test "probe: a clock that is wrong is told by how much; what is no time is an answer, too" {
+@test "probe: daytime reports the offset of a wrong clock, and prints text that is no time" {
 	start_server says '2001-09-09T01:46:40Z\r\n'
 	run -0 probe --json daytime "127.0.0.1:$PORT"
 	printf '%s\n' "$output" >out.json
@@ -201,7 +201,7 @@ probe_with_hosts() {
 	[[ $output != *'clock '* ]]
 }
 
-@test "probe: qotd and chargen print what came, and chargen's pattern is checked" {
+@test "probe: qotd and chargen print the reply, and a wrong chargen pattern is an error" {
 	start_all
 	local transport flags
 	for transport in tcp udp; do
@@ -221,7 +221,7 @@ probe_with_hosts() {
 	has 'wrong: only 4 of 740 bytes came'
 }
 
-@test "probe: text from outside cannot command the terminal" {
+@test "probe: control characters in a reply are escaped" {
 	start_server says '\x1b[31mred\x07\xc2\x9b \xc3\xa4\x80\r\n'
 	run -0 probe qotd "127.0.0.1:$PORT"
 	has '\x1b[31mred\x07\xc2\x9b'
@@ -229,7 +229,7 @@ probe_with_hosts() {
 	[[ $output != *$'\e'* ]]
 }
 
-@test "probe: answers that are no answers are wrong" {
+@test "probe: empty, overlong and reset replies are wrong" {
 	start_server says ''
 	run -1 probe daytime "127.0.0.1:$PORT"
 	has 'wrong: closed without an answer'
@@ -241,13 +241,13 @@ probe_with_hosts() {
 	has 'Connection reset by peer'
 }
 
-@test "probe: a server that does not close has answered" {
+@test "probe: a reply without a close by the server counts as received" {
 	start_server says 'slow\r\n' stay
 	run -0 probe -W 2 qotd "127.0.0.1:$PORT"
 	has 'not closed by the server'
 }
 
-@test "probe: nobody there is exit status 3, told once with the reason" {
+@test "probe: a target that cannot be reached is reported once and exits 3" {
 	local port
 	port=$(free_port)
 	run -3 --separate-stderr probe -c 5 echo "127.0.0.1:$port"
@@ -270,7 +270,7 @@ probe_with_hosts() {
 	[[ $(json 'j["error"].startswith("no-such-host.invalid: "), j["peer"], j["sent"], j["exit_status"]') == '(True, None, 0, 3)' ]]
 }
 
-@test "probe: usage is exit status 2" {
+@test "probe: a usage error exits 2" {
 	run -2 probe
 	run -2 probe finger localhost
 	run -2 probe echo 'a b'
@@ -284,7 +284,7 @@ probe_with_hosts() {
 	has_line 'smallprobe [0-9.]+'
 }
 
-@test "probe: replies that do not come are timeouts; --max-loss forgives them" {
+@test "probe: missing replies are timeouts and exit 1 unless --max-loss allows them" {
 	start_server datagrams swallow
 	run -1 probe -u -c 2 -i 0.01 -W 0.2 echo "127.0.0.1:$PORT"
 	has_line 'timeout seq=1'
@@ -300,14 +300,14 @@ probe_with_hosts() {
 	has_line 'timeout seq=1'
 }
 
-@test "probe: a flipped bit is told with its byte" {
+@test "probe: a flipped bit is reported with its byte offset" {
 	start_server datagrams flip
 	run -1 probe -u -c 1 echo "127.0.0.1:$PORT"
 	has 'corrupted at byte 40'
 	has '1 sent, 1 received, 0% lost, 0 duplicated, 0 reordered, 0 late, 1 corrupted'
 }
 
-@test "probe: a reply from elsewhere is told" {
+@test "probe: a reply from another port is reported as a wrong source" {
 	start_server datagrams elsewhere
 	run -1 probe -u -c 1 echo "127.0.0.1:$PORT"
 	has ' wrong source'
@@ -316,7 +316,7 @@ probe_with_hosts() {
 	has ' wrong source'
 }
 
-@test "probe: replies that come twice or in another order are told" {
+@test "probe: duplicate and reordered replies are reported" {
 	start_server datagrams twice
 	run -0 probe -u -c 2 -i 0.05 echo "127.0.0.1:$PORT"
 	has_line '.* seq=1 .* duplicate'
@@ -328,7 +328,7 @@ probe_with_hosts() {
 	has '2 sent, 2 received, 0% lost, 0 duplicated, 1 reordered'
 }
 
-@test "probe: a datagram that is none of ours is unexpected" {
+@test "probe: a datagram that matches no request is reported as unexpected" {
 	start_server datagrams chatty
 	run -1 probe -u -c 1 -W 0.3 echo "127.0.0.1:$PORT"
 	has '1 unexpected'
@@ -338,7 +338,7 @@ probe_with_hosts() {
 	has 'wrong: answered, with 5 bytes'
 }
 
-@test "probe: ^C and the deadline give the summary" {
+@test "probe: SIGINT and --deadline end the run with the summary" {
 	start_all
 	# the deadline is only there so that nothing is left behind
 	"$SMALLPROBE" -w $((DEADLINE * 4)) -i 0.01 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)" >out &
@@ -357,7 +357,7 @@ probe_with_hosts() {
 }
 
 # A server of names that answers nothing: getaddrinfo asks it for ten seconds.
-@test "probe: the deadline ends the lookup of a name, too" {
+@test "probe: --deadline and --wait bound the lookup of a name" {
 	make_network
 	need_mounts
 	"${NETWORK[@]}" nc -k -u -l 127.0.0.1 53 </dev/null >/dev/null 2>&1 3>&- 4>&- &
@@ -375,7 +375,7 @@ probe_with_hosts() {
 	has 'did not answer within 0.4 s: nobody.example: the name was not looked up within 0.'
 }
 
-@test "probe: a connection that breaks ends it; --reconnect goes on and tells of the outage" {
+@test "probe: a broken connection ends the run, with --reconnect it continues and reports the outage" {
 	start_server breaks 112
 	run -1 probe -c 9 -i 0.01 echo "127.0.0.1:$PORT"
 	has 'Connection reset by peer'
@@ -393,7 +393,7 @@ probe_with_hosts() {
 	[[ $(json 'j["outages"], j["outage_ms"] > 0, j["lost"] > 0, j["sent"]') == '(1, True, True, 9)' ]]
 }
 
-@test "probe: --wait waits until the service answers, or tells why it did not" {
+@test "probe: --wait returns when the service answers, else it prints the reason" {
 	local port
 	port=$(free_port)
 	run -3 --separate-stderr probe --wait 0.3 echo "127.0.0.1:$port"
@@ -414,7 +414,7 @@ probe_with_hosts() {
 	has '2 sent, 2 received'
 }
 
-@test "probe: no answer is no success, whatever ends it" {
+@test "probe: a run without any reply exits with an error at each kind of end" {
 	start_server silent
 	run -1 probe -w 1 -i 9 echo "127.0.0.1:$PORT"
 	has '1 sent, 0 received'
@@ -437,7 +437,7 @@ read_two() {
 	[[ ${PIPESTATUS[0]} == 1 ]]
 }
 
-@test "probe: it ends when nobody reads what it says" {
+@test "probe: a closed pipe on standard output ends the run" {
 	start_all
 	# without an end of its own it would be stopped by the deadline
 	run -0 read_two timeout "$DEADLINE" "$SMALLPROBE" -i 0.01 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
@@ -445,7 +445,7 @@ read_two() {
 	run -0 read_two timeout "$DEADLINE" "$SMALLPROBE" -i 0.01 -c 1000000 qotd "127.0.0.1:$(port_of qotd tcp 127.0.0.1)"
 }
 
-@test "probe: what cannot be written is told, and is no success" {
+@test "probe: a write error on standard output is reported and exits with an error" {
 	start_all
 	local arguments
 	for arguments in '-c 1' '--json -c 1' '--duration 10ms' '--json --duration 10ms'; do
@@ -459,7 +459,7 @@ read_two() {
 	done
 }
 
-@test "probe: --half-close and --early pass with ours, and are told where they do not" {
+@test "probe: --half-close and --early pass with this daemon and fail with servers that do not support them" {
 	start_all
 	run -0 probe --half-close -s 300000 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
 	has 'after the shutdown of the sending side'
@@ -486,7 +486,7 @@ make_certificates() {
 	done
 }
 
-@test "probe: tls checks the certificate, by address and by name" {
+@test "probe: --tls verifies the certificate by address and by name" {
 	make_certificates
 	start_server tls server.pem server.key
 	run -0 probe --tls --cacert ca.pem -c 2 -i 0.01 echo "127.0.0.1:$PORT"
@@ -502,7 +502,7 @@ make_certificates() {
 	run -0 probe --tls --cacert ca.pem --cert client.pem --key client.key -c 1 echo "127.0.0.1:$PORT"
 }
 
-@test "probe: every type of our daemon over tls, with client certificates, behind PROXY headers" {
+@test "probe: all types work with TLS, client certificates and PROXY headers" {
 	make_certificates
 	printf 'The only one.\n' >quotes
 	start_daemon <<-END
@@ -540,13 +540,13 @@ make_certificates() {
 	run -1 probe --tls --cacert ca.pem --cert client.pem --key client.key -c 1 echo "127.0.0.1:$(port_of echo tcp)"
 }
 
-@test "probe: tls where there is none is told" {
+@test "probe: --tls with a plain server is reported as a TLS error" {
 	start_all
 	run -1 probe --tls -k -c 1 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
 	has 'TLS: '
 }
 
-@test "probe: --proxy begins with a header of the true addresses" {
+@test "probe: --proxy sends a header with the addresses of the connection" {
 	start_server proxied
 	run -0 probe --proxy v1 -c 1 echo "127.0.0.1:$PORT"
 	run -0 probe --proxy v2 -c 1 echo "127.0.0.1:$PORT"
@@ -559,7 +559,7 @@ make_certificates() {
 	}
 }
 
-@test "probe: -B is the near end, -t and --dscp go with the packets" {
+@test "probe: -B, -I, -t and --dscp set source address, interface, TTL and DSCP" {
 	need_programs ss
 	start_all
 	run -0 probe -B 127.0.0.9 -c 1 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
@@ -571,7 +571,7 @@ make_certificates() {
 	has 'no-such-one'
 }
 
-@test "probe: colours only on a terminal, and never with NO_COLOR" {
+@test "probe: output is coloured only on a terminal and without NO_COLOR" {
 	start_server datagrams swallow
 	local arguments=(-u -c 1 -W 0.1 echo "127.0.0.1:$PORT")
 	run python probe.py terminal env -u NO_COLOR "$SMALLPROBE" "${arguments[@]}"
@@ -583,7 +583,7 @@ make_certificates() {
 	[[ $output != *$'\e['* ]]
 }
 
-@test "probe: -D tells the time, -q the summary alone, --json one object" {
+@test "probe: -D prints timestamps, -q only the summary, --json one object" {
 	start_all
 	local target
 	target=127.0.0.1:$(port_of echo udp 127.0.0.1)
@@ -629,7 +629,7 @@ make_path() {
 		skip "cannot make a router here"
 }
 
-@test "probe: --mtu finds what passes a narrow link, and what the path answered" {
+@test "probe: --mtu finds the MTU of a narrow link and prints the ICMP answers of the path" {
 	need_ipv6
 	make_path
 	NETWORK=("${FAR[@]}")
@@ -650,7 +650,7 @@ make_path() {
 	[[ $(json 'j["mtu"]') == "{'datagram_bytes': 1352, 'packet_bytes': 1400}" ]]
 }
 
-@test "probe: --mtu over loopback, and where nobody answers" {
+@test "probe: --mtu measures loopback, exits 3 at a closed port and 1 without replies" {
 	start_all
 	run -0 probe --mtu echo "127.0.0.1:$(port_of echo udp 127.0.0.1)"
 	has_line 'largest datagram that passes: 65507 bytes, MTU 65535'

@@ -95,7 +95,7 @@ check_chargen() {
 
 readonly LINE='^!"#\$%&.\(\)\*\+,-\./0123456789:;<=>\?@ABCDEFGHIJKLMNOPQRSTUVWXYZ'
 
-@test "inetds: all that xinetd has, and its chargen over UDP, which breaks its pattern at the end" {
+@test "inetds: all types of xinetd are measured, and its broken chargen pattern over UDP is reported" {
 	write_xinetd_conf >xinetd.conf
 	start_inetd xinetd -dontfork -f "$BATS_TEST_TMPDIR/xinetd.conf" -pidfile "$BATS_TEST_TMPDIR/xinetd.pid"
 	check_common 1 # it drops datagrams that it finds behind another
@@ -106,7 +106,7 @@ readonly LINE='^!"#\$%&.\(\)\*\+,-\./0123456789:;<=>\?@ABCDEFGHIJKLMNOPQRSTUVWXY
 	check_chargen --udp 1 '^1024 bytes from 10\.9\.0\.1:19: .* wrong: not the pattern at byte 1022$'
 }
 
-@test "inetds: all that openbsd-inetd has" {
+@test "inetds: all types of openbsd-inetd are measured" {
 	write_inetd_conf
 	start_inetd inetd -i "$BATS_TEST_TMPDIR/inetd.conf"
 	check_common 20
@@ -118,7 +118,7 @@ readonly LINE='^!"#\$%&.\(\)\*\+,-\./0123456789:;<=>\?@ABCDEFGHIJKLMNOPQRSTUVWXY
 	check_chargen --udp 0 '^74 bytes from 10\.9\.0\.1:19: '
 }
 
-@test "inetds: all that inetutils-inetd has, and its time, which has 8 bytes where a long has" {
+@test "inetds: all types of inetutils-inetd are measured, and its time reply of 8 bytes is reported" {
 	write_inetd_conf
 	start_inetd inetutils-inetd -d --rate=1000000 --pidfile="$BATS_TEST_TMPDIR/inetd.pid" "$BATS_TEST_TMPDIR/inetd.conf"
 	check_common 20

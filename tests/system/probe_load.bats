@@ -136,7 +136,7 @@ start_tls() {
 	END
 }
 
-@test "load: requests over TLS are all answered, and what is no certificate for us is refused" {
+@test "load: requests over TLS are all answered, and an untrusted certificate is refused" {
 	start_tls
 	local port
 	port=$(port_of echo tcp)
@@ -166,7 +166,7 @@ start_tls() {
 	load_result 1 "127.0.0.1:$(port_of proxied tcp)" -c 200 --connections 2
 }
 
-@test "load: messages of a byte and of a MiB come back whole over TCP" {
+@test "load: messages of 1 byte and of 1 MiB come back whole over TCP" {
 	start_echo
 	load_result 0 "127.0.0.1:$TCP" -c 300 -s 1 --connections 2 --depth 20
 	assert_members received=300 received_bytes=300
@@ -174,7 +174,7 @@ start_tls() {
 	assert_members received=30 received_bytes=31457280
 }
 
-@test "load: datagrams of no byte, of one, and of the most there is come back whole" {
+@test "load: datagrams of 0, 1 and 65507 bytes come back whole" {
 	start_echo
 	load_result 0 "127.0.0.1:$UDP" -u -c 30 -s 0 --connections 2
 	assert_members received=30 received_bytes=0 lost=0
@@ -184,7 +184,7 @@ start_tls() {
 	assert_members received=30 lost=0
 }
 
-@test "load: a duration ends it" {
+@test "load: --duration and --deadline end the run" {
 	start_echo
 	load_result 0 "127.0.0.1:$TCP" --duration 300ms --connections 2
 	python3 -c 'import json
@@ -194,7 +194,7 @@ assert r["received"] > 0 and r["elapsed_s"] >= 0.3 and r["load"]["duration_s"] =
 	load_result 0 "127.0.0.1:$TCP" -w 200ms --connections 2
 }
 
-@test "load: at a rate requests leave when they are due, not before" {
+@test "load: with --rate requests are sent when they are due" {
 	start_echo
 	load_result 0 "127.0.0.1:$TCP" --rate 200 -c 41 --connections 3 --depth 100
 	all_answered 41
@@ -205,7 +205,7 @@ assert r["elapsed_s"] >= 0.2 and r["load"]["rate"] == 200, r'
 	all_answered 41
 }
 
-@test "load: at a rate a stall counts for all requests that were due in it" {
+@test "load: with --rate a stall counts for all requests that were due in it" {
 	start_echo
 	# silent for a second before reply 11 of 56 bytes: 200 requests are due in that second
 	start_relay tcp "$TCP" books reply:delay:561=1000
@@ -222,7 +222,7 @@ assert r["rtt_ms"]["max"] >= 990, r'
 	assert_members received=250
 }
 
-@test "load: requests that were due and found no room are told" {
+@test "load: with --rate due requests without a free slot are counted as behind" {
 	start_echo
 	# nothing is answered for far longer than the load goes on
 	start_relay tcp "$TCP" books reply:delay:1=60000
@@ -230,7 +230,7 @@ assert r["rtt_ms"]["max"] >= 990, r'
 	assert_members sent=3 received=0 lost=3 behind=47 stalls=1
 }
 
-@test "load: a connection that falls silent is told of while the load goes on, and so is its return" {
+@test "load: a silent connection and its recovery are reported during the run" {
 	start_echo
 	start_relay tcp "$TCP" books reply:delay:5601=1500
 	start_probe "127.0.0.1:$RELAY" -W 300ms --duration 100 --json
@@ -246,7 +246,7 @@ r = json.load(open("result"))
 assert r["stalls"] >= 1 and r["interrupted"] and r["late"] >= 1 and r["lost"] <= 1, r'
 }
 
-@test "load: a wrong byte over TCP is found, and nothing else is taken for wrong" {
+@test "load: a wrong byte over TCP is reported with its reply, and no other reply is wrong" {
 	start_echo
 	start_relay tcp "$TCP" books reply:flip:5606=3
 	load_result 1 "127.0.0.1:$RELAY" -c 500 --depth 4
@@ -254,7 +254,7 @@ assert r["stalls"] >= 1 and r["interrupted"] and r["late"] >= 1 and r["lost"] <=
 	grep -qx "smallprobe: connection 1 to 127.0.0.1:$RELAY: byte 6 of reply 101 is wrong" errors
 }
 
-@test "load: a connection that is reset is told of, and the others go on" {
+@test "load: a reset connection is reported and the others continue" {
 	start_echo
 	start_relay tcp "$TCP" books reply:reset:5601
 	load_result 1 "127.0.0.1:$RELAY" -c 2000 --connections 3 --depth 2
@@ -265,7 +265,7 @@ r = json.load(open("result"))
 assert r["received"] + r["lost"] == r["sent"] and 1 <= r["lost"] <= 2 and r["received"] >= 1900, r'
 }
 
-@test "load: what a bad relay does to datagrams is counted exactly, each as what it was" {
+@test "load: lost, duplicated, reordered and corrupted datagrams of a faulty relay are counted exactly" {
 	start_echo
 	local seed
 	for seed in 1 2; do
@@ -280,7 +280,7 @@ assert json.load(open("result"))["unexpected"] == 0' "books.$seed"
 	done
 }
 
-@test "load: loss up to --max-loss is no failure" {
+@test "load: loss up to --max-loss exits 0" {
 	start_echo
 	start_relay udp "$UDP" books reply:lose:3 request:lose:7
 	load_result 0 "127.0.0.1:$RELAY" -u -c 100 --depth 32 -W 1 --max-loss 2
@@ -290,7 +290,7 @@ assert json.load(open("result"))["unexpected"] == 0' "books.$seed"
 	load_result 1 "127.0.0.1:$RELAY" -u -c 100 --depth 32 -W 1 --max-loss 1.9
 }
 
-@test "load: a port where nobody listens is told once, with status 3" {
+@test "load: a closed port is reported once and exits 3" {
 	local port how
 	port=$(free_port)
 	for how in "" "-u" "--connections 20 --threads 3"; do
@@ -304,12 +304,12 @@ assert json.load(open("result"))["unexpected"] == 0' "books.$seed"
 	assert_members sent=0 "error=connect to 127.0.0.1:$port: Connection refused"
 }
 
-@test "load: it is for echo alone" {
+@test "load: --connections with a type other than echo is a usage error" {
 	run -2 --separate-stderr smallprobe time 127.0.0.1:1 --connections 2
 	[[ $stderr == "smallprobe: a load is for echo alone" ]]
 }
 
-@test "load: the first ^C ends it with its result" {
+@test "load: the first SIGINT ends the run with its result" {
 	need_programs ss
 	start_echo
 	start_probe "127.0.0.1:$TCP" --duration 100 --connections 3
@@ -321,7 +321,7 @@ assert json.load(open("result"))["unexpected"] == 0' "books.$seed"
 	[[ ! -s errors ]]
 }
 
-@test "load: ^C ends it also while connections are being made" {
+@test "load: SIGINT ends the run while connections are being opened" {
 	need_programs ss
 	# which says nothing, so that no handshake comes to its end
 	python_background server.out probe.py silent
@@ -343,7 +343,7 @@ connected() {
 	[[ $(ss -Htn state established "sport = :$2" | wc -l) == "$1" ]]
 }
 
-@test "load: people get a histogram whose bars are all of the requests, and no progress line in a file" {
+@test "load: text output has a histogram of all requests, and no progress line in a file" {
 	start_echo
 	smallprobe echo "127.0.0.1:$TCP" -c 500 --connections 2 >result 2>errors
 	[[ ! -s errors ]]
@@ -354,7 +354,7 @@ connected() {
 	[[ $(awk '$1 == "from" { last = $5 } END { print last }' result) == "100.000%" ]]
 }
 
-@test "load: a terminal sees a progress line" {
+@test "load: a terminal shows a progress line" {
 	need_programs script
 	start_echo
 	script -qec "'$SMALLPROBE' echo 127.0.0.1:$TCP --duration 1 --connections 2" /dev/null >typescript </dev/null

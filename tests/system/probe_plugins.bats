@@ -21,7 +21,7 @@ start_echo() {
 	END
 }
 
-@test "check_smallprobe: a service that is well is OK, with data for graphs" {
+@test "check_smallprobe: a service that answers in time is OK, with performance data" {
 	start_echo
 	run -0 check -H 127.0.0.1 -p "$(port_of echo tcp)" -n 3 -i 0.01 -w 100000,20% -c 200000,60% -t "$DEADLINE" -- \
 		-W "$DEADLINE"
@@ -31,7 +31,7 @@ start_echo() {
 	[[ $output == 'SMALLPROBE OK - daytime '* ]]
 }
 
-@test "check_smallprobe: what is slow is a warning, slower is critical" {
+@test "check_smallprobe: a slow service is WARNING, above the critical limit CRITICAL" {
 	start_echo
 	run -1 check -H "127.0.0.1:$(port_of echo tcp)" -n 1 -w 0,20% -c 100000,60% -t "$DEADLINE" -- -W "$DEADLINE"
 	[[ $output == 'SMALLPROBE WARNING - '* ]]
@@ -39,7 +39,7 @@ start_echo() {
 	[[ $output == 'SMALLPROBE CRITICAL - '* ]]
 }
 
-@test "check_smallprobe: lost and wrong answers, and nobody there, are critical" {
+@test "check_smallprobe: lost replies, wrong replies and a closed port are CRITICAL" {
 	python_background server probe.py datagrams swallow
 	wait_for_line server 'port [0-9]+'
 	run -2 check -H "127.0.0.1:$(sed -n 's/^port //p' server)" -u -n 2 -i 0.01 -- -W 0.2
@@ -57,7 +57,7 @@ start_echo() {
 	[[ $output == 'SMALLPROBE CRITICAL - no-such-host.invalid: '*' | rta=U;'*'pl=100%;'* ]]
 }
 
-@test "check_smallprobe: what it is not told right is UNKNOWN" {
+@test "check_smallprobe: invalid arguments are UNKNOWN" {
 	run -3 check
 	run -3 check -H
 	run -3 check -H 127.0.0.1 -w 100
@@ -84,7 +84,7 @@ need_smokeping() {
 	smokeping own || skip "smokeping's own classes are not here"
 }
 
-@test "smokeping: the module measures, in seconds and in order" {
+@test "smokeping: the module returns the times in seconds, sorted" {
 	need_programs perl
 	start_echo
 	local service transport
@@ -98,7 +98,7 @@ need_smokeping() {
 	done
 }
 
-@test "smokeping: lost and wrong answers are missing" {
+@test "smokeping: the module returns no time for lost and wrong replies" {
 	need_programs perl
 	python_background server probe.py datagrams flip
 	wait_for_line server 'port [0-9]+'
@@ -153,7 +153,7 @@ smokeping_config() {
 	END
 }
 
-@test "smokeping: its configuration takes the module's keys, and no wrong values of them" {
+@test "smokeping: its configuration accepts the keys of the module and rejects invalid values" {
 	need_smokeping
 	local value
 	smokeping_config 'type = daytime' 'transport = tls' 'port = 13' 'size = 100' 'interval = .5' 'waittime = 1.5' \
@@ -173,7 +173,7 @@ smokeping_config() {
 	[[ $output == *"SmallProbe 'binary' /nowhere/smallprobe is not executable"* ]]
 }
 
-@test "smokeping: the documentation that it makes of the module names every key" {
+@test "smokeping: the generated documentation has every key of the module" {
 	need_smokeping
 	local key
 	run -0 smokeping makepod
@@ -199,7 +199,7 @@ complete_words() {
 	' bash "$SOURCE/completion/smallprobe" "$@"
 }
 
-@test "completion: types, then hosts; what options take" {
+@test "completion: types, hosts and arguments of options are completed" {
 	[[ $(complete_words d | sort | xargs) == 'daytime discard' ]]
 	[[ $(complete_words -u --proxy '' | xargs) == 'v1 v2' ]]
 	[[ $(complete_words --dscp e | xargs) == ef ]]
@@ -210,7 +210,7 @@ complete_words() {
 	[[ -z $(complete_words echo chargen-) ]]
 }
 
-@test "completion and manual page know every option" {
+@test "completion: every option of --help is completed and in the manual page" {
 	local option
 	"$SMALLPROBE" --help | sed -nE 's/^  (-.), (--[a-z0-9-]+).*/\1\n\2/p; s/^      (--[a-z0-9-]+).*/\1/p' | sort >options
 	(($(wc -l <options) > 50))

@@ -42,35 +42,35 @@ b, r = (json.load(open(name)) for name in ("books", "result"))
 assert eval(sys.argv[1]), (sys.argv[1], b, r)' "$1"
 }
 
-@test "relay: nothing mistreated is nothing counted" {
+@test "relay: a relay without faults gives a result without faults" {
 	start_relay udp
 	ping 0 -u -c 100 -W "$DEADLINE"
 	compare
 	assert_books 'b["sent"] == b["received"] == 100 and b["fates"] == {}'
 }
 
-@test "relay: lost requests and replies are lost" {
+@test "relay: lost requests and replies are counted as lost" {
 	start_relay udp request:lose:2 request:lose:3 reply:lose:5 reply:lose:20
 	ping 1 -u -c 100 -W 3
 	compare
 	assert_books 'r["lost"] == 4 and r["loss_percent"] == 4 and b["fates"] == {"lose": 4}'
 }
 
-@test "relay: doubled requests and replies are duplicates" {
+@test "relay: duplicated requests and replies are counted as duplicates" {
 	start_relay udp request:double:2 reply:double:5 reply:double:30
 	ping 0 -u -c 100 -W "$DEADLINE"
 	compare
 	assert_books 'r["duplicated"] == 3 and r["lost"] == 0'
 }
 
-@test "relay: swapped requests and replies are reordered, once each" {
+@test "relay: swapped requests and replies are counted as reordered once each" {
 	start_relay udp request:swap:2 reply:swap:10 reply:swap:50
 	ping 0 -u -c 100 -W "$DEADLINE"
 	compare
 	assert_books 'r["reordered"] == 3 and r["lost"] == 0'
 }
 
-@test "relay: a flipped bit anywhere is corruption of that one reply" {
+@test "relay: a flipped bit in any field is counted as corruption of that reply" {
 	# in the sequence number, the time, the checksum, the pattern, on both ways
 	start_relay udp reply:flip:2=0 reply:flip:4=7 reply:flip:6=63 request:flip:8=64 reply:flip:10=130 request:flip:12=200 \
 		reply:flip:14=447
@@ -79,21 +79,21 @@ assert eval(sys.argv[1]), (sys.argv[1], b, r)' "$1"
 	assert_books 'r["corrupted"] == 7 and r["lost"] == 0 and r["unexpected"] == 0'
 }
 
-@test "relay: a reply that was cut is corruption" {
+@test "relay: a truncated request or reply is counted as corrupted" {
 	start_relay udp reply:cut:2=55 reply:cut:4=24 request:cut:6=20
 	ping 1 -u -c 60 -W "$DEADLINE"
 	compare
 	assert_books 'r["corrupted"] == 3 and r["lost"] == 0'
 }
 
-@test "relay: a reply from elsewhere is told as such" {
+@test "relay: a reply from another port is counted as a wrong source" {
 	start_relay udp reply:stranger:3 reply:stranger:7
 	ping 1 -u -c 60 -W "$DEADLINE"
 	compare
 	assert_books 'r["wrong_source"] == 2 and r["lost"] == 0'
 }
 
-@test "relay: a delayed reply is late, and not lost in the end" {
+@test "relay: a delayed reply is counted as late and not as lost" {
 	# 500 requests go on for 2.5 s, so the delayed one comes in time for the summary
 	start_relay udp reply:delay:3=1500
 	ping 0 -u -c 500 -W 1
@@ -101,7 +101,7 @@ assert eval(sys.argv[1]), (sys.argv[1], b, r)' "$1"
 	assert_books 'r["late"] >= 1 and r["reordered"] >= 1 and r["lost"] == 0'
 }
 
-@test "relay: all of it at once, as chance has it" {
+@test "relay: a random mix of faults is counted exactly" {
 	local seed=$((BATS_TEST_NUMBER + 40))
 	start_relay udp "chance:$seed:200"
 	ping 1 -u -c 260 -W 3
@@ -109,7 +109,7 @@ assert eval(sys.argv[1]), (sys.argv[1], b, r)' "$1"
 	assert_books 'all(b[name] > 0 for name in ("lost", "duplicated", "reordered", "corrupted"))'
 }
 
-@test "relay: the lines say which reply it was" {
+@test "relay: the output names the reply of each fault" {
 	start_relay udp reply:double:2 reply:swap:4 reply:flip:7=240 reply:lose:9
 	run -1 smallprobe -u -c 30 -i 0.005 -W 2 echo "127.0.0.1:$RELAY"
 	grep -qE '^56 bytes from .* seq=2 .* duplicate$' <<<"$output"
@@ -118,7 +118,7 @@ assert eval(sys.argv[1]), (sys.argv[1], b, r)' "$1"
 	grep -qx 'timeout seq=9' <<<"$output"
 }
 
-@test "relay: a wrong byte of a TCP connection is corruption of the reply that has it" {
+@test "relay: a flipped bit in a TCP stream is counted as corruption of its reply" {
 	start_relay tcp reply:flip:570=1 request:flip:1130=2
 	ping 1 -c 60 -W "$DEADLINE"
 	kill -TERM "$HELPER"
@@ -126,7 +126,7 @@ assert eval(sys.argv[1]), (sys.argv[1], b, r)' "$1"
 	assert_books 'r["corrupted"] == b["corrupted"] == 2 and r["received"] == 60 and r["lost"] == 0'
 }
 
-@test "relay: a TCP connection that hangs for a while loses nothing" {
+@test "relay: a TCP connection that stalls and continues loses no reply" {
 	start_relay tcp reply:delay:570=700
 	ping 0 -c 60 -W "$DEADLINE"
 	kill -TERM "$HELPER"
@@ -134,7 +134,7 @@ assert eval(sys.argv[1]), (sys.argv[1], b, r)' "$1"
 	assert_books 'r["received"] == 60 and r["rtt_ms"]["max"] >= 690 and b["fates"] == {"delay": 1}'
 }
 
-@test "relay: a reset of a TCP connection is survived with --reconnect" {
+@test "relay: with --reconnect the run continues after a reset of the TCP connection" {
 	start_relay tcp reply:reset:570
 	ping 1 -c 60 -W "$DEADLINE" --reconnect
 	kill -TERM "$HELPER"

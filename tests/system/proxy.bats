@@ -29,7 +29,7 @@ hexadecimal() {
 	od -An -v -tx1 | tr -d ' \n'
 }
 
-@test "headers of both versions tell who the client is" {
+@test "proxy: a header of version 1 or 2 sets the client address" {
 	start_proxied </dev/null
 	python proxy.py echo "$PORT" v1 192.0.2.1 1001
 	python proxy.py echo "$PORT" v1 2001:db8::1 1002
@@ -43,7 +43,7 @@ hexadecimal() {
 	done
 }
 
-@test "LOCAL and UNKNOWN leave the proxy to speak for itself" {
+@test "proxy: a LOCAL or UNKNOWN header keeps the address of the connection" {
 	start_proxied </dev/null
 	python proxy.py echo "$PORT" local 192.0.2.1 1001
 	python proxy.py echo "$PORT" unknown - 0
@@ -51,7 +51,7 @@ hexadecimal() {
 	[[ $(grep -cE 'echo: tcp 127\.0\.0\.1:[0-9]+ closed: client' "$LOG") == 2 ]]
 }
 
-@test "a header may be split anywhere, and not one byte behind it is lost" {
+@test "proxy: a header split at any byte is parsed and no byte after it is lost" {
 	start_proxied </dev/null
 	[[ $(python proxy.py split "$PORT" v1 192.0.2.1) == 39 ]]
 	[[ $(python proxy.py split "$PORT" v2 2001:db8::1) == 52 ]]
@@ -60,7 +60,7 @@ hexadecimal() {
 	await_counters echo tcp 'accepted=93 closed\{client\}=93'
 }
 
-@test "a service that speaks first waits for the header" {
+@test "proxy: a service that sends first waits for the header" {
 	start_daemon <<-END
 		[daytime]
 		protocol = tcp
@@ -74,7 +74,7 @@ hexadecimal() {
 	[[ $(wc -c <reply) == 26 ]]
 }
 
-@test "bad, oversized and partial headers are closed without a byte, and counted" {
+@test "proxy: invalid, oversized and partial headers close the connection without a reply and are counted" {
 	start_proxied </dev/null
 	python proxy.py refused "$PORT" "$(printf 'GET / HTTP/1.0\r\n\r\n' | hexadecimal)"
 	python proxy.py refused "$PORT" "$(printf 'PROXY TCP4 192.0.2.1 192.0.2.2 1\r\nhello' | hexadecimal)"
@@ -88,14 +88,14 @@ hexadecimal() {
 	log_matches 'refused: proxy_header: connection closed by the proxy$'
 }
 
-@test "a header that is late is closed and counted, by a deadline that no byte moves" {
+@test "proxy: handshake_timeout closes a connection with a late header, whether bytes arrive or not" {
 	start_proxied <<<'handshake_timeout = 300ms'
 	python proxy.py refused "$PORT" ''
 	python proxy.py refused "$PORT" "$(printf 'PROXY TCP4' | hexadecimal)"
 	await_counters echo tcp 'accepted=0 refused\{handshake_timeout\}=2'
 }
 
-@test "a header from an address outside proxy_from is refused" {
+@test "proxy: a connection from outside proxy_from is refused" {
 	start_proxied <<<'allow = 192.0.2.0/24'
 	python proxy.py refused "$PORT" "$(printf 'PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nhello' | hexadecimal)" 127.0.0.2
 	await_counters echo tcp 'accepted=0 refused\{proxy_refused\}=1'
@@ -103,7 +103,7 @@ hexadecimal() {
 	python proxy.py echo "$PORT" v2 192.0.2.1 1001
 }
 
-@test "allow, deny, rates and limits of a source are about the client, not the proxy" {
+@test "proxy: allow, deny and the limits of a source apply to the client in the header" {
 	start_proxied <<-END
 		deny = 198.51.100.0/24
 		max_connections_per_source = 2
@@ -120,7 +120,7 @@ hexadecimal() {
 	log_matches 'tcp 198\.51\.100\.1:4660 refused: denied'
 }
 
-@test "places of the service are taken while a header is awaited" {
+@test "proxy: a connection that awaits its header counts for max_connections" {
 	start_proxied <<-END
 		max_connections = 2
 		handshake_timeout = 300ms
@@ -137,7 +137,7 @@ counted_refused() {
 	told_counters_match echo tcp "accepted=[0-9]+ refused\\{handshake_timeout\\}=$1.*"
 }
 
-@test "a stop ends those whose header is awaited" {
+@test "proxy: a stop closes connections that await their header" {
 	start_proxied <<-END
 		handshake_timeout = 1h
 		[daemon]
@@ -179,7 +179,7 @@ listening() {
 	ss -Htln "sport = :$1" | grep -q .
 }
 
-@test "HAProxy with send-proxy and send-proxy-v2: the log and the limits speak of its clients" {
+@test "proxy: HAProxy with send-proxy and send-proxy-v2 passes the client to the log and the limits" {
 	start_proxied <<-END
 		max_connections_per_source = 1
 	END
@@ -211,7 +211,7 @@ listening() {
 	await_counters echo tcp '.* refused\{max_connections_per_source\}=1 .*'
 }
 
-@test "HAProxy with TLS passed through, terminated and encrypted again" {
+@test "proxy: HAProxy with TLS passed through, terminated and re-encrypted is served" {
 	need_programs openssl
 	start_proxied <<-END
 		[secure]

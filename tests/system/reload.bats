@@ -33,7 +33,7 @@ sockets() {
 	find "/proc/$PID/fd" -lname 'socket:*' -printf '%l\n' | sort
 }
 
-@test "reload: an open connection keeps the configuration that it began with, a new one gets the new one" {
+@test "reload: an open connection keeps its service, a new connection gets the new one" {
 	local port
 	port=$(free_port)
 	start_daemon <<-END
@@ -56,7 +56,7 @@ sockets() {
 	log_matches 'reloaded: 1 services, 2 endpoints$'
 }
 
-@test "reload: endpoints that do not change keep their sockets and the ports that the kernel picked" {
+@test "reload: unchanged endpoints keep their sockets and the ports chosen by the kernel" {
 	start_local_echo
 	local before port
 	before=$(sockets)
@@ -77,7 +77,7 @@ sockets() {
 	[[ $(netcat -N 127.0.0.1 "$(port_of daytime tcp)" </dev/null) == *:*:* ]]
 }
 
-@test "reload: whoever connects while a listener is removed is served, and nobody after" {
+@test "reload: connections accepted while a listener is removed are served, later ones are refused" {
 	local service port round
 	for service in echo daytime; do
 		port=$(free_port)
@@ -99,7 +99,7 @@ sockets() {
 	done
 }
 
-@test "reload: what the kernel had queued for a removed service is served" {
+@test "reload: queued connections and datagrams of a removed service are served" {
 	start_daemon <<-END
 		[daemon]
 		workers = 2
@@ -117,7 +117,7 @@ nobody_reads() {
 	setpriv --reuid nobody --clear-groups cat "$1" >/dev/null
 }
 
-@test "reload: a removed service loses nothing where the daemon became nobody" {
+@test "reload: a daemon that dropped root loses no connection of a removed service" {
 	need_root
 	local port
 	port=$(free_port)
@@ -141,7 +141,7 @@ nobody_reads() {
 	reloading removed 127.0.0.1 "$port" next echo
 }
 
-@test "reload: a file that is wrong in any way changes nothing, and one line says where and why" {
+@test "reload: an invalid file changes no service and is reported with file, line and reason" {
 	local taken port
 	python_background other take.py tcp 127.0.0.1 0
 	wait_for_line other 'port [0-9]+'
@@ -172,7 +172,7 @@ nobody_reads() {
 	[[ $(grep -c '^reloaded' "$LOG") == 1 ]] # before the first of them
 }
 
-@test "reload: a file that is gone or cannot be read changes nothing" {
+@test "reload: a missing file changes no service" {
 	start_local_echo
 	local text
 	text=$(<"$CONF")
@@ -184,7 +184,7 @@ nobody_reads() {
 	log_matches '^reloaded: 1 services, 2 endpoints$'
 }
 
-@test "reload: every error of a file is told" {
+@test "reload: all errors of a file are reported" {
 	start_local_echo
 	reload <<-END
 		[echo]
@@ -197,7 +197,7 @@ nobody_reads() {
 	log_matches "^$CONF:[0-9]+: \[echo\] second: unknown key"
 }
 
-@test "reload: keys that need a restart are named, and the rest is put in force" {
+@test "reload: keys that need a restart are reported and the others take effect" {
 	start_local_echo
 	reload <<-END
 		[daemon]
@@ -213,7 +213,7 @@ nobody_reads() {
 	[[ $(find "/proc/$PID/task" -mindepth 1 -maxdepth 1 -exec cat {}/comm \; | grep -c worker) == 2 ]]
 }
 
-@test "reload: log_level is in force at once" {
+@test "reload: log_level takes effect at once" {
 	start_local_echo
 	reload <<-END
 		[daemon]
@@ -238,7 +238,7 @@ nobody_reads() {
 	run ! log_matches 'reloaded|stopping|discard'
 }
 
-@test "reload: of a storm of signals the last file is the one that runs" {
+@test "reload: after a storm of signals the last file is in effect" {
 	start_local_echo
 	cp "$CONF" one
 	{
@@ -258,7 +258,7 @@ nobody_reads() {
 	(($(results) < 2000)) || fail "signals are not put together: $(results) reloads"
 }
 
-@test "reload: many of them under load lose nothing and leave nothing behind" {
+@test "reload: reloads under load lose no connection and leak no descriptor or memory" {
 	start_local_echo 'log_level = notice'
 	local rounds=60 allowed=512
 	if sanitized; then
@@ -267,7 +267,7 @@ nobody_reads() {
 	reloading leaks 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" "$rounds" "$allowed"
 }
 
-@test "reload: places that are taken stay taken, and a higher limit lets those in who wait" {
+@test "reload: open connections count for max_connections, and a higher limit admits waiting clients" {
 	local limit
 	for limit in 2 3; do
 		write_config "limit.$limit" <<-END
@@ -284,7 +284,7 @@ nobody_reads() {
 	reloading waits 127.0.0.1 "$(port_of echo tcp)" limit.2 limit.3
 }
 
-@test "reload: connections of a removed service end in order at drain_timeout" {
+@test "reload: drain_timeout closes the connections of a removed service in order" {
 	start_local_echo 'drain_timeout = 1s'
 	write_config next <<-END
 		[daemon]
@@ -295,7 +295,7 @@ nobody_reads() {
 	reloading drains 127.0.0.1 "$(port_of echo tcp)" next 1
 }
 
-@test "reload: who waits for a place of a removed service does not outlast drain_timeout" {
+@test "reload: drain_timeout closes a waiting client of a removed service too" {
 	start_daemon <<-END
 		[daemon]
 		workers = 1
@@ -314,7 +314,7 @@ nobody_reads() {
 	reloading drains_queue 127.0.0.1 "$(port_of echo tcp)" next
 }
 
-@test "reload: a service that comes back in time keeps its connections" {
+@test "reload: a service that is restored before drain_timeout keeps its connections" {
 	start_local_echo 'drain_timeout = 1s'
 	write_config next <<-END
 		[daemon]
@@ -325,7 +325,7 @@ nobody_reads() {
 	reloading comes_back 127.0.0.1 "$(port_of echo tcp)" next 1.5
 }
 
-@test "reload: an address and the wildcard over it take over from each other without a client noticing" {
+@test "reload: an address and its wildcard replace each other without losing a connection" {
 	local port
 	port=$(free_port)
 	serving_on() {
@@ -344,7 +344,7 @@ nobody_reads() {
 	reloading resets_nobody_beside 127.0.0.1 "$port" both address both wildcard address wildcard
 }
 
-@test "reload: an address that was bound under its wildcard for a reload that fails takes no client from it" {
+@test "reload: a failed reload that added an address under its wildcard loses no connection" {
 	local port late=()
 	port=$(free_port)
 	write_config late <<-END
@@ -371,7 +371,7 @@ nobody_reads() {
 	run ! log_matches 'reloaded'
 }
 
-@test "reload: TERM right behind HUP is an orderly stop" {
+@test "reload: TERM right after HUP is an orderly stop" {
 	local round
 	for ((round = 0; round < 10; round++)); do
 		start_local_echo
@@ -382,7 +382,7 @@ nobody_reads() {
 	done
 }
 
-@test "reload: standard input cannot be read again, which is told" {
+@test "reload: a configuration from standard input cannot be reloaded, which is logged" {
 	local text
 	text=$(write_config /dev/stdout <<-END
 		$(local_services echo)
@@ -398,7 +398,7 @@ nobody_reads() {
 	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 }
 
-@test "reload: a pipe cannot be read again, and nobody is waited for, whatever names one" {
+@test "reload: a configuration or allow_file that is a pipe fails the reload without blocking" {
 	mkfifo pipe
 	LOG=$BATS_TEST_TMPDIR/log.pipe
 	"$SMALLSERVD" -c pipe </dev/null >"$LOG" 2>&1 3>&- 4>&- &
@@ -420,7 +420,7 @@ nobody_reads() {
 	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 }
 
-@test "reload: the service manager is told when one begins and when it has ended, also badly" {
+@test "reload: the service manager is notified of the begin and the end, also of a failed reload" {
 	grep -qa 'sd_notify' "$SMALLSERVD" || skip "a build without libsystemd"
 	python_background told notify.py "$BATS_TEST_TMPDIR/manager"
 	wait_for_line told listening
@@ -439,7 +439,7 @@ nobody_reads() {
 	[[ $(grep -nE '^(READY|RELOADING)=1$' told | cut -d : -f 2 | tr '\n' ' ') == 'READY=1 RELOADING=1 READY=1 RELOADING=1 READY=1 ' ]]
 }
 
-@test "reload: a daemon that became nobody binds a port below 1024" {
+@test "reload: a daemon that dropped root binds a port below 1024" {
 	make_network
 	chmod go+x "$BATS_RUN_TMPDIR" "${BATS_TEST_TMPDIR%/*}" "$BATS_TEST_TMPDIR"
 	start_daemon <<-END
@@ -467,7 +467,7 @@ nobody_reads() {
 	[[ $(netcat -N 127.0.0.1 13 </dev/null) == *:*:* ]]
 }
 
-@test "reload: a datagram from a port that it added is refused" {
+@test "reload: a datagram from the port of an added service is dropped" {
 	start_local_echo
 	reload <<-END
 		[daemon]
@@ -482,7 +482,7 @@ nobody_reads() {
 	python reload.py refuses_port "$PID" "$LOG" 127.0.0.1 "$(port_of echo udp)" "$(port_of next udp)"
 }
 
-@test "reload: a multicast group is joined and left" {
+@test "reload: an added multicast group is joined and a removed one left" {
 	make_network
 	make_interface
 	echo_with() {
@@ -500,7 +500,7 @@ nobody_reads() {
 	[[ $(groups) == 0 ]]
 }
 
-@test "reload: sockets that a worker has no room for fail it, and change nothing; when there is room it works" {
+@test "reload: without free descriptors in a worker it fails and changes no socket, later it succeeds" {
 	start_local_echo '[defaults]' 'max_connections_per_source = unlimited'
 	local port
 	port=$(free_port)
@@ -520,7 +520,7 @@ refuse_watching() {
 	grep -q attached "strace.$1" || skip "strace may not attach here: $(cat "strace.$1")"
 }
 
-@test "reload: sockets that the kernel cannot watch at once are watched a moment later" {
+@test "reload: sockets that epoll_ctl rejects are retried a moment later" {
 	need_programs strace
 	! sanitized || skip "a sanitizer and strace get into each other's way"
 	start_local_echo

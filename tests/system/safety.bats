@@ -79,7 +79,7 @@ more_sent_than() {
 	(($(counters_of "$1" udp | grep -oP 'datagrams_sent=\K[0-9]+') > $2))
 }
 
-@test "safety: between every two of our ports, forged datagrams have no reply and make no loop" {
+@test "safety: a forged datagram between any two ports of the daemon gets no reply and starts no loop" {
 	make_network
 	start_six '127.0.0.1, ::1'
 	local type
@@ -97,7 +97,7 @@ more_sent_than() {
 	python echo.py datagrams ::1 "${V6[0]}" 5 1400
 }
 
-@test "safety: on wildcard sockets neither, whichever of our addresses they come from" {
+@test "safety: on wildcard sockets a forged datagram from any local address starts no loop" {
 	make_network
 	make_interface
 	start_six '*'
@@ -121,7 +121,7 @@ more_sent_than() {
 	python echo.py datagrams fd00:9::1 "${V6[0]}" 5 1400
 }
 
-@test "safety: with the checks off a forged datagram does loop, until the daemon ends" {
+@test "safety: with refuse_source_ports = none a forged datagram loops until the daemon ends" {
 	make_network
 	need_ipv6
 	local family address
@@ -137,7 +137,7 @@ more_sent_than() {
 	done
 }
 
-@test "safety: with the checks on the same datagram does not" {
+@test "safety: with the default refuse_source_ports a forged datagram starts no loop" {
 	make_network
 	start_two '127.0.0.1'
 	python spoof.py send 127.0.0.1 "$(port_of pong udp)" 127.0.0.1 "$(port_of ping udp)"
@@ -145,7 +145,7 @@ more_sent_than() {
 	await_counters pong udp 'datagrams_received=0 datagrams_sent=0'
 }
 
-@test "safety: with the checks off datagram_rate ends a loop" {
+@test "safety: with refuse_source_ports = none datagram_rate ends a loop" {
 	make_network
 	start_two '127.0.0.1' 'refuse_source_ports = none' 'datagram_rate = 20/h'
 	python spoof.py send 127.0.0.1 "$(port_of pong udp)" 127.0.0.1 "$(port_of ping udp)"
@@ -154,7 +154,7 @@ more_sent_than() {
 	assert_idle
 }
 
-@test "safety: the endpoint itself as the source is dropped with the checks off too" {
+@test "safety: with refuse_source_ports = none a datagram from the endpoint itself is dropped" {
 	make_network
 	start_six '127.0.0.1, ::1' 'refuse_source_ports = none'
 	local type
@@ -166,7 +166,7 @@ more_sent_than() {
 	done
 }
 
-@test "safety: so it is on wildcard sockets, from another address of loopback" {
+@test "safety: a wildcard socket drops datagrams from its own port on a loopback address" {
 	make_network
 	start_six '*' 'refuse_source_ports = none'
 	local type
@@ -179,7 +179,7 @@ more_sent_than() {
 	done
 }
 
-@test "safety: so it is on wildcard sockets, from another address of an interface" {
+@test "safety: a wildcard socket drops datagrams from its own port on an address of an interface" {
 	make_network
 	make_interface
 	start_six '*' 'refuse_source_ports = none'
@@ -200,7 +200,7 @@ more_sent_than() {
 	done
 }
 
-@test "safety: from the link, in the name of an address of ours, one datagram has one reply at most" {
+@test "safety: a datagram from the link with a local address as the source gets at most one reply" {
 	make_network
 	make_interface
 	start_six '*' 'refuse_source_ports = none'
@@ -217,7 +217,7 @@ more_sent_than() {
 	(($(datagrams_out) - BEFORE <= 12)) || fail "$(($(datagrams_out) - BEFORE)) replies"
 }
 
-@test "safety: source port 0 is dropped, with the checks on and off" {
+@test "safety: source port 0 is dropped with any refuse_source_ports" {
 	make_network
 	local checks type
 	for checks in '0-1023, 2049' none; do
@@ -232,7 +232,7 @@ more_sent_than() {
 	done
 }
 
-@test "safety: ports below 1024 and 2049 are refused, their neighbours are answered once" {
+@test "safety: source ports below 1024 and 2049 are dropped, adjacent ports are answered once" {
 	make_network
 	start_six '127.0.0.1, ::1'
 	local type
@@ -250,7 +250,7 @@ more_sent_than() {
 	assert_replies 30
 }
 
-@test "safety: refuse_source_ports refuses the ports that it names, and those that we serve" {
+@test "safety: refuse_source_ports drops the listed ports and those of the daemon" {
 	make_network
 	start_two 127.0.0.1 'refuse_source_ports = 5000-5002, 6000'
 	python spoof.py send 127.0.0.1 "4999,5000,5001,5002,5003,6000,19,1023,$(port_of pong udp)" \
@@ -258,7 +258,7 @@ more_sent_than() {
 	await_counters ping udp 'datagrams_received=9 datagrams_sent=4 dropped\{refused_port\}=5'
 }
 
-@test "safety: sources that are no single host are dropped" {
+@test "safety: multicast, broadcast and unspecified source addresses are dropped" {
 	make_network
 	make_interface
 	start_six '*' 'refuse_source_ports = none'
@@ -282,7 +282,7 @@ more_sent_than() {
 	assert_replies 0
 }
 
-@test "safety: the broadcast address of a network of ours, as the source, gets no reply" {
+@test "safety: a datagram from the broadcast address of a local network gets no reply" {
 	make_network
 	make_interface
 	start_six '*' 'refuse_source_ports = none'
@@ -312,7 +312,7 @@ more_sent_than() {
 	assert_replies 0
 }
 
-@test "safety: datagrams to a multicast group have one reply where it is listed, and none elsewhere" {
+@test "safety: a datagram to a multicast group has one reply if the group is configured, else none" {
 	make_network
 	make_interface
 	start_six '*' 'multicast_groups = 239.1.2.3, ff15::7%net0'

@@ -19,7 +19,7 @@ assert_serves() {
 	assert_echo udp 127.0.0.1 "$(port_of echo udp)"
 }
 
-@test "sandbox: as a rule every thread has the filter of system calls, and serves" {
+@test "sandbox: by default every thread has the seccomp filter and the daemon serves" {
 	need_filter
 	start_local_echo
 	[[ $(filters) == 2 ]] || fail "Seccomp: $(filters)"
@@ -29,7 +29,7 @@ assert_serves() {
 	stop_daemon
 }
 
-@test "sandbox: on has it as well" {
+@test "sandbox: sandbox = on loads the seccomp filter" {
 	need_filter
 	start_local_echo 'sandbox = on'
 	[[ $(filters) == 2 ]] || fail "Seccomp: $(filters)"
@@ -37,7 +37,7 @@ assert_serves() {
 	stop_daemon
 }
 
-@test "sandbox: off has none, and gives up root all the same" {
+@test "sandbox: sandbox = off loads no filter and drops root" {
 	local user
 	is_root && user='user = nobody'
 	start_local_echo 'sandbox = off' "${user-}"
@@ -49,7 +49,7 @@ assert_serves() {
 }
 
 # What doc/deployment.md says that a container has to leave to root.
-@test "sandbox: root in a container becomes another user with four capabilities, and a reload opens a port" {
+@test "sandbox: root in a container drops to another user with four capabilities, and a reload opens a port" {
 	need_root
 	need_programs setpriv
 	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" . # a reload reads the file as that user
@@ -65,7 +65,7 @@ assert_serves() {
 	stop_daemon
 }
 
-@test "sandbox: root that may not become another user says so and ends" {
+@test "sandbox: root without CAP_SETUID logs the error and exits" {
 	need_root
 	need_programs setpriv
 	RUNNER=(setpriv '--bounding-set=-all,+net_bind_service')
@@ -92,7 +92,7 @@ without_filter() {
 	RUNNER=(python3 "$BATS_TEST_DIRNAME/no_seccomp.py")
 }
 
-@test "sandbox: auto goes on where there is no filter, and says so once" {
+@test "sandbox: sandbox = auto without seccomp support serves and logs one notice" {
 	without_filter
 	start_local_echo
 	assert_serves
@@ -100,7 +100,7 @@ without_filter() {
 	stop_daemon
 }
 
-@test "sandbox: on refuses to start where there is no filter" {
+@test "sandbox: sandbox = on without seccomp support fails to start" {
 	without_filter
 	launch_daemon <<-END
 		[daemon]

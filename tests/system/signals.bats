@@ -17,7 +17,7 @@ start_echo() {
 	END
 }
 
-@test "signals: TERM and INT are an orderly stop with exit status 0" {
+@test "signals: TERM and INT cause an orderly stop with exit status 0" {
 	local signal
 	for signal in TERM INT; do
 		start_echo
@@ -27,7 +27,7 @@ start_echo() {
 	done
 }
 
-@test "signals: TERM right after the start is an orderly stop, or the default end of a program" {
+@test "signals: TERM during the start causes an orderly stop or the default exit" {
 	local round
 	for ((round = 0; round < 20; round++)); do
 		launch_daemon <<-END
@@ -57,7 +57,7 @@ start_echo() {
 	stop_daemon
 }
 
-@test "signals: stop_timeout closes the connections that are left" {
+@test "signals: stop_timeout closes the remaining connections" {
 	start_echo 'stop_timeout = 1s'
 	python signals.py times_out "$PID" 127.0.0.1 "$(port_of echo tcp)" 1
 	wait_for_end
@@ -65,7 +65,7 @@ start_echo() {
 	log_matches 'echo.*127\.0\.0\.1.*stop'
 }
 
-@test "signals: stop_timeout ends a daemon whose clients neither read nor end" {
+@test "signals: stop_timeout ends a daemon with clients that neither read nor close" {
 	start_echo 'stop_timeout = 1s'
 	python_background stuck signals.py stuck 127.0.0.1 "$(port_of echo tcp)" 20
 	wait_for_line stuck stuck
@@ -79,7 +79,7 @@ start_echo() {
 	[[ $STATUS == 0 ]] || fail "exit status $STATUS"
 }
 
-@test "signals: a stop serves what the kernel had queued: connections and datagrams" {
+@test "signals: a stop serves queued connections and datagrams" {
 	start_echo
 	python signals.py queued "$PID" 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" 50
 	wait_for_end
@@ -107,11 +107,11 @@ start_daytime() {
 	END
 }
 
-@test "signals: a stop under load loses no connection that was accepted" {
+@test "signals: a stop under load loses no accepted connection" {
 	assert_stops_under_load echo
 }
 
-@test "signals: a stop under load loses no connection that was accepted, of a daemon that became nobody" {
+@test "signals: a stop under load of a daemon that dropped root loses no accepted connection" {
 	need_root
 	assert_stops_under_load echo 'user = nobody'
 }
@@ -144,11 +144,11 @@ assert_stops_at_limit() {
 	[[ $STATUS == 0 ]]
 }
 
-@test "signals: a stop at the limit of connections serves those that wait for their turn" {
+@test "signals: a stop at max_connections serves the clients that wait" {
 	assert_stops_at_limit 10
 }
 
-@test "signals: a stop at the limit of connections ends with the last client, though nobody waits" {
+@test "signals: a stop at max_connections without waiting clients ends with the last connection" {
 	assert_stops_at_limit 2
 }
 
@@ -186,18 +186,18 @@ assert_stops_at_limit() {
 	log_matches 'daytime:? tcp: .*accepted=1( |$)'
 }
 
-@test "signals: HUP without a change of the file changes nothing" {
+@test "signals: HUP with an unchanged file leaves connections open" {
 	start_echo
 	python signals.py survives "$PID" HUP 127.0.0.1 "$(port_of echo tcp)"
 	wait_for_log 'reloaded: 1 services, 2 endpoints'
 }
 
-@test "signals: PIPE changes nothing" {
+@test "signals: PIPE is ignored" {
 	start_echo
 	python signals.py survives "$PID" PIPE 127.0.0.1 "$(port_of echo tcp)"
 }
 
-@test "signals: clients that reset their connections while they are answered change nothing" {
+@test "signals: clients that reset connections during a reply do not affect others" {
 	start_daemon <<-END
 		[echo]
 		address = 127.0.0.1
@@ -214,7 +214,7 @@ assert_stops_at_limit() {
 	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 }
 
-@test "signals: a thousand signals in a row are survived" {
+@test "signals: a thousand signals in a row are handled" {
 	start_echo
 	local round
 	for ((round = 0; round < 500; round++)); do
@@ -225,7 +225,7 @@ assert_stops_at_limit() {
 	stop_daemon
 }
 
-@test "signals: a stopped and continued daemon goes on" {
+@test "signals: a daemon that was stopped and continued serves" {
 	start_echo
 	kill -STOP "$PID"
 	kill -CONT "$PID"

@@ -10,7 +10,7 @@ sockets() {
 	"${NETWORK[@]}" ss -H -n "$@" "sport = :$port"
 }
 
-@test "sockets: dscp = ef marks replies over UDP" {
+@test "sockets: dscp = ef sets the DSCP of replies over UDP" {
 	start_daemon <<-END
 		[echo]
 		protocol = udp
@@ -22,7 +22,7 @@ sockets() {
 	! has_ipv6 || python dscp.py datagram ::1 "$(port_of echo udp '[::1]')" 0 0xb8
 }
 
-@test "sockets: dscp = copy gives a datagram's reply the class of its request, and not its ECN bits" {
+@test "sockets: dscp = copy copies the DSCP of a datagram to its reply, without the ECN bits" {
 	start_daemon <<-END
 		[echo]
 		protocol = udp
@@ -39,7 +39,7 @@ sockets() {
 	python dscp.py datagram 127.0.0.1 "$(port_of echo udp 127.0.0.1)" 0x29 0x28
 }
 
-@test "sockets: without dscp a reply has the class of any other" {
+@test "sockets: without dscp replies over UDP have DSCP 0" {
 	start_daemon <<-END
 		[echo]
 		protocol = udp
@@ -49,7 +49,7 @@ sockets() {
 	python dscp.py datagram 127.0.0.1 "$(port_of echo udp)" 0xb8 0
 }
 
-@test "sockets: dscp = ef and copy mark what is sent over TCP" {
+@test "sockets: dscp = ef and copy set the DSCP of connections" {
 	need_ipv6
 	make_network
 	start_daemon <<-END
@@ -86,7 +86,7 @@ sockets() {
 	done
 }
 
-@test "sockets: backlog is that of the listener" {
+@test "sockets: backlog sets the backlog of the listener" {
 	need_programs ss
 	(($(cat /proc/sys/net/core/somaxconn) >= 4096)) || skip "net.core.somaxconn is smaller"
 	start_daemon <<-END
@@ -106,7 +106,7 @@ sockets() {
 	[[ $(sockets "$(port_of daytime tcp)" -lt | awk '{ print $3 }' | sort -u) == 4096 ]]
 }
 
-@test "sockets: keepalive is set on connections" {
+@test "sockets: keepalive is set on accepted connections" {
 	need_programs ss
 	start_daemon <<-END
 		[echo]
@@ -131,7 +131,7 @@ sockets() {
 	[[ $(sockets "$(port_of other-echo tcp)" -to state established) != *keepalive* ]]
 }
 
-@test "sockets: receive_buffer and send_buffer are the kernel's for the socket" {
+@test "sockets: receive_buffer and send_buffer set the socket buffers" {
 	need_programs ss
 	start_daemon <<-END
 		[daemon]
@@ -148,7 +148,7 @@ sockets() {
 	python echo.py many 127.0.0.1 "$(port_of echo tcp)" 10 1000000
 }
 
-@test "sockets: UDP gets a receive buffer of 1 MiB, or what the kernel allows" {
+@test "sockets: the default UDP receive buffer is 1 MiB, or the limit of the kernel" {
 	need_programs ss
 	start_daemon <<-END
 		[daemon]
@@ -165,7 +165,7 @@ sockets() {
 	[[ $buffer == rb$((wanted * 2)) || $buffer == rb$((allowed * 2)) ]] || fail "$buffer"
 }
 
-@test "sockets: a receive_buffer that the kernel caps is told once an endpoint, not for each worker" {
+@test "sockets: a receive_buffer above the kernel's limit is logged once an endpoint" {
 	need_root
 	need_programs setpriv
 	local allowed

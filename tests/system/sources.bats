@@ -30,19 +30,19 @@ make_v6_sources() {
 	"${NETWORK[@]}" ip address add fd00:a::1/64 dev net0 nodad
 }
 
-@test "sources: each has max_connections_per_source, exactly, on all workers together, and again when they end" {
+@test "sources: max_connections_per_source is exact over all workers, and closed connections free slots" {
 	start_echo 'protocol = tcp' 'max_connections_per_source = 7'
 	run -0 python sources.py connections 127.0.0.1 "$(port_of echo tcp)" 7 127.0.0.2 127.0.0.3 127.0.0.4
 	await_counters echo tcp "accepted=22 refused\{max_connections_per_source\}=$output closed\{[a-z]+\}=.*"
 	wait_for_log 'echo: tcp 127\.0\.0\.[234]:[0-9]+ refused: max_connections_per_source$'
 }
 
-@test "sources: max_connections_per_source = 1 is one" {
+@test "sources: max_connections_per_source = 1 allows one connection" {
 	start_echo 'protocol = tcp' 'max_connections_per_source = 1'
 	python sources.py connections 127.0.0.1 "$(port_of echo tcp)" 1 127.0.0.2 127.0.0.3
 }
 
-@test "sources: each may have half of the daemon's connections by default" {
+@test "sources: the default max_connections_per_source is half of max_connections" {
 	start_daemon <<-END
 		[daemon]
 		workers = 2
@@ -55,30 +55,30 @@ make_v6_sources() {
 	python sources.py together 127.0.0.1 "$(port_of echo tcp)" 30 127.0.0.2
 }
 
-@test "sources: connection_rate lets each connect so often, and counts and logs the rest" {
+@test "sources: connections above connection_rate are refused, counted and logged" {
 	start_echo 'protocol = tcp' 'connection_rate = 5/h'
 	python sources.py connection_rate 127.0.0.1 "$(port_of echo tcp)" 5 127.0.0.2 127.0.0.3
 	await_counters echo tcp 'accepted=10 refused\{connection_rate\}=20 closed\{.*'
 	wait_for_log 'echo: tcp 127\.0\.0\.2:[0-9]+ refused: connection_rate$'
 }
 
-@test "sources: who was above connection_rate is served again after a while" {
+@test "sources: a source above connection_rate is served again later" {
 	start_echo 'protocol = tcp' 'connection_rate = 2/s'
 	python sources.py returns 127.0.0.1 "$(port_of echo tcp)" 127.0.0.2
 }
 
-@test "sources: datagram_rate answers each so often, and counts the rest" {
+@test "sources: datagrams above datagram_rate are dropped and counted" {
 	start_echo 'protocol = udp' 'datagram_rate = 5/h'
 	python sources.py datagram_rate 127.0.0.1 "$(port_of echo udp)" 5 127.0.0.2 127.0.0.3
 	await_counters echo udp 'datagrams_received=100 datagrams_sent=10 dropped\{datagram_rate\}=90'
 }
 
-@test "sources: who was above datagram_rate is answered again after a while" {
+@test "sources: a source above datagram_rate is answered again later" {
 	start_echo 'protocol = udp' 'datagram_rate = 2/s'
 	python sources.py udp_returns 127.0.0.1 "$(port_of echo udp)" 127.0.0.2
 }
 
-@test "sources: what could amplify answers each 100 times a second by default, echo as often as it is asked" {
+@test "sources: by default an amplifying service answers 100 datagrams a second a source, echo all" {
 	start_daemon <<-END
 		[daemon]
 		workers = 2
@@ -95,7 +95,7 @@ make_v6_sources() {
 	python sources.py burst 127.0.0.1 "$(port_of echo udp)" 127.0.0.2 200 200 0
 }
 
-@test "sources: one source is all that source_prefix has in common, over IPv4" {
+@test "sources: source_prefix = /24 makes the addresses of an IPv4 network one source" {
 	start_echo 'source_prefix = /24, /64' 'max_connections_per_source = 6' 'datagram_rate = 6/h'
 	python sources.py together 127.0.0.1 "$(port_of echo tcp)" 6 127.0.1.1 127.0.1.2 127.0.1.255
 	python sources.py together 127.0.0.1 "$(port_of echo tcp)" 6 127.0.2.1
@@ -103,13 +103,13 @@ make_v6_sources() {
 	python sources.py replies_together 127.0.0.1 "$(port_of echo udp)" 6 127.0.2.1
 }
 
-@test "sources: by default one address of IPv4 is one source" {
+@test "sources: by default each IPv4 address is one source" {
 	start_echo 'max_connections_per_source = 3' 'datagram_rate = 3/h'
 	python sources.py together 127.0.0.1 "$(port_of echo tcp)" 6 127.0.1.1 127.0.1.2
 	python sources.py replies_together 127.0.0.1 "$(port_of echo udp)" 6 127.0.1.1 127.0.1.2
 }
 
-@test "sources: by default 64 bits of IPv6 are one source" {
+@test "sources: by default each IPv6 /64 prefix is one source" {
 	make_v6_sources
 	start_daemon <<-END
 		[daemon]
@@ -127,7 +127,7 @@ make_v6_sources() {
 	python sources.py replies_together fd00:9::1 "$(port_of echo udp)" 6 fd00:a::1
 }
 
-@test "sources: with source_prefix = /32, /128 one address of IPv6 is one source" {
+@test "sources: with source_prefix = /32, /128 each IPv6 address is one source" {
 	make_v6_sources
 	start_daemon <<-END
 		[echo]
@@ -141,7 +141,7 @@ make_v6_sources() {
 	python sources.py replies_together fd00:9::1 "$(port_of echo udp)" 6 fd00:9::1 fd00:9::2
 }
 
-@test "sources: deny keeps out whom it names, over both transports, and counts them" {
+@test "sources: deny refuses the listed addresses over TCP and UDP and counts them" {
 	start_echo 'deny = 127.0.0.2, 127.0.1.0/24'
 	assert_verdicts refused 127.0.0.2 127.0.1.0 127.0.1.255
 	assert_verdicts served 127.0.0.1 127.0.0.3 127.0.2.1
@@ -150,7 +150,7 @@ make_v6_sources() {
 	wait_for_log 'echo: tcp 127\.0\.[01]\.[0-9]+:[0-9]+ refused: denied$'
 }
 
-@test "sources: allow lets in whom it names alone" {
+@test "sources: allow serves the listed addresses only" {
 	start_echo 'allow = 127.0.0.2, 127.0.1.0/24'
 	assert_verdicts served 127.0.0.2 127.0.1.0 127.0.1.255
 	assert_verdicts refused 127.0.0.1 127.0.0.3 127.0.2.1
@@ -158,13 +158,13 @@ make_v6_sources() {
 	await_counters echo udp 'datagrams_received=6 datagrams_sent=3 dropped\{denied\}=3'
 }
 
-@test "sources: the most specific of allow and deny decides" {
+@test "sources: the most specific prefix of allow and deny decides" {
 	start_echo 'deny = all, 127.0.1.0/24' 'allow = 127.0.0.0/16, 127.0.1.7'
 	assert_verdicts served 127.0.0.1 127.0.2.1 127.0.1.7
 	assert_verdicts refused 127.0.1.1 127.1.0.1
 }
 
-@test "sources: allow_file and deny_file hold the same, one a line" {
+@test "sources: allow_file and deny_file hold one prefix a line" {
 	printf '# friends\n127.0.0.0/16\n\n  127.1.0.1 ; one more\n' >friends
 	printf '127.0.1.0/24' >foes
 	start_echo "allow_file = $PWD/friends" "deny_file = $PWD/foes" 'deny = 127.0.0.9'
@@ -172,14 +172,14 @@ make_v6_sources() {
 	assert_verdicts refused 127.0.1.1 127.0.0.9 127.1.0.2
 }
 
-@test "sources: a file of 10000 lines keeps out whom it names" {
+@test "sources: a deny_file of 10000 lines is applied" {
 	printf '%s\n' 10.{0..39}.{0..249}.0/24 127.0.0.2 >foes
 	start_echo "deny_file = $PWD/foes"
 	assert_verdicts refused 127.0.0.2
 	assert_verdicts served 127.0.0.1 127.0.0.3
 }
 
-@test "sources: a file with an error keeps the daemon from starting, and its line is named" {
+@test "sources: a file with an invalid line fails the start with an error that names the line" {
 	printf '127.0.0.0/16\n127.0.0.1/16\n' >friends
 	launch_daemon <<-END
 		[echo]
@@ -192,7 +192,7 @@ make_v6_sources() {
 	wait_for_log '\[echo\] allow_file: .*/friends:2: "127\.0\.0\.1/16" has bits beyond its length: write 127\.0\.0\.0/16$'
 }
 
-@test "sources: a denied client does not hear a word of a service that speaks first" {
+@test "sources: a denied client gets no byte of a service that sends first" {
 	start_daemon <<-END
 		[defaults]
 		deny = 127.0.0.2
@@ -209,7 +209,7 @@ make_v6_sources() {
 	await_counters daytime tcp 'accepted=1 refused\{denied\}=1.*'
 }
 
-@test "sources: ::/0 is IPv6 alone, 0.0.0.0/0 IPv4 alone, all is both" {
+@test "sources: ::/0 matches IPv6 only, 0.0.0.0/0 IPv4 only, all both" {
 	need_ipv6
 	start_daemon <<-END
 		[daemon]
@@ -248,7 +248,7 @@ make_v6_sources() {
 	END
 }
 
-@test "sources: refusals are logged now and then, not each" {
+@test "sources: log lines of refused connections are rate limited" {
 	start_echo 'protocol = tcp' 'connection_rate = 40/h'
 	local began=$SECONDS lines
 	python sources.py connection_rate 127.0.0.1 "$(port_of echo tcp)" 40 127.0.0.2 127.0.0.3
@@ -257,7 +257,7 @@ make_v6_sources() {
 	((lines >= 1 && lines <= 10 * (1 + (SECONDS - began) / 10 + 1))) || fail "$lines lines"
 }
 
-@test "sources: a flood of one at its limit fails no one else" {
+@test "sources: connections refused at the limit of one source do not affect other sources" {
 	start_echo 'protocol = tcp' 'max_connections_per_source = 8'
 	local elsewhere line
 	elsewhere=$(port_of echo tcp)

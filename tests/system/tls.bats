@@ -32,7 +32,7 @@ s_client() {
 		-verify_return_error "$@" 2>s_client.log
 }
 
-@test "openssl s_client reads daytime over TLS 1.2 and 1.3, and verifies the chain" {
+@test "tls: openssl s_client reads daytime over TLS 1.2 and 1.3 and verifies the chain" {
 	start_secure day=daytime </dev/null
 	local version
 	for version in -tls1_2 -tls1_3; do
@@ -42,7 +42,7 @@ s_client() {
 	await_counters day tcp 'accepted=2 closed\{done\}=2'
 }
 
-@test "ncat --ssl echoes what it is given and reads daytime" {
+@test "tls: ncat --ssl gets the echo of its input and reads daytime" {
 	need_programs ncat
 	start_secure echo=echo <<-END
 		[daytime]
@@ -59,7 +59,7 @@ s_client() {
 	[[ $(wc -c <reply) == 26 ]]
 }
 
-@test "32 MiB come back whole when close_notify is right behind them" {
+@test "tls: 32 MiB followed at once by close_notify come back whole" {
 	start_secure echo=echo </dev/null
 	python tls.py whole "$PORT" 1.3 $((32 << 20))
 	python tls.py whole "$PORT" 1.2 $((4 << 20))
@@ -67,14 +67,14 @@ s_client() {
 	log_matches "closed: client, .* $((32 << 20)) bytes received, $((32 << 20)) sent"
 }
 
-@test "close_notify comes last, also where there was no room for it at once" {
+@test "tls: close_notify is sent last, also if the socket was not writable at first" {
 	start_secure echo=echo <<<'send_buffer = 4K'
 	[[ $(python tls.py late "$PORT" 1.3) == 31 ]]
 	[[ $(python tls.py late "$PORT" 1.2) == 31 ]]
 	await_counters echo tcp 'accepted=62 closed\{client\}=62'
 }
 
-@test "chargen says the same inside TLS, however its writes are cut" {
+@test "tls: chargen sends the same stream with and without TLS" {
 	start_secure secure=chargen <<-END
 		send_buffer = 64K
 		[plain]
@@ -89,7 +89,7 @@ s_client() {
 	await_counters secure tcp 'accepted=1 closed\{reset\}=1'
 }
 
-@test "a stream without close_notify is echoed, and counted as truncated" {
+@test "tls: a stream without close_notify is echoed and counted as truncated" {
 	start_secure echo=echo </dev/null
 	python tls.py truncated "$PORT" 1.2
 	python tls.py truncated "$PORT" 1.3
@@ -97,7 +97,7 @@ s_client() {
 	log_matches 'closed: tls_truncated, .* 5 bytes received, 5 sent'
 }
 
-@test "a session that failed costs nothing but its connection, however much its client goes on to send" {
+@test "tls: a failed session is closed without CPU use while its client keeps sending" {
 	start_secure echo=echo </dev/null
 	mkfifo stay
 	python tls.py garbage "$PORT" 1.3 <stay >said 2>&1 3>&- 4>&- &
@@ -110,21 +110,21 @@ s_client() {
 	echo alive | timeout "$DEADLINE" openssl s_client -quiet -connect "127.0.0.1:$PORT" -no_ign_eof 2>/dev/null
 }
 
-@test "what is no TLS is closed and counted, with the reason in the log" {
+@test "tls: a client without TLS is closed and counted, with the reason in the log" {
 	start_secure echo=echo </dev/null
 	printf 'GET / HTTP/1.0\r\n\r\n' | netcat -N 127.0.0.1 "$PORT" >reply || true
 	await_counters echo tcp 'accepted=1 closed\{tls_handshake\}=1'
 	log_matches 'closed: tls_handshake: http request'
 }
 
-@test "handshake_timeout is absolute: a client that stalls within the handshake is closed" {
+@test "tls: handshake_timeout closes a client that stalls within the handshake" {
 	start_secure echo=echo <<<'handshake_timeout = 300ms'
 	python tls.py silent "$PORT" 1603010200
 	python tls.py silent "$PORT" ''
 	await_counters echo tcp 'accepted=2 closed\{handshake_timeout\}=2'
 }
 
-@test "idle_timeout counts from the end of the handshake" {
+@test "tls: idle_timeout counts from the end of the handshake" {
 	start_secure echo=echo <<-END
 		idle_timeout = 300ms
 		handshake_timeout = 100s
@@ -133,13 +133,13 @@ s_client() {
 	await_counters echo tcp 'accepted=1 closed\{idle_timeout\}=1'
 }
 
-@test "at its lifetime a connection ends with close_notify" {
+@test "tls: at its lifetime a connection ends with close_notify" {
 	start_secure echo=echo <<<'lifetime = 300ms'
 	python tls.py wait "$PORT"
 	await_counters echo tcp 'accepted=1 closed\{lifetime\}=1'
 }
 
-@test "at its lifetime a connection whose client has stopped reading in the midst of a record is reset" {
+@test "tls: at its lifetime a connection with a partly sent record is reset" {
 	start_secure endless=chargen <<-END
 		lifetime = 500ms
 		send_buffer = 16K
@@ -155,13 +155,13 @@ s_client() {
 	wait "$client"
 }
 
-@test "a client that offers a session gets a full handshake" {
+@test "tls: a client that offers a session gets a full handshake" {
 	start_secure echo=echo </dev/null
 	python tls.py resume "$PORT" 1.2
 	python tls.py resume "$PORT" 1.3
 }
 
-@test "tls_min_version and tls_max_version bound the version" {
+@test "tls: tls_min_version and tls_max_version bound the version" {
 	start_secure new=daytime <<-END
 		tls_min_version = 1.3
 		[old]
@@ -190,7 +190,7 @@ refused_client() {
 	[[ ! -s reply ]] || fail "$1 over $2 got: $(cat reply)"
 }
 
-@test "tls_client_auth = required: no byte without a good certificate, each refusal counted by its reason" {
+@test "tls: tls_client_auth = required sends no byte without a valid certificate and counts each reason" {
 	start_secure day=daytime <<-END
 		tls_client_ca = $PKI/authority.pem
 		tls_client_auth = required
@@ -213,7 +213,7 @@ refused_client() {
 	log_matches 'closed: tls_certificate_expired: certificate has expired, certificate CN=expired$'
 }
 
-@test "a refusal is counted by its reason also where the client does not wait for it" {
+@test "tls: a refused certificate is counted by its reason, also if the client has closed" {
 	start_secure day=daytime <<-END
 		tls_client_ca = $PKI/authority.pem
 		tls_client_auth = required
@@ -230,7 +230,7 @@ refused_client() {
 	log_matches 'closed: tls_certificate_expired, .* 0 sent, certificate CN=expired$'
 }
 
-@test "tls_client_auth = optional: whoever shows a certificate shows a good one" {
+@test "tls: tls_client_auth = optional accepts no certificate or a valid one" {
 	start_secure day=daytime <<-END
 		tls_client_ca = $PKI/authority.pem
 		tls_client_auth = optional
@@ -263,7 +263,7 @@ says_of() {
 	grep -qF "conf.check:$line: $2" <<<"$OUTPUT" || fail "not said of line $line: $2: $OUTPUT"
 }
 
-@test "--check names what is wrong with certificates and keys, with file and line" {
+@test "tls: --check reports errors of certificates and keys with file and line" {
 	need_programs openssl
 	cp "$PKI/server.key" mine.key
 	OUTPUT=$(check_secure <<-END
@@ -288,7 +288,7 @@ says_of() {
 	[[ $OUTPUT == *'status 2' ]]
 }
 
-@test "--check warns of an expired certificate and of a key that everybody can read" {
+@test "tls: --check warns of an expired certificate and of a key that is readable for all users" {
 	need_programs openssl
 	cp "$PKI/expired.key" open.key
 	chmod 644 open.key
@@ -315,7 +315,7 @@ shown_name() {
 		openssl x509 -noout -subject -nameopt multiline | sed -n 's/ *commonName *= //p'
 }
 
-@test "a reload rotates certificates: open sessions go on, new ones get the new, and a bad file changes nothing" {
+@test "tls: a reload replaces the certificate for new sessions only, and an invalid file changes no session" {
 	need_programs openssl
 	cp "$PKI/server.pem" mine.pem
 	cp "$PKI/server.key" mine.key
@@ -351,7 +351,7 @@ shown_name() {
 	exec 9>&-
 }
 
-@test "sandbox = on: handshakes, and a reload that reads certificates, need no system call that is refused" {
+@test "tls: with sandbox = on handshakes and reloads of certificates succeed" {
 	! sanitized || skip "a build with a sanitizer has no filter of system calls"
 	grep -qa 'libseccomp\.so' "$SMALLSERVD" || skip "built without libseccomp"
 	need_programs ncat
@@ -365,7 +365,7 @@ shown_name() {
 	[[ $(echo hello | timeout "$DEADLINE" ncat --ssl 127.0.0.1 "$PORT") == hello ]]
 }
 
-@test "a stop ends open sessions in order" {
+@test "tls: a stop closes open sessions with an orderly end" {
 	start_secure echo=echo <<-END
 		[daemon]
 		stop_timeout = 100ms
@@ -387,7 +387,7 @@ lacks() {
 	fi
 }
 
-@test "sslscan finds nothing old: no SSL, no TLS before 1.2, no weak cipher, no renegotiation" {
+@test "tls: sslscan finds no old protocol, no weak cipher and no renegotiation" {
 	need_programs sslscan
 	start_secure echo=echo </dev/null
 	timeout $((DEADLINE * 2)) sslscan --no-colour --no-heartbleed "127.0.0.1:$PORT" >report

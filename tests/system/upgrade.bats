@@ -140,7 +140,7 @@ ended_well() {
 	wait_until have_as_many || fail "$first descriptors after the first, $(descriptors "$NEW") after the last"
 }
 
-@test "upgrade: the file at the path of the program runs with the same arguments" {
+@test "upgrade: a replaced program file is run with the same arguments" {
 	start_copy
 	printf '%s\n' '#!/bin/sh' "echo \"new: \$0 \$*\"" "exec '$BATS_TEST_TMPDIR/real' \"\$@\"" >script
 	chmod +x script
@@ -151,7 +151,7 @@ ended_well() {
 	serves
 }
 
-@test "upgrade: a relative path starts from the folder where the daemon was started" {
+@test "upgrade: a relative program path is resolved in the start directory" {
 	cp "$SMALLSERVD" program
 	SMALLSERVD=./program
 	start_echo
@@ -358,7 +358,7 @@ hup() {
 	serves
 }
 
-@test "upgrade: a stream of HUPs does not delay it" {
+@test "upgrade: a continuous stream of HUPs does not delay the upgrade" {
 	start_echo
 	python_background hups upgrade.py hups "$OLD"
 	wait_until log_has_count 'reloaded: ' 3 || fail "no reloads"
@@ -366,7 +366,7 @@ hup() {
 	serves
 }
 
-@test "upgrade: an added multicast group is joined at the end of an upgrade, and not if it fails" {
+@test "upgrade: an added multicast group is joined by a successful upgrade and not by a failed one" {
 	make_network
 	make_interface
 	start_echo
@@ -405,7 +405,7 @@ hup() {
 	wait_until ended_well "$OLD" || fail "the old process did not end with 0"
 }
 
-@test "upgrade: open connections are closed at drain_timeout, which the log names" {
+@test "upgrade: open connections are closed at drain_timeout, which is logged" {
 	start_echo 'drain_timeout = 300ms'
 	python_background held hold.py 127.0.0.1 "$TCP" 1
 	wait_for_line held 'served 1'
@@ -469,7 +469,7 @@ hup() {
 	done
 }
 
-@test "upgrade: when the new process is killed before it has taken over the old one keeps serving" {
+@test "upgrade: when the new process is killed before the handover the old one keeps serving" {
 	start_copy
 	mv program real
 	local round
@@ -485,7 +485,7 @@ hup() {
 	done
 }
 
-@test "upgrade: the old process notifies the service manager of the new main process and nothing later" {
+@test "upgrade: the old process notifies the service manager of the new main process and sends no later message" {
 	"$SMALLSERVD" --version >/dev/null
 	python_background manager upgrade.py manager "$BATS_TEST_TMPDIR/notify"
 	wait_for_line manager listening
@@ -559,7 +559,7 @@ make_open_folder() {
 	SMALLSERVD=$FOLDER/program
 }
 
-@test "upgrade: a daemon that dropped root stays that user and keeps its pid_file in a folder of root" {
+@test "upgrade: a daemon that dropped root keeps its user, and its pid_file in a directory of root" {
 	need_root
 	make_open_folder
 	RUNNER=("$BATS_TEST_TMPDIR/open_conf" python3 "$BATS_TEST_DIRNAME/keeper.py")

@@ -44,7 +44,7 @@ within_background() {
 	HELD+=("$HELPER")
 }
 
-@test "within: a command's output and status are its own" {
+@test "within: output and exit status of the command are passed on" {
 	run -0 within 1000 1 echo hello
 	[[ $output == hello ]]
 	run -7 within 1000 1 sh -c 'exit 7'
@@ -57,12 +57,12 @@ within_background() {
 	run -2 within soon 1 true
 }
 
-@test "within: a command begins with the signals as they were" {
+@test "within: the command starts with the signal mask and dispositions of the caller" {
 	run -0 within 1000 1 grep -E '^Sig(Blk|Ign)' /proc/self/status
 	[[ $output == "$(grep -E '^Sig(Blk|Ign)' /proc/self/status)" ]]
 }
 
-@test "within: when the time is over all that was started is ended, wherever it is" {
+@test "within: at a signal or at the time limit all descendants are ended" {
 	write_strays
 	within_background 1000 10 ./strays
 	wait_until all_began
@@ -74,7 +74,7 @@ within_background() {
 	[[ $output == *'ending '*' sleep 1000' ]]
 }
 
-@test "within: what does not end in order is ended by force" {
+@test "within: descendants that ignore SIGTERM are killed" {
 	write_strays 'trap "" TERM'
 	within_background 1000 0.5 ./strays
 	wait_until all_began
@@ -83,7 +83,7 @@ within_background() {
 	assert_all_ended
 }
 
-@test "within: what a command leaves behind is ended, too" {
+@test "within: descendants that outlive the command are ended" {
 	write_strays
 	sed -i 's/^exec.*/sh stray.sh \&/' strays
 	cat >>strays <<-'END'
@@ -94,14 +94,14 @@ within_background() {
 	assert_all_ended
 }
 
-@test "within: nothing begins for a caller that was gone before" {
+@test "within: no command is started if the caller has exited before" {
 	run -0 sh -c "WITHIN_CALLER=\$\$ '$TESTS_SRCDIR/within' 1000 1 env; exit"
 	[[ $output == *PATH=* && $output != *WITHIN_CALLER* ]]
 	WITHIN_CALLER=$PPID run -143 within 1000 1 touch begun # the caller is timeout(1)
 	[[ ! -e begun ]]
 }
 
-@test "within: what tries twice leaves no file behind when it is ended" {
+@test "within: a terminated test with a second try leaves no temporary file" {
 	mkdir temporary
 	printf '%s\n' '#!/bin/sh' 'touch began' 'sleep 1000' >test.sh
 	SECOND_TRIES='' TMPDIR=$PWD/temporary within_background 1000 10 "$TESTS_SRCDIR/again" sh test.sh
@@ -115,7 +115,7 @@ within_background() {
 	[[ ! $(ls temporary) ]]
 }
 
-@test "within: all ends where whoever has called it is killed" {
+@test "within: all descendants are ended when the caller is killed" {
 	write_strays
 	printf '%s\n' '#!/bin/sh' "'$TESTS_SRCDIR/within' 1000 10 ./strays; exit" >caller.sh
 	sh caller.sh </dev/null >output 2>&1 3>&- 4>&- &

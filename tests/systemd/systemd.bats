@@ -48,16 +48,16 @@ exposed_at_most()
 	((tenths <= $1)) || fail "exposed by $tenths tenths, not $1"
 }
 
-@test "systemd: the machine runs, and nothing in it failed" {
+@test "systemd: the machine boots without failed units" {
 	[[ $(inside systemctl is-system-running) == running ]] || fail "$(inside systemctl --failed --no-pager)"
 }
 
-@test "systemd: systemd-analyze verify has nothing to say" {
+@test "systemd: systemd-analyze verify prints no warning" {
 	run -0 inside systemd-analyze --man=no verify smallservd.service smallservd.socket
 	[[ -z $output ]] || fail "$output"
 }
 
-@test "systemd: the service starts, says so, and serves as its own user with one capability" {
+@test "systemd: the service notifies its start and serves as its own user with one capability" {
 	run -0 inside systemctl start smallservd.service
 	has_property ActiveState active
 	has_property NRestarts 0
@@ -78,7 +78,7 @@ exposed_at_most()
 	run ! journal_has sandbox # that it went on without a filter of its own
 }
 
-@test "systemd: an orderly stop is a success" {
+@test "systemd: an orderly stop has the result success" {
 	inside systemctl start smallservd.service
 	inside systemctl stop smallservd.service
 	has_property ActiveState inactive
@@ -86,13 +86,13 @@ exposed_at_most()
 	has_property ExecMainStatus 0
 }
 
-@test "systemd: it can be enabled, service and sockets" {
+@test "systemd: the service and the socket unit can be enabled" {
 	inside systemctl enable --quiet smallservd.service smallservd.socket
 	[[ $(inside systemctl is-enabled smallservd.service smallservd.socket) == $'enabled\nenabled' ]]
 	inside systemctl disable --quiet smallservd.service smallservd.socket
 }
 
-@test "systemd: a restart serves anew" {
+@test "systemd: a restarted service serves as another process" {
 	inside systemctl start smallservd.service
 	local pid
 	pid=$(main_pid)
@@ -101,7 +101,7 @@ exposed_at_most()
 	serves
 }
 
-@test "systemd: reload puts a changed file in force in the same process, on a port below 1024 too" {
+@test "systemd: a reload applies a changed file in the same process, also for a port below 1024" {
 	inside systemctl start smallservd.service
 	local pid
 	pid=$(main_pid)
@@ -122,7 +122,7 @@ refuses()
 	! ask -z localhost "$1"
 }
 
-@test "systemd: reload of a file with a mistake fails and changes nothing" {
+@test "systemd: a reload of an invalid file fails and changes no service" {
 	inside systemctl start smallservd.service
 	local pid
 	pid=$(main_pid)
@@ -134,7 +134,7 @@ refuses()
 	serves
 }
 
-@test "systemd: a file with a mistake is not retried" {
+@test "systemd: a start with an invalid file is not retried" {
 	configure 's/^port = 7/prot = 7/'
 	run -1 inside systemctl start smallservd.service
 	wait_until has_property ActiveState failed
@@ -142,7 +142,7 @@ refuses()
 	has_property NRestarts 0
 }
 
-@test "systemd: a crash is mended by a restart" {
+@test "systemd: a crashed service is restarted" {
 	inside systemctl start smallservd.service
 	local pid
 	pid=$(main_pid)
@@ -152,7 +152,7 @@ refuses()
 	serves
 }
 
-@test "systemd: the watchdog ends a process that hangs, and it is started again" {
+@test "systemd: a process that misses the watchdog is killed and restarted" {
 	drop_in smallservd.service watchdog <<<$'[Service]\nWatchdogSec=5s'
 	inside systemctl start smallservd.service
 	local pid
@@ -169,7 +169,7 @@ upgrade()
 	inside kill -USR2 "$(main_pid)"
 }
 
-@test "systemd: an upgrade puts another process in its place, and systemd follows" {
+@test "systemd: after an upgrade systemd follows the new main process" {
 	drop_in smallservd.service watchdog <<<$'[Service]\nWatchdogSec=5s'
 	inside systemctl start smallservd.service
 	local pid new found
@@ -199,7 +199,7 @@ has_descriptors()
 	[[ $(descriptors) == "$1" ]]
 }
 
-@test "systemd: with the socket unit an upgrade hands the sockets on" {
+@test "systemd: with the socket unit an upgrade passes the sockets on" {
 	inside systemctl start smallservd.socket smallservd.service
 	local pid
 	pid=$(main_pid)
@@ -214,7 +214,7 @@ has_descriptors()
 }
 
 # A binary that makes a folder where the file system is read-only: the filter, which the process that started it had, answers before it.
-@test "systemd: a system call that the daemon has no use for is refused" {
+@test "systemd: a system call outside the filter fails" {
 	inside systemctl start smallservd.service
 	local pid
 	pid=$(main_pid)
@@ -226,7 +226,7 @@ has_descriptors()
 	serves
 }
 
-@test "systemd: the journal has the fields of a service, a client, and a place in the file" {
+@test "systemd: journal entries have fields for the service, the client and the configuration line" {
 	configure '/^\[echo\]/ a log_connections = yes'
 	inside systemctl start smallservd.service
 	ask -N localhost 7 <<<"hello"
@@ -241,7 +241,7 @@ has_descriptors()
 	run ! journal_has daytime SERVICE=echo
 }
 
-@test "systemd: it can write nowhere but to devices and the sockets of systemd" {
+@test "systemd: the service can write to devices and systemd's sockets only" {
 	inside systemctl start smallservd.service
 	local found expected
 	expected=$(printf '%s\n' /dev/full /dev/null /dev/pts/ptmx /dev/random /dev/tty /dev/urandom /dev/zero \
@@ -252,7 +252,7 @@ has_descriptors()
 	[[ $found == "$expected" ]] || fail "$found"
 }
 
-@test "systemd: with a RuntimeDirectory= it can have a pid_file" {
+@test "systemd: RuntimeDirectory= allows a pid_file" {
 	drop_in smallservd.service folder <<<$'[Service]\nRuntimeDirectory=smallservd'
 	configure '/^\[daemon\]/ a pid_file = /run/smallservd/pid'
 	inside systemctl start smallservd.service
@@ -278,7 +278,7 @@ descriptors()
 	inside bash -s "$(main_pid)${1:+/$1}" <"$BATS_TEST_DIRNAME/descriptors"
 }
 
-@test "systemd: its descriptors are those of its endpoints and loops, and no other" {
+@test "systemd: the service has descriptors for its endpoints, event loops and log only" {
 	inside systemctl start smallservd.service
 	local found
 	found=$(descriptors)
@@ -289,11 +289,11 @@ descriptors()
 	[[ $(grep -c '^unix$' <<<"$found") -le 3 ]] || fail "$found"
 }
 
-@test "systemd: exposed by 1.3 at most, while it binds ports 7 and 13 itself" {
+@test "systemd: the exposure is at most 1.3 with ports 7 and 13 bound by the service" {
 	exposed_at_most 13
 }
 
-@test "systemd: with the socket unit a client starts the service, over TCP and over UDP" {
+@test "systemd: with the socket unit a client starts the service over TCP and UDP" {
 	inside systemctl start smallservd.socket
 	has_property ActiveState inactive
 	[[ $(ask -4 -N localhost 7 <<<"hello") == hello ]]
@@ -326,7 +326,7 @@ descriptors()
 	echo "# $(tail -n 1 "$said") over 3 restarts" >&3
 }
 
-@test "systemd: with the drop-in it serves without a network and a capability of its own, exposed by 0.3 at most" {
+@test "systemd: with the private-network drop-in it serves without capabilities and an exposure of at most 0.3" {
 	use_example private-network
 	inside systemctl start smallservd.socket
 	serves
@@ -343,7 +343,7 @@ descriptors()
 	serves
 }
 
-@test "systemd: without a network of its own a forged datagram starts no loop" {
+@test "systemd: with the private-network drop-in a forged datagram starts no loop" {
 	use_example private-network
 	drop_in smallservd.socket wildcard <<<$'[Socket]\nListenStream=\nListenDatagram=\nListenDatagram=0.0.0.0:7'
 	inside sh -c 'cat >/etc/smallservd/smallservd.conf' <<-END
@@ -362,7 +362,7 @@ descriptors()
 	wait_until journal_has 'echo: udp: .*datagrams_received=2 datagrams_sent=1 .*dropped\{own_endpoint\}=1'
 }
 
-@test "systemd: with the drop-in notify-reload works, where systemd knows it and where not" {
+@test "systemd: with the notify-reload drop-in a reload works with and without Type=notify-reload" {
 	use_example notify-reload
 	inside systemctl start smallservd.service
 	local pid
