@@ -1,4 +1,4 @@
-/* check_certificates.h: keys, certificates and revocation lists made on the spot, as PEM files. */
+/* check_certificates.h: generates keys, certificates and revocation lists as PEM files. */
 #ifndef SMALLSERVD_CHECK_CERTIFICATES_H
 #define SMALLSERVD_CHECK_CERTIFICATES_H
 
@@ -19,13 +19,14 @@ struct identity {
 
 enum { HOUR_S = 3600, YEAR_S = 365 * 24 * HOUR_S };
 
-/* What is special about a certificate. */
-struct wanted {
+/* The properties of a certificate. */
+struct template
+{
 	const char *name;
-	const struct identity *issuer; /* NULL: signed by itself */
+	const struct identity *issuer; /* NULL: self-signed */
 	bool authority;
-	const char *purpose;   /* extendedKeyUsage; NULL: none is said */
-	long from_s, until_s;  /* from now on; both 0: since an hour ago, for a year */
+	const char *purpose;   /* extendedKeyUsage; NULL: not present */
+	long from_s, until_s;  /* relative to now; both 0: from an hour ago until a year from now */
 	const char *key_curve; /* NULL: P-256 */
 };
 
@@ -39,31 +40,31 @@ static inline void add_extension(X509 *certificate, X509 *issuer, int kind, cons
 	X509_EXTENSION_free(extension);
 }
 
-static inline struct identity identity_new(struct wanted wanted)
+static inline struct identity identity_new(struct template template)
 {
 	static long serial;
-	struct identity made = {.key = EVP_EC_gen(wanted.key_curve != NULL ? wanted.key_curve : "P-256")};
-	made.certificate = X509_new();
-	ck_assert_ptr_nonnull(made.key);
-	ck_assert_ptr_nonnull(made.certificate);
-	const struct identity *issuer = wanted.issuer != NULL ? wanted.issuer : &made;
-	X509_NAME *name = X509_get_subject_name(made.certificate);
-	bool usual = wanted.from_s == 0 && wanted.until_s == 0;
+	struct identity identity = {.key = EVP_EC_gen(template.key_curve != NULL ? template.key_curve : "P-256")};
+	identity.certificate = X509_new();
+	ck_assert_ptr_nonnull(identity.key);
+	ck_assert_ptr_nonnull(identity.certificate);
+	const struct identity *issuer = template.issuer != NULL ? template.issuer : &identity;
+	X509_NAME *name = X509_get_subject_name(identity.certificate);
+	bool default_times = template.from_s == 0 && template.until_s == 0;
 
-	X509_set_version(made.certificate, X509_VERSION_3);
-	ASN1_INTEGER_set(X509_get_serialNumber(made.certificate), ++serial);
+	X509_set_version(identity.certificate, X509_VERSION_3);
+	ASN1_INTEGER_set(X509_get_serialNumber(identity.certificate), ++serial);
 	X509_NAME_add_entry_by_txt(name, "O", MBSTRING_UTF8, (const unsigned char *)"Lab", -1, -1, 0);
-	X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)wanted.name, -1, -1, 0);
-	X509_set_issuer_name(made.certificate, X509_get_subject_name(issuer->certificate));
-	X509_gmtime_adj(X509_getm_notBefore(made.certificate), usual ? -HOUR_S : wanted.from_s);
-	X509_gmtime_adj(X509_getm_notAfter(made.certificate), usual ? YEAR_S : wanted.until_s);
-	X509_set_pubkey(made.certificate, made.key);
-	add_extension(made.certificate, issuer->certificate, NID_basic_constraints,
-		      wanted.authority ? "critical,CA:TRUE" : "critical,CA:FALSE");
-	if (wanted.purpose != NULL)
-		add_extension(made.certificate, issuer->certificate, NID_ext_key_usage, wanted.purpose);
-	ck_assert_int_gt(X509_sign(made.certificate, issuer->key, EVP_sha256()), 0);
-	return made;
+	X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)template.name, -1, -1, 0);
+	X509_set_issuer_name(identity.certificate, X509_get_subject_name(issuer->certificate));
+	X509_gmtime_adj(X509_getm_notBefore(identity.certificate), default_times ? -HOUR_S : template.from_s);
+	X509_gmtime_adj(X509_getm_notAfter(identity.certificate), default_times ? YEAR_S : template.until_s);
+	X509_set_pubkey(identity.certificate, identity.key);
+	add_extension(identity.certificate, issuer->certificate, NID_basic_constraints,
+		      template.authority ? "critical,CA:TRUE" : "critical,CA:FALSE");
+	if (template.purpose != NULL)
+		add_extension(identity.certificate, issuer->certificate, NID_ext_key_usage, template.purpose);
+	ck_assert_int_gt(X509_sign(identity.certificate, issuer->key, EVP_sha256()), 0);
+	return identity;
 }
 
 static inline void identity_free(struct identity *identity)
@@ -72,7 +73,7 @@ static inline void identity_free(struct identity *identity)
 	EVP_PKEY_free(identity->key);
 }
 
-/* --- files, in a directory of the test --- */
+/* --- files in the directory of the test --- */
 
 static char certificate_directory[] = "/tmp/check_certificates.XXXXXX";
 
@@ -88,7 +89,7 @@ static inline void remove_directory(void)
 	ck_assert_int_eq(system(command), 0);
 }
 
-/* The path of NAME there; it lives until the process ends. */
+/* Returns the path of NAME in the directory of the test; valid for the next 63 calls. */
 static inline const char *path_of(const char *name)
 {
 	static char paths[64][128];
@@ -122,7 +123,7 @@ static inline const char *write_certificate(const char *name, const char *mode, 
 	return path_of(name);
 }
 
-/* PASSPHRASE NULL: not encrypted. */
+/* Writes the key, encrypted unless PASSPHRASE is NULL. */
 static inline const char *write_key(const char *name, const char *mode, const struct identity *identity,
 				    const char *passphrase)
 {
@@ -135,9 +136,9 @@ static inline const char *write_key(const char *name, const char *mode, const st
 	return path_of(name);
 }
 
-/* A list of AUTHORITY with REVOKED (NULL: nobody), that is valid until UNTIL_S from now. */
-static inline const char *write_list(const char *name, const char *mode, const struct identity *authority,
-				     const struct identity *revoked, long until_s)
+/* Writes a revocation list of AUTHORITY with REVOKED (NULL: empty), valid until UNTIL_S from now. */
+static inline const char *write_crl(const char *name, const char *mode, const struct identity *authority,
+				    const struct identity *revoked, long until_s)
 {
 	X509_CRL *list = X509_CRL_new();
 	ASN1_TIME *from = X509_gmtime_adj(NULL, -2 * HOUR_S), *until = X509_gmtime_adj(NULL, until_s);

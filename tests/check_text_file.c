@@ -1,4 +1,4 @@
-/* check_text_file.c: files are opened without waiting for anybody. */
+/* check_text_file.c: text_file_open accepts regular files only and never blocks. */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,14 +28,14 @@ static void remove_folder(void)
 	ck_assert_int_eq(rmdir(folder), 0);
 }
 
-static void assert_refused(const char *path, const char *expected)
+static void assert_rejected(const char *path, const char *expected)
 {
 	const char *reason = "";
 	ck_assert_ptr_null(text_file_open(path, &reason));
 	ck_assert_str_eq(reason, expected);
 }
 
-START_TEST(a_regular_file_is_read_through_links_too)
+START_TEST(regular_file_behind_a_symlink_is_opened)
 {
 	char line[16];
 	const char *reason;
@@ -53,7 +53,7 @@ START_TEST(a_regular_file_is_read_through_links_too)
 }
 END_TEST
 
-START_TEST(the_null_device_is_an_empty_file)
+START_TEST(null_device_reads_as_an_empty_file)
 {
 	const char *reason;
 	FILE *file = text_file_open("/dev/null", &reason);
@@ -63,31 +63,31 @@ START_TEST(the_null_device_is_an_empty_file)
 }
 END_TEST
 
-START_TEST(nobody_is_waited_for_at_a_fifo)
+START_TEST(fifo_is_rejected_without_blocking)
 {
 	ck_assert_int_eq(mkfifo("file", 0600), 0);
-	assert_refused("file", "not a regular file");
+	assert_rejected("file", "not a regular file");
 	int writer = open("file", O_RDWR | O_CLOEXEC);
-	assert_refused("file", "not a regular file");
+	assert_rejected("file", "not a regular file");
 	close(writer);
 }
 END_TEST
 
-START_TEST(what_is_no_file_is_refused_by_what_it_is)
+START_TEST(directory_device_socket_and_missing_file_are_rejected)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "file"};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	assert_refused("/", "Is a directory");
-	assert_refused("/dev/zero", "not a regular file");
-	assert_refused("nowhere", strerror(ENOENT));
+	assert_rejected("/", "Is a directory");
+	assert_rejected("/dev/zero", "not a regular file");
+	assert_rejected("missing", strerror(ENOENT));
 	ck_assert_int_eq(bind(fd, (const struct sockaddr *)&address, sizeof address), 0);
-	assert_refused("file", strerror(ENXIO));
+	assert_rejected("file", strerror(ENXIO));
 	close(fd);
 }
 END_TEST
 
-START_TEST(a_file_has_a_bound)
+START_TEST(file_above_the_maximum_size_is_rejected)
 {
 	const char *reason;
 	int fd = open("file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
@@ -97,7 +97,7 @@ START_TEST(a_file_has_a_bound)
 	ck_assert_ptr_nonnull(file);
 	fclose(file);
 	ck_assert_int_eq(ftruncate(fd, TEXT_FILE_MAX_BYTES + 1), 0);
-	assert_refused("file", "over 64 MiB");
+	assert_rejected("file", "over 64 MiB");
 	close(fd);
 }
 END_TEST
@@ -107,11 +107,11 @@ int main(void)
 	Suite *suite = suite_create("text_file");
 	TCase *tests = tcase_create("text_file");
 	tcase_add_checked_fixture(tests, make_folder, remove_folder);
-	tcase_add_test(tests, a_regular_file_is_read_through_links_too);
-	tcase_add_test(tests, the_null_device_is_an_empty_file);
-	tcase_add_test(tests, nobody_is_waited_for_at_a_fifo);
-	tcase_add_test(tests, what_is_no_file_is_refused_by_what_it_is);
-	tcase_add_test(tests, a_file_has_a_bound);
+	tcase_add_test(tests, regular_file_behind_a_symlink_is_opened);
+	tcase_add_test(tests, null_device_reads_as_an_empty_file);
+	tcase_add_test(tests, fifo_is_rejected_without_blocking);
+	tcase_add_test(tests, directory_device_socket_and_missing_file_are_rejected);
+	tcase_add_test(tests, file_above_the_maximum_size_is_rejected);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }

@@ -1,4 +1,4 @@
-/* check_tls.c: contexts from good and bad files, and sessions over socket pairs, with a client that is OpenSSL itself. */
+/* check_tls.c: contexts from valid and invalid files, sessions over socket pairs with an OpenSSL client. */
 #include "tls/tls.h"
 
 #include <errno.h>
@@ -11,52 +11,54 @@
 
 #include "check_certificates.h"
 #include "check_run.h"
+#include "core/array.h"
 
-/* --- who takes part --- */
+/* --- identities --- */
 
 static struct identity authority, server, other_authority;
 
-/* --- what is told about files --- */
+/* --- messages about files --- */
 
-static char told[4096];
-static unsigned told_errors, told_warnings;
+static char messages[4096];
+static unsigned errors, warnings;
 
 static void take_message(void *context, enum tls_file file, bool warning, const char *message)
 {
 	static const char *const names[] = {"certificate", "key", "client_ca", "crl"};
-	size_t length = strlen(told);
-	ck_assert_ptr_eq(context, told);
-	told_errors += !warning;
-	told_warnings += warning;
-	snprintf(told + length, sizeof told - length, "%s%s: %s\n", warning ? "warning: " : "", names[file], message);
+	size_t length = strlen(messages);
+	ck_assert_ptr_eq(context, messages);
+	errors += !warning;
+	warnings += warning;
+	snprintf(messages + length, sizeof messages - length, "%s%s: %s\n", warning ? "warning: " : "", names[file],
+		 message);
 }
 
 static struct tls_context *load(struct tls_settings settings)
 {
-	told[0] = '\0';
-	told_errors = told_warnings = 0;
-	if (settings.min_version == TLS_ANY_VERSION)
+	messages[0] = '\0';
+	errors = warnings = 0;
+	if (settings.min_version < TLS_1_2)
 		settings.min_version = TLS_1_2;
-	struct tls_context *context = tls_context_new(&settings, take_message, told);
-	ck_assert_msg((context == NULL) == (told_errors > 0), "%s", told);
+	struct tls_context *context = tls_context_new(&settings, take_message, messages);
+	ck_assert_msg((context == NULL) == (errors > 0), "%s", messages);
 	ck_assert_uint_eq(ERR_peek_error(), 0);
 	return context;
 }
 
-static void ck_told(struct tls_settings settings, unsigned errors, unsigned warnings, const char *text)
+static void assert_reports(struct tls_settings settings, unsigned error_count, unsigned warning_count, const char *text)
 {
 	struct tls_context *context = load(settings);
-	ck_assert_msg(told_errors == errors && told_warnings == warnings, "%s", told);
-	ck_assert_msg(strstr(told, text) != NULL, "%s", told);
+	ck_assert_msg(errors == error_count && warnings == warning_count, "%s", messages);
+	ck_assert_msg(strstr(messages, text) != NULL, "%s", messages);
 	tls_context_free(context);
 }
 
 static void set_up(void)
 {
 	make_directory();
-	authority = identity_new((struct wanted){.name = "Authority", .authority = true});
-	other_authority = identity_new((struct wanted){.name = "Other", .authority = true});
-	server = identity_new((struct wanted){.name = "server", .issuer = &authority});
+	authority = identity_new((struct template){.name = "Authority", .authority = true});
+	other_authority = identity_new((struct template){.name = "Other", .authority = true});
+	server = identity_new((struct template){.name = "server", .issuer = &authority});
 	write_certificate("server.pem", "w", &server);
 	write_key("server.key", "w", &server, NULL);
 	write_certificate("both.pem", "w", &server);
@@ -79,59 +81,59 @@ static struct tls_settings good_settings(void)
 
 /* --- contexts --- */
 
-START_TEST(a_certificate_and_its_key_are_taken_from_one_file_or_two)
+START_TEST(certificate_and_key_load_from_one_file_or_two)
 {
-	ck_told(good_settings(), 0, 0, "");
-	ck_told((struct tls_settings){.certificate = path_of("both.pem")}, 0, 0, "");
+	assert_reports(good_settings(), 0, 0, "");
+	assert_reports((struct tls_settings){.certificate = path_of("both.pem")}, 0, 0, "");
 }
 END_TEST
 
-START_TEST(a_file_that_is_not_there_is_named)
+START_TEST(missing_or_special_file_is_reported_by_name)
 {
 	struct tls_settings settings = good_settings();
-	settings.certificate = path_of("nowhere.pem");
-	ck_told(settings, 1, 0, "nowhere.pem: No such file or directory");
+	settings.certificate = path_of("missing.pem");
+	assert_reports(settings, 1, 0, "missing.pem: No such file or directory");
 	settings = good_settings();
-	settings.key = path_of("nowhere.key");
-	ck_told(settings, 1, 0, "nowhere.key: No such file or directory");
+	settings.key = path_of("missing.key");
+	assert_reports(settings, 1, 0, "missing.key: No such file or directory");
 	settings = good_settings();
-	settings.client_ca = path_of("nowhere.ca");
-	settings.crl = path_of("nowhere.crl");
-	ck_told(settings, 2, 0, "nowhere.crl: No such file or directory");
-	ck_assert_ptr_nonnull(strstr(told, "client_ca: "));
+	settings.client_ca = path_of("missing.ca");
+	settings.crl = path_of("missing.crl");
+	assert_reports(settings, 2, 0, "missing.crl: No such file or directory");
+	ck_assert_ptr_nonnull(strstr(messages, "client_ca: "));
 	settings = good_settings();
 	settings.certificate = certificate_directory;
-	ck_told(settings, 1, 0, "Is a directory");
-	settings.certificate = path_of("fifo"); /* nobody writes to it, and nobody is waited for */
+	assert_reports(settings, 1, 0, "Is a directory");
+	settings.certificate = path_of("fifo"); /* without a writer: a plain open blocks */
 	ck_assert_int_eq(mkfifo(settings.certificate, 0600), 0);
-	ck_told(settings, 1, 0, "fifo: not a regular file");
+	assert_reports(settings, 1, 0, "fifo: not a regular file");
 }
 END_TEST
 
-START_TEST(a_file_of_something_else_is_named)
+START_TEST(file_without_the_expected_pem_object_is_reported)
 {
-	const char *text = write_text("text", "these are no certificates\n");
+	const char *text = write_text("text", "no PEM object\n");
 	const char *broken = write_text("broken", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
 	struct tls_settings settings = good_settings();
 	settings.certificate = text;
-	ck_told(settings, 1, 0, "certificate: ");
-	ck_assert_ptr_nonnull(strstr(told, "text: no certificate in PEM format"));
+	assert_reports(settings, 1, 0, "certificate: ");
+	ck_assert_ptr_nonnull(strstr(messages, "text: no certificate in PEM format"));
 	settings.certificate = broken;
-	ck_told(settings, 1, 0, "broken: certificate 1: ");
+	assert_reports(settings, 1, 0, "broken: certificate 1: ");
 	settings.certificate = path_of("server.key");
-	ck_told(settings, 1, 0, "no certificate in PEM format");
+	assert_reports(settings, 1, 0, "no certificate in PEM format");
 	settings = good_settings();
 	settings.key = text;
-	ck_told(settings, 1, 0, "text: no private key in PEM format");
+	assert_reports(settings, 1, 0, "text: no private key in PEM format");
 	settings = good_settings();
 	settings.client_ca = path_of("server.pem");
 	settings.crl = path_of("server.pem");
-	ck_told(settings, 1, 0, "crl: ");
-	ck_assert_ptr_nonnull(strstr(told, "no revocation list in PEM format"));
+	assert_reports(settings, 1, 0, "crl: ");
+	ck_assert_ptr_nonnull(strstr(messages, "no revocation list in PEM format"));
 }
 END_TEST
 
-START_TEST(a_second_certificate_that_is_broken_is_named)
+START_TEST(invalid_chain_certificate_is_reported_by_number)
 {
 	write_certificate("chain.pem", "w", &server);
 	FILE *file = fopen(path_of("chain.pem"), "a");
@@ -139,79 +141,62 @@ START_TEST(a_second_certificate_that_is_broken_is_named)
 	fclose(file);
 	struct tls_settings settings = good_settings();
 	settings.certificate = path_of("chain.pem");
-	ck_told(settings, 1, 0, "chain.pem: certificate 2: ");
+	assert_reports(settings, 1, 0, "chain.pem: certificate 2: ");
 }
 END_TEST
 
-START_TEST(a_key_that_does_not_match_is_named)
+START_TEST(key_of_another_certificate_is_reported)
 {
-	struct identity stranger = identity_new((struct wanted){.name = "stranger"});
-	struct identity curve = identity_new((struct wanted){.name = "curve", .key_curve = "P-384"});
+	struct identity stranger = identity_new((struct template){.name = "stranger"});
+	struct identity curve = identity_new((struct template){.name = "curve", .key_curve = "P-384"});
 	struct tls_settings settings = good_settings();
 	settings.key = write_key("stranger.key", "w", &stranger, NULL);
-	ck_told(settings, 1, 0, "key: ");
-	ck_assert_ptr_nonnull(strstr(told, "stranger.key: the key does not match tls_certificate"));
+	assert_reports(settings, 1, 0, "key: ");
+	ck_assert_ptr_nonnull(strstr(messages, "stranger.key: the key does not match tls_certificate"));
 	settings.key = write_key("curve.key", "w", &curve, NULL);
-	ck_told(settings, 1, 0, "the key does not match tls_certificate");
+	assert_reports(settings, 1, 0, "the key does not match tls_certificate");
 	identity_free(&stranger);
 	identity_free(&curve);
 }
 END_TEST
 
-START_TEST(an_encrypted_key_is_named)
+START_TEST(encrypted_key_is_reported)
 {
 	struct tls_settings settings = good_settings();
 	settings.key = write_key("secret.key", "w", &server, "secret");
-	ck_told(settings, 1, 0, "secret.key: the key is encrypted");
+	assert_reports(settings, 1, 0, "secret.key: encrypted private keys are not supported");
 }
 END_TEST
 
-START_TEST(a_key_that_everybody_can_read_is_warned_of)
+START_TEST(world_readable_key_raises_a_warning)
 {
 	ck_assert_int_eq(chmod(path_of("server.key"), 0644), 0);
-	ck_told(good_settings(), 0, 1, "warning: key: ");
-	ck_assert_ptr_nonnull(strstr(told, "server.key: the key can be read by everybody"));
+	assert_reports(good_settings(), 0, 1, "warning: key: ");
+	ck_assert_ptr_nonnull(strstr(messages, "server.key: the key file is world-readable"));
 	ck_assert_int_eq(chmod(path_of("server.key"), 0640), 0);
-	ck_told(good_settings(), 0, 0, "");
+	assert_reports(good_settings(), 0, 0, "");
 }
 END_TEST
 
-START_TEST(a_certificate_that_is_not_valid_now_is_warned_of)
+START_TEST(expired_or_not_yet_valid_certificate_or_crl_raises_a_warning)
 {
-	struct identity old = identity_new((struct wanted){.name = "old", .from_s = -2 * HOUR_S, .until_s = -HOUR_S});
-	struct identity young = identity_new((struct wanted){.name = "young", .from_s = HOUR_S, .until_s = YEAR_S});
+	struct identity old = identity_new((struct template){.name = "old", .from_s = -2 * HOUR_S, .until_s = -HOUR_S});
+	struct identity young = identity_new((struct template){.name = "young", .from_s = HOUR_S, .until_s = YEAR_S});
 	write_certificate("old.pem", "w", &old);
 	write_key("old.pem", "a", &old, NULL);
 	write_certificate("young.pem", "w", &young);
 	write_key("young.pem", "a", &young, NULL);
-	ck_told((struct tls_settings){.certificate = path_of("old.pem")}, 0, 1,
-		"the certificate of CN=old,O=Lab expired on 20");
-	ck_told((struct tls_settings){.certificate = path_of("young.pem")}, 0, 1,
-		"the certificate of CN=young,O=Lab is not valid before 20");
+	assert_reports((struct tls_settings){.certificate = path_of("old.pem")}, 0, 1,
+		       "the certificate of CN=old,O=Lab expired on 20");
+	assert_reports((struct tls_settings){.certificate = path_of("young.pem")}, 0, 1,
+		       "the certificate of CN=young,O=Lab is not valid before 20");
 	struct tls_settings settings = good_settings();
 	settings.client_ca = path_of("ca.pem");
-	settings.crl = write_list("late.crl", "w", &authority, NULL, -HOUR_S);
-	ck_told(settings, 0, 1, "warning: crl: ");
-	ck_assert_ptr_nonnull(strstr(told, "a revocation list expired on 20"));
+	settings.crl = write_crl("late.crl", "w", &authority, NULL, -HOUR_S);
+	assert_reports(settings, 0, 1, "warning: crl: ");
+	ck_assert_ptr_nonnull(strstr(messages, "a revocation list expired on 20"));
 	identity_free(&old);
 	identity_free(&young);
-}
-END_TEST
-
-START_TEST(the_first_certificate_to_expire_tells_the_expiry)
-{
-	struct identity brief = identity_new((struct wanted){.name = "brief", .from_s = -HOUR_S, .until_s = HOUR_S});
-	time_t now = time(NULL);
-	struct tls_context *context = load(good_settings());
-	ck_assert_int_ge(tls_context_expiry(context), now + YEAR_S - 60);
-	ck_assert_int_le(tls_context_expiry(context), now + YEAR_S + 600);
-	tls_context_free(context);
-	write_certificate("both.pem", "a", &brief);
-	context = load((struct tls_settings){.certificate = path_of("both.pem")});
-	ck_assert_int_ge(tls_context_expiry(context), now + HOUR_S - 60);
-	ck_assert_int_le(tls_context_expiry(context), now + HOUR_S + 600);
-	tls_context_free(context);
-	identity_free(&brief);
 }
 END_TEST
 
@@ -230,7 +215,7 @@ static void make_pair(int fds[2])
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
 }
 
-/* A session of CONTEXT and one of CLIENTS at both ends of a new connection. */
+/* Connects a session of CONTEXT and one of CLIENTS. */
 static void connect_client(void)
 {
 	int fds[2];
@@ -255,7 +240,7 @@ static void disconnect_client(void)
 static void begin(struct tls_settings settings, int version, const struct identity *shown)
 {
 	context = load(settings);
-	ck_assert_msg(context != NULL, "%s", told);
+	ck_assert_msg(context != NULL, "%s", messages);
 	clients = SSL_CTX_new(TLS_client_method());
 	SSL_CTX_set_min_proto_version(clients, version);
 	SSL_CTX_set_max_proto_version(clients, version);
@@ -273,8 +258,8 @@ static void end(void)
 	SSL_CTX_free(clients);
 }
 
-/* Lets both sides shake hands. Returns what the server's side came to: 0, or -1 with errno. */
-static int shake_hands(void)
+/* Completes the handshake on both sides. Returns the result of tls_handshake. */
+static int complete_handshake(void)
 {
 	int result = -1;
 	for (int i = 0; i < 100; i++) {
@@ -291,16 +276,16 @@ static int shake_hands(void)
 	return result;
 }
 
-/* The client has read all that was sent, and was told that this is all. */
-static void assert_ended_in_order(void)
+/* Asserts that the client receives close_notify next. */
+static void assert_close_notify(void)
 {
 	char byte;
 	int result = SSL_read(client, &byte, 1);
 	ck_assert_int_eq(SSL_get_error(client, result), SSL_ERROR_ZERO_RETURN);
 }
 
-/* The client's socket is closed: to write finds that out. */
-static void end_client(void)
+/* Closes the client's socket; the session notices by a failed write. */
+static void close_client_socket(void)
 {
 	close(client_fd);
 	client_fd = dup(server_fd);
@@ -309,14 +294,14 @@ static void end_client(void)
 	errno = 0;
 }
 
-/* Until the server can send nothing more: not through the session, as the client is not to read it. */
+/* Fills the send buffer of the server's socket with bytes outside of the session. */
 static void fill_socket(void)
 {
 	while (send(server_fd, "x", 1, 0) == 1)
 		;
 }
 
-/* Takes what was sent to the client past its session. */
+/* Discards all bytes in the client's socket. */
 static void empty_socket(void)
 {
 	char bytes[16384];
@@ -329,7 +314,7 @@ static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
 static void begin_session(int version)
 {
 	begin(good_settings(), version, NULL);
-	ck_assert_int_eq(shake_hands(), 0);
+	ck_assert_int_eq(complete_handshake(), 0);
 	ck_assert_int_eq(SSL_is_init_finished(client), 1);
 }
 
@@ -340,7 +325,7 @@ static uint8_t pattern(size_t at)
 
 /* --- handshakes --- */
 
-START_TEST(bytes_pass_both_ways)
+START_TEST(session_transfers_data_in_both_directions)
 {
 	char bytes[100];
 	begin_session(versions[_i]);
@@ -360,7 +345,7 @@ START_TEST(bytes_pass_both_ways)
 }
 END_TEST
 
-/* Relays what waits in FROM to TO, up to MOST bytes. */
+/* Relays up to MOST available bytes from FROM to TO. Returns whether there was one. */
 static bool relay(int from, int to, size_t most)
 {
 	char bytes[256];
@@ -371,7 +356,7 @@ static bool relay(int from, int to, size_t most)
 	return true;
 }
 
-START_TEST(a_handshake_and_data_may_come_byte_by_byte)
+START_TEST(handshake_and_data_in_single_bytes_are_read)
 {
 	int fds[2];
 	char bytes[100];
@@ -379,7 +364,7 @@ START_TEST(a_handshake_and_data_may_come_byte_by_byte)
 	bool done = false;
 
 	begin(good_settings(), versions[_i], NULL);
-	make_pair(fds); /* the client's socket is one end; the relay stands between */
+	make_pair(fds); /* the client uses one end, the relay the other */
 	SSL_set_fd(client, fds[0]);
 	for (int i = 0; i < 100000 && got < 5; i++) {
 		ERR_clear_error();
@@ -406,13 +391,13 @@ START_TEST(a_handshake_and_data_may_come_byte_by_byte)
 }
 END_TEST
 
-START_TEST(a_version_below_or_above_the_bounds_is_refused)
+START_TEST(version_out_of_bounds_fails_the_handshake)
 {
 	struct tls_settings settings = good_settings();
 	char text[200];
 	settings.min_version = TLS_1_3;
 	begin(settings, TLS1_2_VERSION, NULL);
-	ck_assert_int_eq(shake_hands(), -1);
+	ck_assert_int_eq(complete_handshake(), -1);
 	ck_assert_int_eq(errno, EPROTO);
 	ck_assert_int_eq(tls_failure(tls), TLS_HANDSHAKE_FAILED);
 	tls_failure_print(tls, text, sizeof text);
@@ -421,13 +406,13 @@ START_TEST(a_version_below_or_above_the_bounds_is_refused)
 	settings.min_version = TLS_1_2;
 	settings.max_version = TLS_1_2;
 	begin(settings, TLS1_3_VERSION, NULL);
-	ck_assert_int_eq(shake_hands(), -1);
+	ck_assert_int_eq(complete_handshake(), -1);
 	ck_assert_int_eq(tls_failure(tls), TLS_HANDSHAKE_FAILED);
 	end();
 }
 END_TEST
 
-START_TEST(what_is_no_tls_fails_and_stays_failed)
+START_TEST(plain_text_fails_the_session_for_good)
 {
 	char bytes[100];
 	begin(good_settings(), TLS1_3_VERSION, NULL);
@@ -435,7 +420,7 @@ START_TEST(what_is_no_tls_fails_and_stays_failed)
 	ck_assert_int_eq(tls_handshake(tls), -1);
 	ck_assert_int_eq(errno, EPROTO);
 	ck_assert_int_eq(tls_failure(tls), TLS_HANDSHAKE_FAILED);
-	/* dead: nothing more is read, written or tried */
+	/* a failed session neither reads nor writes */
 	empty_socket();
 	ck_assert_int_eq(send(client_fd, "more", 4, 0), 4);
 	for (int i = 0; i < 3; i++) {
@@ -447,7 +432,7 @@ START_TEST(what_is_no_tls_fails_and_stays_failed)
 		ck_assert_int_eq(errno, EPROTO);
 		ck_assert_int_eq(tls_shutdown(tls), 0);
 	}
-	ck_assert(tls_has_pending(tls)); /* that it is dead is to be told */
+	ck_assert(tls_has_pending(tls)); /* the error is pending */
 	ck_assert_int_eq(recv(server_fd, bytes, sizeof bytes, 0), 4);
 	ck_assert_int_eq(recv(client_fd, bytes, sizeof bytes, 0), -1);
 	ck_assert_int_eq(errno, EAGAIN);
@@ -455,7 +440,7 @@ START_TEST(what_is_no_tls_fails_and_stays_failed)
 }
 END_TEST
 
-START_TEST(a_client_that_leaves_during_the_handshake_is_told_so)
+START_TEST(fin_during_the_handshake_fails_it_with_that_detail)
 {
 	char text[200];
 	begin(good_settings(), TLS1_3_VERSION, NULL);
@@ -468,12 +453,12 @@ START_TEST(a_client_that_leaves_during_the_handshake_is_told_so)
 	ck_assert_int_ne(errno, EAGAIN);
 	ck_assert_int_eq(tls_failure(tls), TLS_HANDSHAKE_FAILED);
 	tls_failure_print(tls, text, sizeof text);
-	ck_assert_str_eq(text, "the client left");
+	ck_assert_str_eq(text, "connection closed by the client");
 	end();
 }
 END_TEST
 
-START_TEST(a_client_that_offers_a_session_gets_a_full_handshake)
+START_TEST(session_resumption_falls_back_to_a_full_handshake)
 {
 	char bytes[10];
 	begin_session(versions[_i]);
@@ -486,14 +471,14 @@ START_TEST(a_client_that_offers_a_session_gets_a_full_handshake)
 
 	connect_client();
 	SSL_set_session(client, session);
-	ck_assert_int_eq(shake_hands(), 0);
+	ck_assert_int_eq(complete_handshake(), 0);
 	ck_assert_int_eq(SSL_session_reused(client), 0);
 	SSL_SESSION_free(session);
 	end();
 }
 END_TEST
 
-START_TEST(there_is_no_renegotiation)
+START_TEST(renegotiation_is_refused)
 {
 	char bytes[100];
 	begin_session(TLS1_2_VERSION);
@@ -508,57 +493,57 @@ END_TEST
 
 /* --- client certificates --- */
 
-enum shown { GOOD, NOBODY, EXPIRED, TOO_YOUNG, REVOKED, STRANGE, SELF_SIGNED, OF_A_SERVER, SHOWN_COUNT };
+enum shown { VALID, NONE, EXPIRED, NOT_YET_VALID, REVOKED, UNKNOWN_AUTHORITY, SELF_SIGNED, WRONG_PURPOSE, SHOWN_COUNT };
 
 static struct identity make_shown(enum shown shown)
 {
-	struct wanted wanted = {.name = "client", .issuer = &authority, .purpose = "clientAuth"};
+	struct template template = {.name = "client", .issuer = &authority, .purpose = "clientAuth"};
 	if (shown == EXPIRED)
-		wanted.from_s = -2 * HOUR_S, wanted.until_s = -HOUR_S;
-	if (shown == TOO_YOUNG)
-		wanted.from_s = HOUR_S, wanted.until_s = YEAR_S;
-	if (shown == STRANGE)
-		wanted.issuer = &other_authority;
+		template.from_s = -2 * HOUR_S, template.until_s = -HOUR_S;
+	if (shown == NOT_YET_VALID)
+		template.from_s = HOUR_S, template.until_s = YEAR_S;
+	if (shown == UNKNOWN_AUTHORITY)
+		template.issuer = &other_authority;
 	if (shown == SELF_SIGNED)
-		wanted.issuer = NULL;
-	if (shown == OF_A_SERVER)
-		wanted.purpose = "serverAuth";
-	return identity_new(wanted);
+		template.issuer = NULL;
+	if (shown == WRONG_PURPOSE)
+		template.purpose = "serverAuth";
+	return identity_new(template);
 }
 
 static const enum tls_failure failures[SHOWN_COUNT] = {
-	[GOOD] = TLS_NO_FAILURE,
-	[NOBODY] = TLS_CERTIFICATE_MISSING,
+	[VALID] = TLS_NO_FAILURE,
+	[NONE] = TLS_CERTIFICATE_MISSING,
 	[EXPIRED] = TLS_CERTIFICATE_EXPIRED,
-	[TOO_YOUNG] = TLS_CERTIFICATE_NOT_YET_VALID,
+	[NOT_YET_VALID] = TLS_CERTIFICATE_NOT_YET_VALID,
 	[REVOKED] = TLS_CERTIFICATE_REVOKED,
-	[STRANGE] = TLS_CERTIFICATE_UNKNOWN_AUTHORITY,
+	[UNKNOWN_AUTHORITY] = TLS_CERTIFICATE_UNKNOWN_AUTHORITY,
 	[SELF_SIGNED] = TLS_CERTIFICATE_SELF_SIGNED,
-	[OF_A_SERVER] = TLS_CERTIFICATE_WRONG_PURPOSE,
+	[WRONG_PURPOSE] = TLS_CERTIFICATE_WRONG_PURPOSE,
 };
 
 static void try_client(enum shown shown, int version, enum tls_client_auth auth)
 {
 	struct identity identity = make_shown(shown);
 	struct tls_settings settings = good_settings();
-	bool let_in = shown == GOOD || (shown == NOBODY && auth == TLS_CLIENT_OPTIONAL);
+	bool accepted = shown == VALID || (shown == NONE && auth == TLS_CLIENT_OPTIONAL);
 	char text[200];
 
 	settings.client_ca = path_of("ca.pem");
 	settings.client_auth = auth;
-	settings.crl = write_list("list.crl", "w", &authority, shown == REVOKED ? &identity : NULL, YEAR_S);
-	begin(settings, version, shown == NOBODY ? NULL : &identity);
-	int result = shake_hands(), error = errno;
+	settings.crl = write_crl("list.crl", "w", &authority, shown == REVOKED ? &identity : NULL, YEAR_S);
+	begin(settings, version, shown == NONE ? NULL : &identity);
+	int result = complete_handshake(), error = errno;
 	tls_failure_print(tls, text, sizeof text);
-	ck_assert_msg(result == (let_in ? 0 : -1), "%d: %s", (int)shown, text);
-	if (let_in) {
-		const char *subject = shown == NOBODY ? NULL : "CN=client,O=Lab";
+	ck_assert_msg(result == (accepted ? 0 : -1), "%d: %s", (int)shown, text);
+	if (accepted) {
+		const char *subject = shown == NONE ? NULL : "CN=client,O=Lab";
 		ck_assert_pstr_eq(tls_client_subject(tls), subject);
 	} else {
 		ck_assert_int_eq(error, EPROTO);
 		ck_assert_msg(tls_failure(tls) == failures[shown], "%d: %s", (int)shown, text);
-		ck_assert_pstr_eq(tls_client_subject(tls), shown == NOBODY ? NULL : "CN=client,O=Lab");
-		/* nothing for the service to say gets through */
+		ck_assert_pstr_eq(tls_client_subject(tls), shown == NONE ? NULL : "CN=client,O=Lab");
+		/* no data reaches the client */
 		ck_assert_int_eq(tls_write(tls, "secret", 6), -1);
 		ck_assert_int_le(SSL_read(client, text, sizeof text), 0);
 	}
@@ -566,64 +551,65 @@ static void try_client(enum shown shown, int version, enum tls_client_auth auth)
 	identity_free(&identity);
 }
 
-START_TEST(nobody_gets_in_without_a_good_certificate)
+START_TEST(required_client_certificate_rejects_missing_and_invalid_ones)
 {
-	for (enum shown shown = GOOD; shown < SHOWN_COUNT; shown++)
+	for (enum shown shown = VALID; shown < SHOWN_COUNT; shown++)
 		try_client(shown, versions[_i], TLS_CLIENT_REQUIRED);
 }
 END_TEST
 
-START_TEST(optional_lets_in_those_without_but_nobody_with_a_bad_one)
+START_TEST(optional_client_certificate_rejects_invalid_ones_only)
 {
-	for (enum shown shown = GOOD; shown < SHOWN_COUNT; shown++)
+	for (enum shown shown = VALID; shown < SHOWN_COUNT; shown++)
 		try_client(shown, versions[_i], TLS_CLIENT_OPTIONAL);
 }
 END_TEST
 
-/* A handshake of a client that shows SHOWN. */
-static void assert_comes_to(struct tls_settings settings, const struct identity *shown, enum tls_failure failure)
+/* Asserts the result of a handshake in which the client presents SHOWN. */
+static void assert_handshake(struct tls_settings settings, const struct identity *shown, enum tls_failure failure)
 {
 	begin(settings, TLS1_3_VERSION, shown);
-	ck_assert_int_eq(shake_hands(), failure == TLS_NO_FAILURE ? 0 : -1);
+	ck_assert_int_eq(complete_handshake(), failure == TLS_NO_FAILURE ? 0 : -1);
 	ck_assert_int_eq(tls_failure(tls), failure);
 	end();
 }
 
-/* An authority below the root: its clients' list is needed; one of the root that revokes it holds where it is there. */
-START_TEST(lists_of_authorities_above_hold_where_they_are_there)
+/* The client's authority is an intermediate one: its own list is required, the list of the root optional. */
+START_TEST(crl_of_the_root_is_optional_and_applied_if_present)
 {
-	struct identity middle = identity_new((struct wanted){.name = "m", .issuer = &authority, .authority = true});
-	struct identity shown = identity_new((struct wanted){.name = "c", .issuer = &middle, .purpose = "clientAuth"});
+	struct identity middle = identity_new((struct template){.name = "m", .issuer = &authority, .authority = true});
+	struct identity shown =
+		identity_new((struct template){.name = "c", .issuer = &middle, .purpose = "clientAuth"});
 	struct tls_settings settings = good_settings();
 	settings.client_auth = TLS_CLIENT_REQUIRED;
 	settings.client_ca = write_certificate("cas.pem", "w", &authority);
 	write_certificate("cas.pem", "a", &middle);
 
-	settings.crl = write_list("lists.crl", "w", &authority, NULL, YEAR_S);
-	assert_comes_to(settings, &shown, TLS_CERTIFICATE_NO_CRL);
+	settings.crl = write_crl("lists.crl", "w", &authority, NULL, YEAR_S);
+	assert_handshake(settings, &shown, TLS_CERTIFICATE_NO_CRL);
 
-	write_list("lists.crl", "w", &middle, NULL, YEAR_S);
-	assert_comes_to(settings, &shown, TLS_NO_FAILURE);
+	write_crl("lists.crl", "w", &middle, NULL, YEAR_S);
+	assert_handshake(settings, &shown, TLS_NO_FAILURE);
 
-	write_list("lists.crl", "a", &authority, &middle, YEAR_S);
-	assert_comes_to(settings, &shown, TLS_CERTIFICATE_REVOKED);
+	write_crl("lists.crl", "a", &authority, &middle, YEAR_S);
+	assert_handshake(settings, &shown, TLS_CERTIFICATE_REVOKED);
 
-	write_list("lists.crl", "w", &middle, NULL, -HOUR_S);
-	assert_comes_to(settings, &shown, TLS_CERTIFICATE_NO_CRL);
+	write_crl("lists.crl", "w", &middle, NULL, -HOUR_S);
+	assert_handshake(settings, &shown, TLS_CERTIFICATE_NO_CRL);
 	identity_free(&middle);
 	identity_free(&shown);
 }
 END_TEST
 
-START_TEST(a_subject_is_printable_whatever_it_holds)
+START_TEST(client_subject_is_escaped_to_printable_ascii)
 {
 	struct identity shown = identity_new(
-		(struct wanted){.name = "a,b\n\x1b[31m\xc3\xa9", .issuer = &authority, .purpose = "clientAuth"});
+		(struct template){.name = "a,b\n\x1b[31m\xc3\xa9", .issuer = &authority, .purpose = "clientAuth"});
 	struct tls_settings settings = good_settings();
 	settings.client_ca = path_of("ca.pem");
 	settings.client_auth = TLS_CLIENT_REQUIRED;
 	begin(settings, TLS1_3_VERSION, &shown);
-	ck_assert_int_eq(shake_hands(), 0);
+	ck_assert_int_eq(complete_handshake(), 0);
 	ck_assert_str_eq(tls_client_subject(tls), "CN=a\\,b\\0A\\1B[31m\\C3\\A9,O=Lab");
 	end();
 	identity_free(&shown);
@@ -632,7 +618,7 @@ END_TEST
 
 /* --- the stream --- */
 
-START_TEST(what_is_decrypted_but_not_read_is_told_of)
+START_TEST(decrypted_unread_data_is_pending)
 {
 	char bytes[1000];
 	begin_session(versions[_i]);
@@ -640,7 +626,7 @@ START_TEST(what_is_decrypted_but_not_read_is_told_of)
 		ck_assert_int_eq(SSL_write(client, "0123456789", 10), 10);
 	ck_assert_int_eq(tls_read(tls, bytes, 4), 4);
 	ck_assert(tls_has_pending(tls));
-	ck_assert_int_eq(recv(server_fd, bytes, 1, MSG_PEEK), -1); /* no event of the socket would tell */
+	ck_assert_int_eq(recv(server_fd, bytes, 1, MSG_PEEK), -1); /* the socket raises no event */
 	ck_assert_int_eq(tls_read(tls, bytes, 90), 90);
 	ck_assert_mem_eq(bytes, "456789", 6);
 	ck_assert(tls_has_pending(tls));
@@ -650,7 +636,7 @@ START_TEST(what_is_decrypted_but_not_read_is_told_of)
 }
 END_TEST
 
-START_TEST(data_with_close_notify_right_behind_it_is_read_whole)
+START_TEST(data_directly_before_close_notify_is_read_whole)
 {
 	char bytes[1000];
 	begin_session(versions[_i]);
@@ -661,16 +647,16 @@ START_TEST(data_with_close_notify_right_behind_it_is_read_whole)
 	ck_assert(tls_has_pending(tls));
 	ck_assert_int_eq(tls_read(tls, bytes, sizeof bytes), 0);
 	ck_assert(!tls_was_truncated(tls));
-	/* our side is open still */
+	/* the server's direction is still open */
 	ck_assert_int_eq(tls_write(tls, "last answer", 11), 11);
 	ck_assert_int_eq(tls_shutdown(tls), 0);
 	ck_assert_int_eq(SSL_read(client, bytes, sizeof bytes), 11);
-	assert_ended_in_order();
+	assert_close_notify();
 	end();
 }
 END_TEST
 
-START_TEST(an_end_without_close_notify_is_told_after_the_data)
+START_TEST(fin_without_close_notify_reads_as_truncated_after_the_data)
 {
 	char bytes[1000];
 	begin_session(versions[_i]);
@@ -680,21 +666,21 @@ START_TEST(an_end_without_close_notify_is_told_after_the_data)
 	ck_assert_int_eq(tls_read(tls, bytes, sizeof bytes), 0);
 	ck_assert(tls_was_truncated(tls));
 	ck_assert(tls_has_pending(tls));
-	/* it may read still, and is told that we end in order */
+	/* the client can still read data and close_notify */
 	ck_assert_int_eq(tls_write(tls, "answer", 6), 6);
 	ck_assert_int_eq(tls_shutdown(tls), 0);
 	ck_assert_int_eq(SSL_read(client, bytes, sizeof bytes), 6);
-	assert_ended_in_order();
+	assert_close_notify();
 	end();
 }
 END_TEST
 
-START_TEST(an_end_within_a_record_loses_none_of_those_before)
+START_TEST(fin_within_a_record_keeps_the_records_before)
 {
 	char bytes[1000], record[64];
 	begin_session(versions[_i]);
 	ck_assert_int_eq(SSL_write(client, "whole", 5), 5);
-	/* the first bytes of one more record, and then the end */
+	/* the start of another record, then FIN */
 	memcpy(record, "\x17\x03\x03\x00\x40half", 9);
 	ck_assert_int_eq(send(client_fd, record, 9, 0), 9);
 	shutdown(client_fd, SHUT_WR);
@@ -706,7 +692,7 @@ START_TEST(an_end_within_a_record_loses_none_of_those_before)
 }
 END_TEST
 
-START_TEST(a_record_that_was_tampered_with_fails_the_session)
+START_TEST(modified_record_fails_the_session)
 {
 	char bytes[100], text[200];
 	begin_session(versions[_i]);
@@ -722,32 +708,32 @@ START_TEST(a_record_that_was_tampered_with_fails_the_session)
 }
 END_TEST
 
-START_TEST(a_socket_that_is_gone_raises_no_signal)
+START_TEST(write_to_a_closed_socket_returns_epipe_without_sigpipe)
 {
 	char bytes[100];
 	begin_session(versions[_i]);
-	end_client();
+	close_client_socket();
 	ck_assert_int_eq(tls_read(tls, bytes, sizeof bytes), -1);
 	ck_assert_int_eq(errno, EPIPE);
 	end();
 }
 END_TEST
 
-START_TEST(a_write_that_fails_after_the_clients_end_says_why)
+START_TEST(write_failing_after_close_notify_returns_the_socket_error)
 {
 	char bytes[100];
 	begin_session(versions[_i]);
 	ck_assert_int_eq(SSL_shutdown(client), 0);
 	ck_assert_int_eq(tls_read(tls, bytes, sizeof bytes), 0);
-	end_client();
+	close_client_socket();
 	ck_assert_int_eq(tls_write(tls, "x", 1), -1);
 	ck_assert_int_eq(errno, EPIPE);
 	end();
 }
 END_TEST
 
-/* The client reads nothing until the socket is full; then what was not written is offered again, from another place. */
-START_TEST(a_write_goes_on_where_a_full_socket_stopped_it)
+/* The client reads nothing until the socket is full. The rest of a write is then passed from another address. */
+START_TEST(write_continues_after_a_full_socket)
 {
 	char *all = malloc(BIG), *got = malloc(BIG + 1);
 	size_t sent = 0, received = 0;
@@ -762,7 +748,7 @@ START_TEST(a_write_goes_on_where_a_full_socket_stopped_it)
 		memcpy(moved, all + sent, left);
 		ssize_t length = left > 0 ? tls_write(tls, moved, left) : 0;
 		ck_assert(length >= 0 || (errno == EAGAIN && tls_wants_write(tls)));
-		ck_assert(tls_owes_write(tls) == (left > 0 && (length < 0 || (size_t)length < left)));
+		ck_assert(tls_has_unfinished_write(tls) == (left > 0 && (length < 0 || (size_t)length < left)));
 		blocked += length < 0;
 		sent += length > 0 ? (size_t)length : 0;
 		memset(moved, 0, left);
@@ -781,7 +767,7 @@ START_TEST(a_write_goes_on_where_a_full_socket_stopped_it)
 }
 END_TEST
 
-START_TEST(reads_take_what_fits_and_no_more)
+START_TEST(read_of_any_size_fills_at_most_its_buffer)
 {
 	char *bytes = malloc(SCRATCH);
 	size_t sent = 0, received = 0;
@@ -812,7 +798,7 @@ START_TEST(reads_take_what_fits_and_no_more)
 }
 END_TEST
 
-START_TEST(close_notify_waits_for_room)
+START_TEST(shutdown_on_a_full_socket_waits_until_writable)
 {
 	begin_session(versions[_i]);
 	fill_socket();
@@ -821,13 +807,13 @@ START_TEST(close_notify_waits_for_room)
 	ck_assert(tls_wants_write(tls));
 	empty_socket();
 	ck_assert_int_eq(tls_shutdown(tls), 0);
-	assert_ended_in_order();
+	assert_close_notify();
 	end();
 }
 END_TEST
 
-/* TLS 1.3: records without data, more than a receive takes: each read leaves some to the next, for others wait for the thread. */
-START_TEST(a_read_does_not_go_on_for_ever_without_data)
+/* TLS 1.3: key updates in more bytes than one recv takes. Each read processes a part, as other connections wait for the thread. */
+START_TEST(flood_of_key_updates_is_read_in_parts)
 {
 	char bytes[16384], *flood;
 	BIO *socket, *memory;
@@ -861,8 +847,8 @@ START_TEST(a_read_does_not_go_on_for_ever_without_data)
 }
 END_TEST
 
-/* TLS 1.3: a client may ask for new keys, and must be answered; where the answer has no room the read waits for it. */
-START_TEST(a_read_can_wait_for_room_to_write)
+/* TLS 1.3: a key update requires a reply. While the socket is full the read waits for it to be writable. */
+START_TEST(read_that_has_to_reply_waits_until_writable)
 {
 	char bytes[16384];
 	begin_session(TLS1_3_VERSION);
@@ -882,7 +868,7 @@ START_TEST(a_read_can_wait_for_room_to_write)
 }
 END_TEST
 
-#define VERSIONS ((int)(sizeof versions / sizeof *versions))
+enum { VERSIONS = COUNT_OF(versions) };
 
 static Suite *tls_suite(void)
 {
@@ -890,38 +876,37 @@ static Suite *tls_suite(void)
 	TCase *files = tcase_create("files"), *sessions = tcase_create("sessions");
 	tcase_add_checked_fixture(files, set_up, tear_down);
 	tcase_add_checked_fixture(sessions, set_up, tear_down);
-	tcase_add_test(files, a_certificate_and_its_key_are_taken_from_one_file_or_two);
-	tcase_add_test(files, a_file_that_is_not_there_is_named);
-	tcase_add_test(files, a_file_of_something_else_is_named);
-	tcase_add_test(files, a_second_certificate_that_is_broken_is_named);
-	tcase_add_test(files, a_key_that_does_not_match_is_named);
-	tcase_add_test(files, an_encrypted_key_is_named);
-	tcase_add_test(files, a_key_that_everybody_can_read_is_warned_of);
-	tcase_add_test(files, a_certificate_that_is_not_valid_now_is_warned_of);
-	tcase_add_test(files, the_first_certificate_to_expire_tells_the_expiry);
-	tcase_add_loop_test(sessions, bytes_pass_both_ways, 0, VERSIONS);
-	tcase_add_loop_test(sessions, a_handshake_and_data_may_come_byte_by_byte, 0, VERSIONS);
-	tcase_add_test(sessions, a_version_below_or_above_the_bounds_is_refused);
-	tcase_add_test(sessions, what_is_no_tls_fails_and_stays_failed);
-	tcase_add_test(sessions, a_client_that_leaves_during_the_handshake_is_told_so);
-	tcase_add_loop_test(sessions, a_client_that_offers_a_session_gets_a_full_handshake, 0, VERSIONS);
-	tcase_add_test(sessions, there_is_no_renegotiation);
-	tcase_add_loop_test(sessions, nobody_gets_in_without_a_good_certificate, 0, VERSIONS);
-	tcase_add_loop_test(sessions, optional_lets_in_those_without_but_nobody_with_a_bad_one, 0, VERSIONS);
-	tcase_add_test(sessions, lists_of_authorities_above_hold_where_they_are_there);
-	tcase_add_test(sessions, a_subject_is_printable_whatever_it_holds);
-	tcase_add_loop_test(sessions, what_is_decrypted_but_not_read_is_told_of, 0, VERSIONS);
-	tcase_add_loop_test(sessions, data_with_close_notify_right_behind_it_is_read_whole, 0, VERSIONS);
-	tcase_add_loop_test(sessions, an_end_without_close_notify_is_told_after_the_data, 0, VERSIONS);
-	tcase_add_loop_test(sessions, an_end_within_a_record_loses_none_of_those_before, 0, VERSIONS);
-	tcase_add_loop_test(sessions, a_record_that_was_tampered_with_fails_the_session, 0, VERSIONS);
-	tcase_add_loop_test(sessions, a_socket_that_is_gone_raises_no_signal, 0, VERSIONS);
-	tcase_add_loop_test(sessions, a_write_that_fails_after_the_clients_end_says_why, 0, VERSIONS);
-	tcase_add_loop_test(sessions, a_write_goes_on_where_a_full_socket_stopped_it, 0, VERSIONS);
-	tcase_add_loop_test(sessions, reads_take_what_fits_and_no_more, 0, VERSIONS);
-	tcase_add_loop_test(sessions, close_notify_waits_for_room, 0, VERSIONS);
-	tcase_add_test(sessions, a_read_can_wait_for_room_to_write);
-	tcase_add_test(sessions, a_read_does_not_go_on_for_ever_without_data);
+	tcase_add_test(files, certificate_and_key_load_from_one_file_or_two);
+	tcase_add_test(files, missing_or_special_file_is_reported_by_name);
+	tcase_add_test(files, file_without_the_expected_pem_object_is_reported);
+	tcase_add_test(files, invalid_chain_certificate_is_reported_by_number);
+	tcase_add_test(files, key_of_another_certificate_is_reported);
+	tcase_add_test(files, encrypted_key_is_reported);
+	tcase_add_test(files, world_readable_key_raises_a_warning);
+	tcase_add_test(files, expired_or_not_yet_valid_certificate_or_crl_raises_a_warning);
+	tcase_add_loop_test(sessions, session_transfers_data_in_both_directions, 0, VERSIONS);
+	tcase_add_loop_test(sessions, handshake_and_data_in_single_bytes_are_read, 0, VERSIONS);
+	tcase_add_test(sessions, version_out_of_bounds_fails_the_handshake);
+	tcase_add_test(sessions, plain_text_fails_the_session_for_good);
+	tcase_add_test(sessions, fin_during_the_handshake_fails_it_with_that_detail);
+	tcase_add_loop_test(sessions, session_resumption_falls_back_to_a_full_handshake, 0, VERSIONS);
+	tcase_add_test(sessions, renegotiation_is_refused);
+	tcase_add_loop_test(sessions, required_client_certificate_rejects_missing_and_invalid_ones, 0, VERSIONS);
+	tcase_add_loop_test(sessions, optional_client_certificate_rejects_invalid_ones_only, 0, VERSIONS);
+	tcase_add_test(sessions, crl_of_the_root_is_optional_and_applied_if_present);
+	tcase_add_test(sessions, client_subject_is_escaped_to_printable_ascii);
+	tcase_add_loop_test(sessions, decrypted_unread_data_is_pending, 0, VERSIONS);
+	tcase_add_loop_test(sessions, data_directly_before_close_notify_is_read_whole, 0, VERSIONS);
+	tcase_add_loop_test(sessions, fin_without_close_notify_reads_as_truncated_after_the_data, 0, VERSIONS);
+	tcase_add_loop_test(sessions, fin_within_a_record_keeps_the_records_before, 0, VERSIONS);
+	tcase_add_loop_test(sessions, modified_record_fails_the_session, 0, VERSIONS);
+	tcase_add_loop_test(sessions, write_to_a_closed_socket_returns_epipe_without_sigpipe, 0, VERSIONS);
+	tcase_add_loop_test(sessions, write_failing_after_close_notify_returns_the_socket_error, 0, VERSIONS);
+	tcase_add_loop_test(sessions, write_continues_after_a_full_socket, 0, VERSIONS);
+	tcase_add_loop_test(sessions, read_of_any_size_fills_at_most_its_buffer, 0, VERSIONS);
+	tcase_add_loop_test(sessions, shutdown_on_a_full_socket_waits_until_writable, 0, VERSIONS);
+	tcase_add_test(sessions, read_that_has_to_reply_waits_until_writable);
+	tcase_add_test(sessions, flood_of_key_updates_is_read_in_parts);
 	suite_add_tcase(suite, files);
 	suite_add_tcase(suite, sessions);
 	return suite;

@@ -1,4 +1,4 @@
-/* text_file.c: a file of text that nobody has to be waited for. */
+/* text_file.c: opens text files without blocking. */
 #include "core/text_file.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@ FILE *text_file_open(const char *path, const char **reason)
 {
 	struct stat status;
 	FILE *file = NULL;
-	/* a FIFO would wait for whoever writes, a device for its line; a terminal is not to become ours */
+	/* O_NONBLOCK: a FIFO and some devices block in open; O_NOCTTY: no controlling terminal */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
 	if (fd < 0 || fstat(fd, &status) < 0)

@@ -1,15 +1,14 @@
-/* text_file.h: a file of text that nobody has to be waited for. */
+/* text_file.h: opens text files without blocking. */
 #ifndef SMALLSERVD_CORE_TEXT_FILE_H
 #define SMALLSERVD_CORE_TEXT_FILE_H
 
 #include <stdio.h>
 
-/* The daemon reads files while it serves: one without a bound would be waited for, and could take all memory. */
+/* Bounds the time and memory of reading a file, as the daemon reads files while it serves clients. */
 enum { TEXT_FILE_MAX_BYTES = 64 * 1024 * 1024 };
 
-/* Opens the file at PATH for reading, and never waits: it has to be a regular file, or /dev/null, which is an empty one, and
- * not over TEXT_FILE_MAX_BYTES.
- * The caller closes it. NULL: REASON says why, and lasts until the next call of strerror. */
+/* Opens PATH, a regular file of at most TEXT_FILE_MAX_BYTES or /dev/null, for reading; never blocks. The caller closes it.
+ * Returns NULL on failure, with the error text in REASON, valid until the next strerror. */
 FILE *text_file_open(const char *path, const char **reason);
 
 #endif

@@ -102,7 +102,7 @@ static void close_notify(struct connection *connection, enum metric reason)
 /* Returns whether output is incomplete: queued bytes, or a TLS record. */
 static bool holds_unsent(const struct connection *connection)
 {
-	if (connection->transport == &tcp_tls && tls_owes_write(connection_tls(connection)))
+	if (connection->transport == &tcp_tls && tls_has_unfinished_write(connection_tls(connection)))
 		return true;
 	return connection->unsent != NULL && connection->unsent->to > connection->unsent->from;
 }

@@ -1,45 +1,42 @@
-/* tls.h: TLS through OpenSSL, which no other room knows. */
+/* tls.h: server side of TLS, the only interface to OpenSSL. */
 #ifndef SMALLSERVD_TLS_TLS_H
 #define SMALLSERVD_TLS_TLS_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
-#include <time.h>
 
 enum tls_version { TLS_ANY_VERSION, TLS_1_2, TLS_1_3 };
 enum tls_client_auth { TLS_CLIENT_NONE, TLS_CLIENT_OPTIONAL, TLS_CLIENT_REQUIRED };
 
-/* What the sessions of one service share. Files are in PEM format. */
+/* The settings of a context. Files are in PEM format. */
 struct tls_settings {
-	const char *certificate; /* with the chain behind it */
-	const char *key;         /* NULL: in the certificate's file */
-	const char *client_ca;   /* who may vouch for clients; NULL: nobody */
-	const char *crl;         /* NULL: nothing is revoked */
+	const char *certificate; /* followed by its chain */
+	const char *key;         /* NULL: in the certificate file */
+	const char *client_ca;   /* authorities for client certificates; NULL: none */
+	const char *crl;         /* revocation lists; NULL: no revocation check */
 	enum tls_version min_version, max_version;
 	enum tls_client_auth client_auth;
 };
 
 enum tls_file { TLS_CERTIFICATE, TLS_KEY, TLS_CLIENT_CA, TLS_CRL };
 
-/* Takes one message about what one of the files holds. */
-typedef void tls_tell(void *context, enum tls_file file, bool warning, const char *message);
+/* Receives one error or WARNING about FILE. */
+typedef void tls_report(void *context, enum tls_file file, bool warning, const char *message);
 
-/* Never changes once made: any thread may use it. */
+/* Certificate, keys and settings of one service, shared by its sessions. Immutable: any thread may use it. */
 struct tls_context;
 
-/* Reads the files of SETTINGS, and completes a handshake with itself, so that nothing of OpenSSL is left to load when
- * clients come. TELL is told, with CONTEXT, each thing that is wrong or doubtful. NULL: something is wrong. */
-struct tls_context *tls_context_new(const struct tls_settings *settings, tls_tell *tell, void *context);
+/* Reads the files of SETTINGS and tests them by a handshake in memory, after which OpenSSL loads no more modules or files.
+ * Calls REPORT with CONTEXT for each error and warning. Returns NULL after an error. Main thread only. */
+struct tls_context *tls_context_new(const struct tls_settings *settings, tls_report *report, void *context);
+/* Frees TLS (NULL: no-op). Its sessions may outlive it. */
 void tls_context_free(struct tls_context *tls);
 
-/* When the first certificate of the server's chain expires. */
-time_t tls_context_expiry(const struct tls_context *tls);
-
-/* Why a session failed. */
+/* The reason for which a session failed. */
 enum tls_failure {
 	TLS_NO_FAILURE,
-	TLS_HANDSHAKE_FAILED, /* for another reason than those below */
+	TLS_HANDSHAKE_FAILED, /* any reason not listed below */
 	TLS_CERTIFICATE_MISSING,
 	TLS_CERTIFICATE_EXPIRED,
 	TLS_CERTIFICATE_NOT_YET_VALID,
@@ -47,51 +44,55 @@ enum tls_failure {
 	TLS_CERTIFICATE_UNKNOWN_AUTHORITY,
 	TLS_CERTIFICATE_SELF_SIGNED,
 	TLS_CERTIFICATE_WRONG_PURPOSE,
-	TLS_CERTIFICATE_NO_CRL, /* whether it is revoked cannot be told: no list of its authority, or none that is valid */
+	TLS_CERTIFICATE_NO_CRL, /* no valid revocation list of its authority */
 	TLS_CERTIFICATE_INVALID,
 	TLS_PROTOCOL_FAILED, /* after the handshake */
 	TLS_FAILURE_COUNT,
 };
 
-/* One connection's session, for one thread. */
+/* The session of one connection, used by one thread. */
 struct tls;
 
-/* The server's end of a session over FD, a socket that does not block; it stays the caller's. NULL when out of memory. */
+/* Creates the server side of a session over FD, a non-blocking socket that the caller continues to own. Returns NULL when out
+ * of memory. */
 struct tls *tls_new(const struct tls_context *context, int fd);
 void tls_free(struct tls *tls);
 
-/* The operations return as recv and send do, and -1 with errno: EAGAIN asks to be called again, with the same bytes if it
- * was a write, once the socket is ready for what tls_wants_write says; EPROTO: tls_failure says why. A session that has
- * failed once fails at once ever after, with the same errno, and touches its socket no more. */
+/* The operations return as recv and send do. On failure they return -1 with errno:
+ * EAGAIN: call again, for a write with the same bytes, when the socket is ready (see tls_wants_write);
+ * EPROTO: the session has failed (see tls_failure); any other: the socket has failed.
+ * After a failure other than EAGAIN each operation fails with the same errno and leaves the socket alone; tls_shutdown
+ * returns 0. */
 
-/* 0: done, and the client is who it must be. */
+/* Returns 0 when the handshake is complete and the client authenticated as required. */
 int tls_handshake(struct tls *tls);
 
-/* 0: the client has ended its side; tls_was_truncated tells how. As much as is there and fits is read. */
+/* Reads what is available, up to SIZE bytes. Returns 0 at the end of the client's stream (see tls_was_truncated). */
 ssize_t tls_read(struct tls *tls, char *bytes, size_t size);
 ssize_t tls_write(struct tls *tls, const char *bytes, size_t length);
 
-/* Whether the last write returned EAGAIN, or less than it was given, with a record half sent: only that write may go on. */
-bool tls_owes_write(const struct tls *tls);
+/* Returns whether the last write left a record partly sent; only the rest of that write may follow. */
+bool tls_has_unfinished_write(const struct tls *tls);
 
-/* Says that nothing follows; never while a write is owed. 0: that has left for the kernel. */
+/* Sends close_notify; not allowed during an unfinished write. Returns 0 when the kernel has accepted it. */
 int tls_shutdown(struct tls *tls);
 
-/* Whether the operation that returned EAGAIN waits for the socket to be writable, not readable. */
+/* Returns whether the last EAGAIN waits for the socket to be writable, not readable. */
 bool tls_wants_write(const struct tls *tls);
 
-/* Whether tls_read has something to tell that no event of the socket would announce. */
+/* Returns whether tls_read has data, an end or an error to return for which the socket raises no event. */
 bool tls_has_pending(const struct tls *tls);
 
-/* Whether the client's side ended without its word that nothing was missing (close_notify). */
+/* Returns whether the client's stream ended without close_notify. */
 bool tls_was_truncated(const struct tls *tls);
 
 enum tls_failure tls_failure(const struct tls *tls);
-/* Writes what OpenSSL says about the failure to TEXT. */
+
+/* Writes the detail of the failure, as OpenSSL or the C library words it, to TEXT. */
 void tls_failure_print(const struct tls *tls, char *text, size_t size);
 
-/* The subject of the client's certificate as in RFC 2253, printable ASCII; NULL: it has shown none. Lives as long as the
- * session. */
+/* Returns the subject of the client's certificate as in RFC 2253, printable ASCII; NULL without a certificate. Valid until
+ * tls_free. */
 const char *tls_client_subject(const struct tls *tls);
 
 #endif

@@ -284,7 +284,7 @@ says_of() {
 		tls_key = secret.key
 	END
 	)
-	says_of tls_key '[secure] tls_key: secret.key: the key is encrypted'
+	says_of tls_key '[secure] tls_key: secret.key: encrypted private keys are not supported'
 	[[ $OUTPUT == *'status 2' ]]
 }
 
@@ -298,7 +298,7 @@ says_of() {
 	END
 	)
 	says_of tls_certificate "warning: [secure] tls_certificate: $PKI/expired.pem: the certificate of CN=expired expired on 2020-01-02 00:00:00 UTC"
-	says_of tls_key 'warning: [secure] tls_key: open.key: the key can be read by everybody'
+	says_of tls_key 'warning: [secure] tls_key: open.key: the key file is world-readable'
 	[[ $OUTPUT == *'status 0' ]]
 	chmod 640 open.key
 	OUTPUT=$(check_secure <<-END
