@@ -273,3 +273,22 @@ assert_reported() {
 		grep -qxF "tests/$line" <<<"$output"
 	done
 }
+
+@test "lint documents: a link to a missing file is reported, others are not" {
+	write doc/architecture.md 'See [the map](map.md), [news](../NEWS.md#first), [the web](https://example.org) and [it](gone.md).'
+	run "$TESTS_SRCDIR/lint/documents" "$TREE"
+	[[ $status == 1 && $output == "$TREE/doc/architecture.md: no such file: gone.md" ]]
+}
+
+@test "lint documents: a missing path of the tree is reported" {
+	write doc/architecture.md 'A map.'
+	write doc/map.md 'See `src/core/log.h`, `src/core/gone.c` and `tests/check_MODULE.c`.'
+	run "$TESTS_SRCDIR/lint/documents" "$TREE"
+	[[ $status == 1 && $output == "$TREE/doc/map.md: no such file: src/core/gone.c" ]]
+}
+
+@test "lint documents: a function that is not in the file named beside it is reported" {
+	write doc/architecture.md '| start | `tcp_start` | `net/tcp.c` |' '| stop | `tcp_start`, `tcp_stop` | `net/tcp.c` |'
+	run "$TESTS_SRCDIR/lint/documents" "$TREE"
+	[[ $status == 1 && $output == "$TREE/doc/architecture.md: tcp_stop is not in tcp.c" ]]
+}
