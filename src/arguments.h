@@ -9,13 +9,13 @@ enum action {
 	ACTION_LIST_TYPES,
 	ACTION_VERSION,
 	ACTION_HELP,
-	ACTION_REFUSE, /* the command line is wrong, and stderr says how */
+	ACTION_REFUSE, /* the command line is invalid; the reason is on stderr */
 };
 
 struct arguments {
 	enum action action;
 	const char *config; /* a path, or `-` */
-	int verbose;        /* how often -v was given */
+	int verbose;        /* number of -v */
 };
 
 extern const char arguments_usage[];

@@ -19,7 +19,7 @@
 #include "handoff/upgrade_parent.h"
 #include "service/service.h"
 
-/* What smallservd(8) promises. */
+/* The exit statuses of smallservd(8). */
 enum { EXIT_AT_RUN_TIME = 1, EXIT_CONFIGURATION = 2 };
 
 static int finish_output(void)
@@ -66,7 +66,7 @@ static struct config *load(const char *file, struct config_report *report)
 	return config;
 }
 
-/* Warnings of a configuration that is good otherwise: where it is only looked at, to stderr. */
+/* Prints the warnings of a valid configuration to stderr, for --check. */
 static void print_warnings(const struct config_report *report)
 {
 	for (size_t i = 0; i < report->count; i++)
@@ -159,7 +159,7 @@ static void forget_signals(struct event *events[SIGNAL_COUNT])
 			event_free(events[i]);
 }
 
-/* A signal that comes before we watch for it, or after, waits: none may kill us half started or half stopped. */
+/* Blocks or unblocks the handled signals: one that comes before or after they are watched stays pending. */
 static void block_signals(int how)
 {
 	sigset_t set;
@@ -213,7 +213,7 @@ static int act_on_config(const struct arguments *arguments, char *const *argv)
 	return status;
 }
 
-/* Standard descriptors that the caller closed would become the daemon's own sockets, and get its log. */
+/* Opens /dev/null in place of closed standard descriptors, which sockets would occupy otherwise. */
 static bool open_standard_descriptors(void)
 {
 	int fd;

@@ -1,4 +1,4 @@
-/* check_arguments.c: every command line is one action, or refused with a word on stderr. */
+/* check_arguments.c: a command line is one action, or refused with a reason on stderr. */
 #include <getopt.h>
 #include <string.h>
 
@@ -19,7 +19,7 @@ static struct arguments parse(const char *line)
 	snprintf(text, sizeof text, "%s", line);
 	for (char *word = strtok(text, " "); word != NULL; word = strtok(NULL, " "))
 		argv[argc++] = word;
-	optind = 0; /* as if the process had just begun */
+	optind = 0; /* getopt_long starts anew */
 	return arguments_parse(argc, argv);
 }
 
@@ -53,7 +53,7 @@ static const struct {
 	{"--help", ACTION_HELP, DEFAULT, 0},
 };
 
-START_TEST(a_command_line_is_read_as_its_action)
+START_TEST(command_line_is_parsed_to_its_action)
 {
 	struct arguments arguments = parse(accepted[_i].line);
 	ck_assert_int_eq(arguments.action, accepted[_i].action);
@@ -77,7 +77,7 @@ static const struct {
 	{"-T -l", "exclude"},
 };
 
-START_TEST(a_wrong_command_line_is_refused_and_stderr_says_how)
+START_TEST(invalid_command_line_is_refused_with_a_reason)
 {
 	stderr_begin();
 	struct arguments arguments = parse(refused[_i].line);
@@ -88,8 +88,8 @@ START_TEST(a_wrong_command_line_is_refused_and_stderr_says_how)
 }
 END_TEST
 
-/* Every option that is accepted is in the usage, by its letter and its name. */
-START_TEST(the_usage_tells_of_every_option)
+/* The usage names every accepted option, by letter and name. */
+START_TEST(usage_lists_every_option)
 {
 	static const char *const options[] = {"-c, --config FILE", "-t, --check",   "-T, --dump", "-l, --list-types",
 					      "-v, --verbose",     "-V, --version", "-h, --help"};
@@ -104,10 +104,9 @@ static Suite *suite(void)
 	Suite *suite = suite_create("arguments");
 	TCase *line = tcase_create("line");
 	tcase_set_timeout(line, 60);
-	tcase_add_loop_test(line, a_command_line_is_read_as_its_action, 0, sizeof accepted / sizeof *accepted);
-	tcase_add_loop_test(line, a_wrong_command_line_is_refused_and_stderr_says_how, 0,
-			    sizeof refused / sizeof *refused);
-	tcase_add_test(line, the_usage_tells_of_every_option);
+	tcase_add_loop_test(line, command_line_is_parsed_to_its_action, 0, sizeof accepted / sizeof *accepted);
+	tcase_add_loop_test(line, invalid_command_line_is_refused_with_a_reason, 0, sizeof refused / sizeof *refused);
+	tcase_add_test(line, usage_lists_every_option);
 	suite_add_tcase(suite, line);
 	return suite;
 }

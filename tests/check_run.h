@@ -1,4 +1,4 @@
-/* check_run.h: how every Check program of ours runs its suite: in TAP, so that each test is counted. */
+/* check_run.h: runs the suite of a Check program with output in TAP. */
 #ifndef SMALLSERVD_CHECK_RUN_H
 #define SMALLSERVD_CHECK_RUN_H
 

@@ -1,4 +1,4 @@
-/* check_sandbox.c: who was found is who we become, there is no way back, and what we do not need is refused. */
+/* check_sandbox.c: tests of user and group, of dropping root, and of the seccomp filter. */
 #include <cap-ng.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -39,8 +39,8 @@ static const char *number(unsigned long id)
 	return text;
 }
 
-/* Somebody whose group's number is not the user's, where the system has such a one. */
-static struct passwd *find_somebody(void)
+/* Returns a user whose group id differs from the user id, if the system has one. */
+static struct passwd *find_user_with_other_group(void)
 {
 	struct passwd *entry;
 	setpwent();
@@ -52,9 +52,9 @@ static struct passwd *find_somebody(void)
 	return entry;
 }
 
-START_TEST(a_user_is_found_by_name_and_by_number_with_its_own_group)
+START_TEST(user_is_found_by_name_or_number_with_its_group)
 {
-	struct passwd *somebody = find_somebody();
+	struct passwd *somebody = find_user_with_other_group();
 	uid_t uid = somebody->pw_uid;
 	gid_t gid = somebody->pw_gid;
 	char name[64];
@@ -71,7 +71,7 @@ START_TEST(a_user_is_found_by_name_and_by_number_with_its_own_group)
 }
 END_TEST
 
-START_TEST(a_group_is_found_by_name_and_by_number)
+START_TEST(group_is_found_by_name_or_number)
 {
 	struct group *group = getgrgid(1);
 	if (group == NULL)
@@ -87,7 +87,7 @@ START_TEST(a_group_is_found_by_name_and_by_number)
 }
 END_TEST
 
-START_TEST(who_does_not_exist_is_named_in_the_error)
+START_TEST(unknown_user_is_named_in_the_error)
 {
 	static const char *const names[] = {
 		"no-such-user",
@@ -114,7 +114,7 @@ START_TEST(who_does_not_exist_is_named_in_the_error)
 }
 END_TEST
 
-/* What is done to oneself cannot be undone: so a child does it. */
+/* Runs ACT, which is irrevocable, in a child. */
 static void in_child(bool (*act)(void))
 {
 	int status;
@@ -155,7 +155,7 @@ static bool has_only(capng_type_t set, unsigned capability)
 	return true;
 }
 
-/* For a reload, and ambient, so that a new binary has it too. */
+/* Returns whether CAP_NET_BIND_SERVICE is the only capability, and ambient. */
 static bool may_bind_low_ports_alone(void)
 {
 	return capng_get_caps_process() == 0 && has_only(CAPNG_EFFECTIVE, CAP_NET_BIND_SERVICE) &&
@@ -171,7 +171,7 @@ static bool become_unprivileged(void)
 	       is_only(identity.uid, identity.gid) && has_no_way_back() && may_bind_low_ports_alone();
 }
 
-START_TEST(root_becomes_the_user_for_good_with_no_other_group)
+START_TEST(root_becomes_the_user_irrevocably_without_other_groups)
 {
 	if (geteuid() != 0)
 		return; /* only root can become another */
@@ -187,7 +187,7 @@ static bool stay_root(void)
 	       prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
 }
 
-START_TEST(root_that_stays_root_sheds_its_groups)
+START_TEST(root_staying_root_drops_its_groups)
 {
 	if (geteuid() != 0)
 		return; /* only root can stay root */
@@ -195,7 +195,7 @@ START_TEST(root_that_stays_root_sheds_its_groups)
 }
 END_TEST
 
-/* Root is given up first, so that this is what it says under every user. */
+/* Drops root first, so that the result is the same for every user. */
 static bool stay_unprivileged(void)
 {
 	if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setresgid(1, 1, 1) < 0 || setresuid(1, 1, 1) < 0))
@@ -206,20 +206,20 @@ static bool stay_unprivileged(void)
 	       getegid() == gid && prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
 }
 
-START_TEST(another_user_than_root_stays_and_gains_nothing_new)
+START_TEST(unprivileged_user_stays_and_gets_no_new_privileges)
 {
 	in_child(stay_unprivileged);
 }
 END_TEST
 
-/* --- the filter of system calls --- */
+/* --- the seccomp filter --- */
 
-/* The filter in this child; false where this build or kernel has none. */
+/* Loads the filter in this child. Returns false if the build or the kernel has none. */
 static bool load_filter(void)
 {
 	static char reason[ERROR_SIZE];
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-	       seccomp_filter_load(reason, sizeof reason) == SECCOMP_FILTER_LOADED;
+	       seccomp_filter_load(false, reason, sizeof reason) == SECCOMP_FILTER_LOADED;
 }
 
 static bool have_filter(void)
@@ -305,20 +305,20 @@ static bool admits_threads_and_a_new_binary(void)
 	return child > 0 && waitpid(child, &status, 0) == child && status == 0;
 }
 
-/* A process that an upgrade has started must not pile one filter on the other. */
-static bool is_loaded_once(void)
+/* A new process of an upgrade must not load a second filter. */
+static bool is_inherited_by_an_upgrade(void)
 {
 	char reason[ERROR_SIZE];
-	return load_filter() && seccomp_filter_load(reason, sizeof reason) == SECCOMP_FILTER_THERE &&
+	return load_filter() && seccomp_filter_load(true, reason, sizeof reason) == SECCOMP_FILTER_INHERITED &&
 	       prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 2;
 }
 
 static bool (*const filter_promises[])(void) = {
 	refuses_what_is_not_needed, refuses_other_families,          refuses_code_that_can_be_written,
-	refuses_namespaces,         admits_threads_and_a_new_binary, is_loaded_once,
+	refuses_namespaces,         admits_threads_and_a_new_binary, is_inherited_by_an_upgrade,
 };
 
-START_TEST(the_filter_refuses_what_the_daemon_does_not_use_and_nothing_else)
+START_TEST(seccomp_filter_refuses_unused_calls_only)
 {
 	if (have_filter())
 		in_child(filter_promises[_i]);
@@ -327,17 +327,17 @@ END_TEST
 
 static bool confines_where_it_can(void)
 {
-	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && sandbox_confine(false, error, sizeof error);
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && sandbox_confine(false, false, error, sizeof error);
 }
 
 static bool tells_that_it_cannot(void)
 {
 	error[0] = '\0';
-	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && !sandbox_confine(true, error, sizeof error) &&
-	       strncmp(error, "no filter of system calls: ", 27) == 0 && error[27] != '\0';
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && !sandbox_confine(true, false, error, sizeof error) &&
+	       strncmp(error, "no seccomp filter: ", 19) == 0 && error[19] != '\0';
 }
 
-START_TEST(without_the_filter_only_who_requires_it_fails)
+START_TEST(missing_filter_fails_only_if_required)
 {
 	in_child(confines_where_it_can);
 	if (!have_filter())
@@ -350,19 +350,19 @@ static Suite *suite(void)
 	Suite *suite = suite_create("sandbox");
 	TCase *who = tcase_create("identity");
 	tcase_set_timeout(who, 60);
-	tcase_add_test(who, a_user_is_found_by_name_and_by_number_with_its_own_group);
-	tcase_add_test(who, a_group_is_found_by_name_and_by_number);
-	tcase_add_test(who, who_does_not_exist_is_named_in_the_error);
-	tcase_add_test(who, root_becomes_the_user_for_good_with_no_other_group);
-	tcase_add_test(who, root_that_stays_root_sheds_its_groups);
-	tcase_add_test(who, another_user_than_root_stays_and_gains_nothing_new);
+	tcase_add_test(who, user_is_found_by_name_or_number_with_its_group);
+	tcase_add_test(who, group_is_found_by_name_or_number);
+	tcase_add_test(who, unknown_user_is_named_in_the_error);
+	tcase_add_test(who, root_becomes_the_user_irrevocably_without_other_groups);
+	tcase_add_test(who, root_staying_root_drops_its_groups);
+	tcase_add_test(who, unprivileged_user_stays_and_gets_no_new_privileges);
 	suite_add_tcase(suite, who);
 
 	TCase *filter = tcase_create("filter");
 	tcase_set_timeout(filter, 60);
-	tcase_add_loop_test(filter, the_filter_refuses_what_the_daemon_does_not_use_and_nothing_else, 0,
+	tcase_add_loop_test(filter, seccomp_filter_refuses_unused_calls_only, 0,
 			    sizeof filter_promises / sizeof *filter_promises);
-	tcase_add_test(filter, without_the_filter_only_who_requires_it_fails);
+	tcase_add_test(filter, missing_filter_fails_only_if_required);
 	suite_add_tcase(suite, filter);
 	return suite;
 }

@@ -1,4 +1,4 @@
-/* check_server.c: a server from its start to its end, as its clients, its log and its service manager see it. */
+/* check_server.c: a server from start to end, as seen by clients, log and service manager. */
 #include "config_build.h"
 
 #include <dirent.h>
@@ -21,45 +21,35 @@ enum { CLIENTS = 50, PATH_SIZE = 100, TEXT_SIZE = 512 };
 static struct {
 	const char *ini;
 	pthread_t thread;
-	int commands
-		[2]; /* a pipe: `s` stops, `c` logs the counters, `r` reloads, `e` without end, `n` logs how reloads ended */
+	int commands[2]; /* a pipe: `s` stops, `c` logs the counters, `r` reloads, `e` without end */
 	struct server *server;
 	atomic_bool over;
 	bool started;
 } running;
 
-static void log_reloads(const struct server_reloads *reloads)
-{
-	log_notice("reloads: %u fine, %u failed, the last %s, at %s time", (unsigned)reloads->succeeded,
-		   (unsigned)reloads->failed, reloads->last_succeeded ? "fine" : "failed",
-		   reloads->last_success > 0 && reloads->last_success <= time(NULL) ? "a good" : "no");
-}
-
-/* During each reload the next one is asked for; during the first one an upgrade, too. */
-static void ask_for_more(const struct config *config, void *asked)
+/* Requests the next reload during each reload, and an upgrade during the first one. */
+static void request_more(const struct config *config, void *requested)
 {
 	(void)config;
 	server_reload(running.server);
-	if (!*(bool *)asked)
+	if (!*(bool *)requested)
 		server_upgrade(running.server);
-	*(bool *)asked = true;
+	*(bool *)requested = true;
 }
 
 static void on_command(evutil_socket_t fd, short what, void *argument)
 {
-	static bool asked; /* each test has a process of its own */
+	static bool requested; /* each test has a process of its own */
 	char command;
 	(void)what, (void)argument;
 	if (read(fd, &command, 1) != 1)
 		return;
 	if (command == 'e')
-		server_on_config(running.server, ask_for_more, &asked);
+		server_on_config(running.server, request_more, &requested);
 	if (command == 's')
 		server_stop(running.server);
 	else if (command == 'r' || command == 'e')
 		server_reload(running.server);
-	else if (command == 'n')
-		log_reloads(server_reloads(running.server));
 	else
 		server_log_counters(running.server);
 }
@@ -89,7 +79,7 @@ static void *run_thread(void *argument)
 	return NULL;
 }
 
-/* As root only who says so stays root. */
+/* The daemon would become another user otherwise. */
 #define DAEMON "[daemon]\nuser = root\n"
 
 static void start_config(struct config *config)
@@ -138,7 +128,7 @@ static void assert_line(const char *text)
 	ck_assert_msg(strstr(stderr_so_far(), text) != NULL, "no \"%s\" in\n%s", text, stderr_text);
 }
 
-/* Has the counters logged until TEXT is among them: a client can be faster than the count of its reply. */
+/* Has the counters logged until TEXT is among them, as a client can see its reply before it is counted. */
 static void await_counters(const char *text)
 {
 	for (int left = NET_TIMEOUT_MS; strstr(stderr_so_far(), text) == NULL;) {
@@ -153,7 +143,7 @@ static void assert_no_line(const char *text)
 	ck_assert_msg(strstr(stderr_so_far(), text) == NULL, "\"%s\" in\n%s", text, stderr_text);
 }
 
-/* The address that `NAME: listening on TRANSPORT IP:PORT` told of. */
+/* Returns the address of the line `NAME: listening on TRANSPORT IP:PORT`. */
 static struct socket_address listened(const char *name, const char *transport, const char *ip)
 {
 	char line[TEXT_SIZE];
@@ -217,7 +207,7 @@ static void teardown(void)
 
 /* --- starting --- */
 
-START_TEST(when_ready_it_tells_of_each_endpoint_and_of_all)
+START_TEST(ready_server_logs_each_endpoint_and_a_summary)
 {
 	start(DAEMON "workers = 3\n" ECHO "[daytime]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n"
 		     "[discard]\nenabled = no\nport = 0\n");
@@ -232,7 +222,7 @@ START_TEST(when_ready_it_tells_of_each_endpoint_and_of_all)
 }
 END_TEST
 
-START_TEST(a_star_is_an_endpoint_of_each_family_that_the_host_has)
+START_TEST(star_opens_an_endpoint_per_available_family)
 {
 	start(DAEMON "workers = 1\n[echo]\nprotocol = tcp\nport = 0\n");
 	await_line(READY);
@@ -262,7 +252,7 @@ START_TEST(every_endpoint_is_served)
 }
 END_TEST
 
-START_TEST(a_specific_address_and_a_wildcard_share_a_port_in_either_order)
+START_TEST(specific_and_wildcard_address_share_a_port_in_either_order)
 {
 	static const char *const orders[] = {"127.0.0.1, 0.0.0.0", "0.0.0.0, 127.0.0.1"};
 	for (int tries = 0, bound = 0; bound < 2; tries++) {
@@ -279,7 +269,7 @@ START_TEST(a_specific_address_and_a_wildcard_share_a_port_in_either_order)
 		snprintf(line, sizeof line, "echo: listening on tcp 127.0.0.1:%u\n", port);
 		for (int left = NET_TIMEOUT_MS; strstr(stderr_so_far(), line) == NULL && !atomic_load(&running.over);)
 			net_rest(&left);
-		if (atomic_load(&running.over)) { /* somebody took the port in between */
+		if (atomic_load(&running.over)) { /* another process took the port in between */
 			await_over();
 			continue;
 		}
@@ -304,7 +294,7 @@ static void count_threads_of(const char *name, int *count)
 	closedir(folder);
 }
 
-START_TEST(as_many_workers_run_as_are_asked_for_and_none_is_left)
+START_TEST(configured_workers_run_and_end)
 {
 	int count = 0;
 	start(DAEMON "workers = 5\n" ECHO);
@@ -321,7 +311,7 @@ START_TEST(as_many_workers_run_as_are_asked_for_and_none_is_left)
 }
 END_TEST
 
-/* Holds PORTs of 127.0.0.1 as another program does. */
+/* Occupies PORT of 127.0.0.1 as another program does. */
 static int take_port(int type, unsigned *port)
 {
 	struct socket_request request = net_request(type, "127.0.0.1", 0);
@@ -331,7 +321,7 @@ static int take_port(int type, unsigned *port)
 	return fd;
 }
 
-START_TEST(every_port_that_is_taken_is_told_of_and_nothing_is_served)
+START_TEST(every_occupied_port_is_logged_and_the_start_fails)
 {
 	char ini[TEXT_SIZE], line[TEXT_SIZE];
 	unsigned ports[2];
@@ -356,7 +346,7 @@ START_TEST(every_port_that_is_taken_is_told_of_and_nothing_is_served)
 }
 END_TEST
 
-START_TEST(an_address_that_the_host_does_not_have_is_told_of)
+START_TEST(foreign_address_is_logged_and_the_start_fails)
 {
 	start(DAEMON ECHO "[far]\ntype = echo\nprotocol = udp\naddress = 192.0.2.1\nport = 0\n");
 	await_over();
@@ -365,7 +355,7 @@ START_TEST(an_address_that_the_host_does_not_have_is_told_of)
 }
 END_TEST
 
-START_TEST(a_server_that_is_over_leaves_no_descriptor_open)
+START_TEST(ended_server_leaves_no_descriptor_open)
 {
 	int before = count_descriptors();
 	start(DAEMON "workers = 2\n" ECHO);
@@ -378,7 +368,7 @@ START_TEST(a_server_that_is_over_leaves_no_descriptor_open)
 }
 END_TEST
 
-START_TEST(a_server_that_was_never_started_can_be_freed)
+START_TEST(unstarted_server_can_be_freed)
 {
 	struct config *config = host_read(DAEMON ECHO);
 	server_free(server_new(config));
@@ -387,7 +377,7 @@ START_TEST(a_server_that_was_never_started_can_be_freed)
 }
 END_TEST
 
-START_TEST(root_is_given_up_once_the_sockets_are_bound)
+START_TEST(root_is_dropped_after_binding)
 {
 	if (geteuid() != 0)
 		return; /* only root can become another */
@@ -405,7 +395,7 @@ END_TEST
 
 /* --- limits --- */
 
-START_TEST(max_connections_of_the_daemon_holds_for_all_services_together)
+START_TEST(max_connections_of_the_daemon_covers_all_services)
 {
 	char byte;
 	start(DAEMON "workers = 2\nmax_connections = 2\n[defaults]\nmax_connections_per_source = 2\n" ECHO
@@ -425,8 +415,8 @@ START_TEST(max_connections_of_the_daemon_holds_for_all_services_together)
 }
 END_TEST
 
-/* As if the daytime of one address asked the echo of another: each would answer the other for ever. */
-START_TEST(a_datagram_from_a_port_that_is_served_gets_no_answer)
+/* As if the daytime of one address requested the echo of another: each would answer the other for ever. */
+START_TEST(datagram_from_a_served_port_gets_no_reply)
 {
 	start(DAEMON ECHO "[daytime]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n");
 	await_line(READY);
@@ -447,7 +437,7 @@ END_TEST
 
 #define PATIENT DAEMON "workers = 2\nstop_timeout = 1h\n"
 
-START_TEST(a_stop_with_nobody_connected_is_over_at_once)
+START_TEST(stop_without_connections_ends_at_once)
 {
 	start(PATIENT ECHO);
 	await_line(READY);
@@ -459,7 +449,7 @@ START_TEST(a_stop_with_nobody_connected_is_over_at_once)
 }
 END_TEST
 
-START_TEST(a_stop_serves_open_connections_until_they_end)
+START_TEST(stop_serves_open_connections_until_they_close)
 {
 	start(PATIENT ECHO);
 	await_line(READY);
@@ -476,8 +466,8 @@ START_TEST(a_stop_serves_open_connections_until_they_end)
 }
 END_TEST
 
-/* Whose SYN comes after that tries again or hears that nobody is there, but never waits in a queue that nobody serves. */
-START_TEST(a_stop_lets_no_new_connection_in_also_without_root)
+/* A later SYN is refused or retransmitted, and never waits in a queue without a server. */
+START_TEST(stop_accepts_no_new_connection_without_root)
 {
 	start("[daemon]\nuser = nobody\nworkers = 2\nstop_timeout = 1h\n" ECHO);
 	await_line(READY);
@@ -485,7 +475,7 @@ START_TEST(a_stop_lets_no_new_connection_in_also_without_root)
 	int client = net_connect(&address);
 	net_assert_echo(client);
 	command('s');
-	await_counters("echo: tcp: open=1 "); /* it takes one command after the other */
+	await_counters("echo: tcp: open=1 "); /* commands are handled in order */
 	int late = net_begin_connect(&address);
 	net_assert_not_connected(late);
 	net_assert_echo(client);
@@ -495,7 +485,7 @@ START_TEST(a_stop_lets_no_new_connection_in_also_without_root)
 }
 END_TEST
 
-START_TEST(a_stop_loses_none_of_those_who_were_connected)
+START_TEST(stop_loses_no_connected_client)
 {
 	int clients[CLIENTS];
 	char byte;
@@ -516,7 +506,7 @@ START_TEST(a_stop_loses_none_of_those_who_were_connected)
 }
 END_TEST
 
-START_TEST(a_stop_answers_the_datagrams_that_are_queued)
+START_TEST(stop_answers_queued_datagrams)
 {
 	int clients[CLIENTS];
 	start(PATIENT ECHO);
@@ -529,8 +519,8 @@ START_TEST(a_stop_answers_the_datagrams_that_are_queued)
 }
 END_TEST
 
-/* All places are taken when it begins, and nobody waits for one. */
-START_TEST(a_stop_of_a_full_server_is_over_when_its_connections_are)
+/* All slots are taken when the stop begins, and no client waits for one. */
+START_TEST(stop_of_a_full_server_ends_with_its_connections)
 {
 	start(PATIENT "max_connections = 1\n" ECHO);
 	await_line(READY);
@@ -538,14 +528,14 @@ START_TEST(a_stop_of_a_full_server_is_over_when_its_connections_are)
 	net_assert_echo(client);
 	command('s');
 	await_line("stopping: 1 open connections\n");
-	poll(NULL, 0, 3 * NET_QUIET_MS); /* until the listeners have been told to stop, as far as can be seen */
+	poll(NULL, 0, 3 * NET_QUIET_MS); /* until the listeners have stopped, as far as can be observed */
 	net_assert_echo(client);
 	close(client);
 	await_over();
 }
 END_TEST
 
-START_TEST(stop_timeout_ends_those_who_stay)
+START_TEST(stop_timeout_closes_remaining_connections)
 {
 	int clients[CLIENTS];
 	start(DAEMON "workers = 2\nstop_timeout = 200ms\n" ECHO);
@@ -565,7 +555,7 @@ START_TEST(stop_timeout_ends_those_who_stay)
 }
 END_TEST
 
-START_TEST(a_stop_timeout_of_nothing_ends_at_once)
+START_TEST(zero_stop_timeout_closes_at_once)
 {
 	start(DAEMON "stop_timeout = 0s\n" ECHO);
 	await_line(READY);
@@ -578,7 +568,7 @@ START_TEST(a_stop_timeout_of_nothing_ends_at_once)
 }
 END_TEST
 
-START_TEST(a_second_stop_does_not_wait)
+START_TEST(second_stop_does_not_wait)
 {
 	start(PATIENT ECHO);
 	await_line(READY);
@@ -593,9 +583,9 @@ START_TEST(a_second_stop_does_not_wait)
 }
 END_TEST
 
-/* --- telling --- */
+/* --- counters, service manager, pid file --- */
 
-START_TEST(counters_are_logged_when_asked_for)
+START_TEST(counters_are_logged_on_request)
 {
 	start(DAEMON "workers = 2\n" ECHO "[discard]\nenabled = no\n");
 	await_line(READY);
@@ -615,7 +605,7 @@ START_TEST(counters_are_logged_when_asked_for)
 END_TEST
 
 #ifdef HAVE_LIBSYSTEMD
-/* A service manager's socket with a name that leaves no file behind. */
+/* Opens the socket of a service manager, with an abstract name. */
 static int open_manager(void)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -641,7 +631,7 @@ static void assert_told(int manager, const char *expected)
 	ck_assert_str_eq(text, expected);
 }
 
-START_TEST(the_service_manager_is_told_when_it_is_ready_and_when_it_stops)
+START_TEST(service_manager_is_notified_of_ready_and_stopping)
 {
 	int manager = open_manager();
 	start(DAEMON "workers = 2\n" ECHO);
@@ -654,7 +644,7 @@ START_TEST(the_service_manager_is_told_when_it_is_ready_and_when_it_stops)
 }
 END_TEST
 
-START_TEST(the_service_manager_is_not_told_of_a_start_that_failed)
+START_TEST(service_manager_is_not_notified_of_a_failed_start)
 {
 	int manager = open_manager();
 	start(DAEMON "[echo]\naddress = 192.0.2.1\nport = 0\n");
@@ -667,7 +657,7 @@ END_TEST
 
 static char folder[PATH_SIZE], pid_path[PATH_SIZE + 16], file_path[PATH_SIZE + 16];
 
-/* Outside of the test, so that it is removed after one that fails too. */
+/* A fixture, so that the folder is removed after a failed test, too. */
 static void make_folder(void)
 {
 	const char *temporary = getenv("TMPDIR");
@@ -684,7 +674,7 @@ static void remove_folder(void)
 	rmdir(folder);
 }
 
-START_TEST(the_pid_file_is_there_while_it_serves)
+START_TEST(pid_file_exists_while_serving)
 {
 	char ini[TEXT_SIZE], line[32];
 	snprintf(ini, sizeof ini, DAEMON "pid_file = %s\n" ECHO, pid_path);
@@ -700,7 +690,7 @@ START_TEST(the_pid_file_is_there_while_it_serves)
 }
 END_TEST
 
-START_TEST(a_pid_file_that_cannot_be_written_is_told_of)
+START_TEST(unwritable_pid_file_is_logged)
 {
 	start(DAEMON "pid_file = /nonexistent/folder/pid\n" ECHO);
 	await_over();
@@ -728,26 +718,7 @@ static void start_file(const char *ini)
 	await_line(READY);
 }
 
-START_TEST(reloads_are_counted_by_how_they_end)
-{
-	start_file(DAEMON ECHO);
-	command('n');
-	await_line("reloads: 0 fine, 0 failed, the last fine, at a good time\n");
-	write_file(DAEMON ECHO "bogus = 1\n");
-	command('r');
-	await_line("reload failed, the running configuration stays: ");
-	command('n');
-	await_line("reloads: 0 fine, 1 failed, the last failed, at a good time\n");
-	write_file(DAEMON ECHO "[discard]\naddress = 127.0.0.1\nport = 0\n");
-	command('r');
-	await_line("reloaded: 2 services, 4 endpoints\n");
-	command('n');
-	await_line("reloads: 1 fine, 1 failed, the last fine, at a good time\n");
-	stop();
-}
-END_TEST
-
-START_TEST(a_server_that_was_reloaded_leaves_no_descriptor_open)
+START_TEST(reloaded_server_leaves_no_descriptor_open)
 {
 	int before = count_descriptors();
 	start_file(DAEMON "workers = 2\n" ECHO);
@@ -764,14 +735,14 @@ START_TEST(a_server_that_was_reloaded_leaves_no_descriptor_open)
 		command('r');
 		await_line(line);
 	}
-	net_assert_echo(client); /* it began ten configurations ago */
+	net_assert_echo(client); /* accepted ten configurations ago */
 	close(client);
 	stop();
 	ck_assert_int_eq(count_descriptors(), before);
 }
 END_TEST
 
-START_TEST(a_stop_with_a_reload_under_way_is_a_stop)
+START_TEST(stop_during_a_reload_completes)
 {
 	start_file(DAEMON ECHO);
 	write_file(DAEMON ECHO "[discard]\naddress = 127.0.0.1\nport = 0\n");
@@ -782,14 +753,14 @@ START_TEST(a_stop_with_a_reload_under_way_is_a_stop)
 }
 END_TEST
 
-START_TEST(while_it_stops_nothing_is_reloaded)
+START_TEST(reload_during_a_stop_is_ignored)
 {
 	start_file(PATIENT ECHO);
 	int client = connect_to("echo");
 	net_assert_echo(client);
 	command('s');
 	command('r');
-	await_line("not reloading: this process stops\n");
+	await_line("reload ignored: this process is stopping\n");
 	net_assert_echo(client);
 	close(client);
 	await_over();
@@ -797,7 +768,7 @@ START_TEST(while_it_stops_nothing_is_reloaded)
 }
 END_TEST
 
-START_TEST(reloads_without_end_do_not_put_an_upgrade_off)
+START_TEST(endless_reloads_do_not_delay_an_upgrade)
 {
 	start_file(DAEMON ECHO);
 	command('e');
@@ -820,49 +791,48 @@ static Suite *suite(void)
 {
 	Suite *suite = suite_create("server");
 	TCase *starting = add_tcase(suite, "starting");
-	tcase_add_test(starting, when_ready_it_tells_of_each_endpoint_and_of_all);
-	tcase_add_test(starting, a_star_is_an_endpoint_of_each_family_that_the_host_has);
+	tcase_add_test(starting, ready_server_logs_each_endpoint_and_a_summary);
+	tcase_add_test(starting, star_opens_an_endpoint_per_available_family);
 	tcase_add_test(starting, every_endpoint_is_served);
-	tcase_add_test(starting, a_specific_address_and_a_wildcard_share_a_port_in_either_order);
-	tcase_add_test(starting, as_many_workers_run_as_are_asked_for_and_none_is_left);
-	tcase_add_test(starting, every_port_that_is_taken_is_told_of_and_nothing_is_served);
-	tcase_add_test(starting, an_address_that_the_host_does_not_have_is_told_of);
-	tcase_add_test(starting, a_server_that_is_over_leaves_no_descriptor_open);
-	tcase_add_test(starting, a_server_that_was_never_started_can_be_freed);
-	tcase_add_test(starting, root_is_given_up_once_the_sockets_are_bound);
-	tcase_add_test(starting, max_connections_of_the_daemon_holds_for_all_services_together);
-	tcase_add_test(starting, a_datagram_from_a_port_that_is_served_gets_no_answer);
+	tcase_add_test(starting, specific_and_wildcard_address_share_a_port_in_either_order);
+	tcase_add_test(starting, configured_workers_run_and_end);
+	tcase_add_test(starting, every_occupied_port_is_logged_and_the_start_fails);
+	tcase_add_test(starting, foreign_address_is_logged_and_the_start_fails);
+	tcase_add_test(starting, ended_server_leaves_no_descriptor_open);
+	tcase_add_test(starting, unstarted_server_can_be_freed);
+	tcase_add_test(starting, root_is_dropped_after_binding);
+	tcase_add_test(starting, max_connections_of_the_daemon_covers_all_services);
+	tcase_add_test(starting, datagram_from_a_served_port_gets_no_reply);
 
 	TCase *stopping = add_tcase(suite, "stopping");
-	tcase_add_test(stopping, a_stop_with_nobody_connected_is_over_at_once);
-	tcase_add_test(stopping, a_stop_serves_open_connections_until_they_end);
-	tcase_add_test(stopping, a_stop_lets_no_new_connection_in_also_without_root);
-	tcase_add_test(stopping, a_stop_loses_none_of_those_who_were_connected);
-	tcase_add_test(stopping, a_stop_answers_the_datagrams_that_are_queued);
-	tcase_add_test(stopping, a_stop_of_a_full_server_is_over_when_its_connections_are);
-	tcase_add_test(stopping, stop_timeout_ends_those_who_stay);
-	tcase_add_test(stopping, a_stop_timeout_of_nothing_ends_at_once);
-	tcase_add_test(stopping, a_second_stop_does_not_wait);
+	tcase_add_test(stopping, stop_without_connections_ends_at_once);
+	tcase_add_test(stopping, stop_serves_open_connections_until_they_close);
+	tcase_add_test(stopping, stop_accepts_no_new_connection_without_root);
+	tcase_add_test(stopping, stop_loses_no_connected_client);
+	tcase_add_test(stopping, stop_answers_queued_datagrams);
+	tcase_add_test(stopping, stop_of_a_full_server_ends_with_its_connections);
+	tcase_add_test(stopping, stop_timeout_closes_remaining_connections);
+	tcase_add_test(stopping, zero_stop_timeout_closes_at_once);
+	tcase_add_test(stopping, second_stop_does_not_wait);
 
 	TCase *telling = add_tcase(suite, "telling");
-	tcase_add_test(telling, counters_are_logged_when_asked_for);
+	tcase_add_test(telling, counters_are_logged_on_request);
 #ifdef HAVE_LIBSYSTEMD
-	tcase_add_test(telling, the_service_manager_is_told_when_it_is_ready_and_when_it_stops);
-	tcase_add_test(telling, the_service_manager_is_not_told_of_a_start_that_failed);
+	tcase_add_test(telling, service_manager_is_notified_of_ready_and_stopping);
+	tcase_add_test(telling, service_manager_is_not_notified_of_a_failed_start);
 #endif
 
 	TCase *pid_file = add_tcase(suite, "pid_file");
 	tcase_add_unchecked_fixture(pid_file, make_folder, remove_folder);
-	tcase_add_test(pid_file, the_pid_file_is_there_while_it_serves);
-	tcase_add_test(pid_file, a_pid_file_that_cannot_be_written_is_told_of);
+	tcase_add_test(pid_file, pid_file_exists_while_serving);
+	tcase_add_test(pid_file, unwritable_pid_file_is_logged);
 
 	TCase *reloading = add_tcase(suite, "reloading");
 	tcase_add_unchecked_fixture(reloading, make_folder, remove_folder);
-	tcase_add_test(reloading, reloads_are_counted_by_how_they_end);
-	tcase_add_test(reloading, a_server_that_was_reloaded_leaves_no_descriptor_open);
-	tcase_add_test(reloading, a_stop_with_a_reload_under_way_is_a_stop);
-	tcase_add_test(reloading, while_it_stops_nothing_is_reloaded);
-	tcase_add_test(reloading, reloads_without_end_do_not_put_an_upgrade_off);
+	tcase_add_test(reloading, reloaded_server_leaves_no_descriptor_open);
+	tcase_add_test(reloading, stop_during_a_reload_completes);
+	tcase_add_test(reloading, reload_during_a_stop_is_ignored);
+	tcase_add_test(reloading, endless_reloads_do_not_delay_an_upgrade);
 	return suite;
 }
 

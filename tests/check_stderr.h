@@ -1,4 +1,4 @@
-/* check_stderr.h: what is written to standard error, for a test to read. */
+/* check_stderr.h: captures standard error. */
 #ifndef SMALLSERVD_CHECK_STDERR_H
 #define SMALLSERVD_CHECK_STDERR_H
 
@@ -21,7 +21,7 @@ static inline void stderr_begin(void)
 	ck_assert_int_ge(dup2(stderr_file, STDERR_FILENO), 0);
 }
 
-/* What was written so far. */
+/* Returns the output so far. */
 static inline const char *stderr_so_far(void)
 {
 	ssize_t length = pread(stderr_file, stderr_text, sizeof stderr_text - 1, 0);
@@ -30,7 +30,7 @@ static inline const char *stderr_so_far(void)
 	return stderr_text;
 }
 
-/* The same, and standard error is what it was before. */
+/* Returns the output, and restores standard error. */
 static inline const char *stderr_end(void)
 {
 	fflush(stderr);

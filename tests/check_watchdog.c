@@ -1,4 +1,6 @@
-/* check_watchdog.c: the watchdog is fed while every worker answers, and only then. */
+/* check_watchdog.c: the watchdog pings while every worker responds, and only then. */
+#include "config_build.h"
+
 #include <event2/event.h>
 #include <semaphore.h>
 #include <stdlib.h>
@@ -68,17 +70,17 @@ static void start(void)
 	ck_assert_ptr_nonnull(watchdog);
 }
 
-/* How often the service manager was told so far that all is well. */
-static unsigned count_told(void)
+/* Returns the number of pings so far. */
+static unsigned count_pings(void)
 {
-	static unsigned told;
+	static unsigned pings;
 	char text[256];
 	ssize_t length;
 	while ((length = recv(manager, text, sizeof text - 1, 0)) >= 0) {
 		text[length] = '\0';
-		told += strstr(text, "WATCHDOG=1") != NULL;
+		pings += strstr(text, "WATCHDOG=1") != NULL;
 	}
-	return told;
+	return pings;
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *argument)
@@ -96,13 +98,13 @@ static void run_loop(void)
 
 static void run_until_told(unsigned count)
 {
-	for (int i = 0; count_told() < count; i++) {
-		ck_assert_msg(i < PATIENCE_S * 1000000 / ROUND_US, "told %u times, not %u", count_told(), count);
+	for (int i = 0; count_pings() < count; i++) {
+		ck_assert_msg(i < PATIENCE_S * 1000000 / ROUND_US, "pings %u times, not %u", count_pings(), count);
 		run_loop();
 	}
 }
 
-/* Until TEXT is in what is logged from SINCE on. */
+/* Runs until TEXT is logged after offset SINCE. */
 static void run_until_logged(size_t since, const char *text)
 {
 	for (int i = 0; strstr(stderr_so_far() + since, text) == NULL; i++) {
@@ -111,29 +113,29 @@ static void run_until_logged(size_t since, const char *text)
 	}
 }
 
-/* Mail that keeps its worker busy until it is let go. */
-static sem_t holds, lets_go;
+/* A task that keeps its worker busy until it is released. */
+static sem_t holds, released;
 
 static void hang(void *argument)
 {
 	(void)argument;
 	sem_post(&holds);
-	while (sem_wait(&lets_go) < 0)
+	while (sem_wait(&released) < 0)
 		;
 }
 
-START_TEST(it_is_fed_again_and_again_while_all_answer)
+START_TEST(watchdog_pings_while_all_workers_respond)
 {
 	start();
 	run_until_told(5);
 }
 END_TEST
 
-START_TEST(a_worker_that_hangs_ends_that_until_it_answers_again)
+START_TEST(hanging_worker_ends_the_pings_until_it_responds)
 {
 	struct task task = {.run = hang};
 	sem_init(&holds, 0, 0);
-	sem_init(&lets_go, 0, 0);
+	sem_init(&released, 0, 0);
 	start();
 	run_until_told(2);
 	worker_post(workers[1], &task);
@@ -141,31 +143,31 @@ START_TEST(a_worker_that_hangs_ends_that_until_it_answers_again)
 		;
 	size_t since = strlen(stderr_so_far());
 	run_until_logged(since, "worker 1 does not answer: the watchdog is not fed\n");
-	unsigned told = count_told();
+	unsigned pings = count_pings();
 	for (int i = 0; i < ROUNDS; i++)
 		run_loop();
-	ck_assert_uint_le(count_told(), told + 1); /* an answer from before can still have been on its way */
+	ck_assert_uint_le(count_pings(), pings + 1); /* an earlier response may have been on its way */
 
 	since = strlen(stderr_so_far());
-	sem_post(&lets_go);
-	run_until_told(told + 3);
+	sem_post(&released);
+	run_until_told(pings + 3);
 	ck_assert_ptr_nonnull(strstr(stderr_so_far() + since, "worker 1 answers again\n"));
 }
 END_TEST
 
-START_TEST(once_stopped_it_is_not_fed)
+START_TEST(stopped_watchdog_does_not_ping)
 {
 	start();
 	run_until_told(1);
 	watchdog_stop(watchdog);
-	unsigned told = count_told();
+	unsigned pings = count_pings();
 	for (int i = 0; i < ROUNDS; i++)
 		run_loop();
-	ck_assert_uint_eq(count_told(), told);
+	ck_assert_uint_eq(count_pings(), pings);
 }
 END_TEST
 
-START_TEST(the_interval_is_that_of_the_environment_for_this_process_alone)
+START_TEST(interval_is_that_of_the_environment_for_this_process)
 {
 	char own[24];
 	snprintf(own, sizeof own, "%ld", (long)getpid());
@@ -187,16 +189,16 @@ END_TEST
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("watchdog");
-	TCase *fed = tcase_create("fed");
-	tcase_set_timeout(fed, 120);
-	tcase_add_checked_fixture(fed, setup, teardown);
-	if (notify_is_built_in()) {
-		tcase_add_test(fed, it_is_fed_again_and_again_while_all_answer);
-		tcase_add_test(fed, a_worker_that_hangs_ends_that_until_it_answers_again);
-		tcase_add_test(fed, once_stopped_it_is_not_fed);
-		tcase_add_test(fed, the_interval_is_that_of_the_environment_for_this_process_alone);
-	}
-	suite_add_tcase(suite, fed);
+	TCase *tcase = tcase_create("pings");
+	tcase_set_timeout(tcase, 120);
+	tcase_add_checked_fixture(tcase, setup, teardown);
+#ifdef HAVE_LIBSYSTEMD
+	tcase_add_test(tcase, watchdog_pings_while_all_workers_respond);
+	tcase_add_test(tcase, hanging_worker_ends_the_pings_until_it_responds);
+	tcase_add_test(tcase, stopped_watchdog_does_not_ping);
+	tcase_add_test(tcase, interval_is_that_of_the_environment_for_this_process);
+#endif
+	suite_add_tcase(suite, tcase);
 	return suite;
 }
 

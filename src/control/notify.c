@@ -1,4 +1,4 @@
-/* notify.c: what the service manager is told (sd_notify). */
+/* notify.c: notifications to the service manager (sd_notify). */
 #include "config_build.h"
 
 #include "control/notify.h"
@@ -70,13 +70,4 @@ uint64_t notify_watchdog_interval_us(void)
 {
 	uint64_t interval = 0;
 	return sd_watchdog_enabled(0, &interval) > 0 ? interval : 0;
-}
-
-bool notify_is_built_in(void)
-{
-#ifdef HAVE_LIBSYSTEMD
-	return true;
-#else
-	return false;
-#endif
 }

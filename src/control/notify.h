@@ -1,4 +1,4 @@
-/* notify.h: what the service manager is told (sd_notify). */
+/* notify.h: notifications to the service manager (sd_notify). */
 #ifndef SMALLSERVD_CONTROL_NOTIFY_H
 #define SMALLSERVD_CONTROL_NOTIFY_H
 
@@ -8,24 +8,22 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Each does nothing where no service manager listens (NOTIFY_SOCKET) or the build has no libsystemd. */
+/* All functions do nothing without a service manager (NOTIFY_SOCKET) or libsystemd. Main thread. */
 void notify_ready(const char *status) __attribute__((nonnull));
 void notify_reloading(void);
 
-/* It will take at most TIMEOUT_MS. */
+/* Notifies of a stop that takes TIMEOUT_MS at most. */
 void notify_stopping(const char *status, int64_t timeout_ms) __attribute__((nonnull));
 
-/* All is well: to be told within the interval, again and again, once it is above 0 (WATCHDOG_USEC, and WATCHDOG_PID is this process). */
+/* Pings the watchdog. To be called within the interval, which is above 0 if the service manager requests it (WATCHDOG_USEC, and
+ * WATCHDOG_PID is this process). */
 void notify_alive(void);
 uint64_t notify_watchdog_interval_us(void);
 
-/* Process PID is the daemon from now on: the last that this process tells. */
+/* Names PID as the main process, as the last notification of this process. */
 void notify_main_process(pid_t pid);
 
-/* Has the watchdog expect this process where it expected another, from which it was started. Before threads are. */
+/* Takes over the watchdog of the parent of an upgrade. Before threads start. */
 void notify_become_watched(void);
-
-/* Whether this build has libsystemd. */
-bool notify_is_built_in(void);
 
 #endif

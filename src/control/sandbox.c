@@ -1,4 +1,4 @@
-/* sandbox.c: giving up what the daemon does not need once its sockets are bound. */
+/* sandbox.c: drops root, and confines the daemon once its sockets are bound. */
 #include "control/sandbox.h"
 
 #include <cap-ng.h>
@@ -14,7 +14,7 @@
 #include "control/seccomp.h"
 #include "core/log.h"
 
-/* A numeric id, or false. */
+/* Parses a numeric id. */
 static bool parse_id(const char *text, unsigned long *id)
 {
 	char *end;
@@ -55,24 +55,24 @@ bool sandbox_find_identity(const char *user, const char *group, struct sandbox_i
 	return true;
 }
 
-/* Root that stays root: it was written, so it keeps what root may. */
+/* user = root is configured: keeps all privileges. */
 static bool stay_root(const struct sandbox_identity *identity)
 {
 	bool shed = setgroups(0, NULL) == 0;
 	if (identity->gid == getegid())
-		return true; /* a container may not even let root shed its groups */
+		return true; /* a container may deny setgroups(2) even to root */
 	return shed && setresgid(identity->gid, identity->gid, identity->gid) == 0;
 }
 
-/* A reload binds ports below 1024 as another user than root, and so does a new binary after an upgrade: it gets the one capability for
- * that through execve because it is ambient. */
+/* Keeps CAP_NET_BIND_SERVICE over execve(2), as an ambient capability: a reload binds ports below 1024 as the configured user, and so does the
+ * new process of an upgrade. */
 static void keep_over_execve(void)
 {
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_BIND_SERVICE, 0, 0) < 0)
 		log_info("sandbox: after an upgrade no new port below 1024 can be bound: %s", strerror(errno));
 }
 
-/* Becomes another user, with CAP_NET_BIND_SERVICE alone, where root had it. */
+/* Becomes another user, with CAP_NET_BIND_SERVICE alone, if root had it. */
 static bool drop_root(const struct sandbox_identity *identity)
 {
 	bool binds = capng_get_caps_process() == 0 && capng_have_capability(CAPNG_PERMITTED, CAP_NET_BIND_SERVICE) > 0;
@@ -82,7 +82,7 @@ static bool drop_root(const struct sandbox_identity *identity)
 		capng_update(CAPNG_ADD,
 			     (capng_type_t)(CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_INHERITABLE | CAPNG_BOUNDING_SET),
 			     CAP_NET_BIND_SERVICE);
-	if (capng_apply(CAPNG_SELECT_BOUNDS) < 0) /* no_new_privs holds without it */
+	if (capng_apply(CAPNG_SELECT_BOUNDS) < 0) /* no_new_privs protects without it */
 		log_info("sandbox: cannot lower the capability bounding set: %s", strerror(errno));
 	errno = 0;
 	if (capng_change_id((int)identity->uid, (int)identity->gid, CAPNG_DROP_SUPP_GRP) < 0) {
@@ -111,18 +111,17 @@ bool sandbox_become(const struct sandbox_identity *identity, char *error, size_t
 	return true;
 }
 
-bool sandbox_confine(bool required, char *error, size_t size)
+bool sandbox_confine(bool required, bool upgraded, char *error, size_t size)
 {
 	char reason[96];
-	enum seccomp_filter_result result = seccomp_filter_load(reason, sizeof reason);
+	enum seccomp_filter_result result = seccomp_filter_load(upgraded, reason, sizeof reason);
 	if (result == SECCOMP_FILTER_FAILED && required) {
-		snprintf(error, size, "no filter of system calls: %s", reason);
+		snprintf(error, size, "no seccomp filter: %s", reason);
 		return false;
 	}
 	if (result == SECCOMP_FILTER_FAILED)
-		log_notice("sandbox: going on without a filter of system calls: %s", reason);
+		log_notice("sandbox: continuing without a seccomp filter: %s", reason);
 	if (result == SECCOMP_FILTER_OUTDATED)
-		log_notice("sandbox: the filter of system calls is that of the version that was upgraded, until a "
-			   "restart");
+		log_notice("sandbox: the seccomp filter is that of the previous version until a restart");
 	return true;
 }

@@ -19,7 +19,7 @@
 
 #if !defined(HAVE_LIBSECCOMP)
 
-enum seccomp_filter_result seccomp_filter_load(char *reason, size_t size)
+enum seccomp_filter_result seccomp_filter_load(bool upgraded, char *reason, size_t size)
 {
 	snprintf(reason, size, "this build has no libseccomp");
 	return SECCOMP_FILTER_FAILED;
@@ -27,8 +27,8 @@ enum seccomp_filter_result seccomp_filter_load(char *reason, size_t size)
 
 #elif defined(BUILT_WITH_SANITIZER)
 
-/* It looks for leaks with ptrace, and more that nobody else may do. */
-enum seccomp_filter_result seccomp_filter_load(char *reason, size_t size)
+/* The leak detector of a sanitizer uses ptrace and other calls that the filter refuses. */
+enum seccomp_filter_result seccomp_filter_load(bool upgraded, char *reason, size_t size)
 {
 	snprintf(reason, size, "this build has a sanitizer, which needs more of them");
 	return SECCOMP_FILTER_FAILED;
@@ -36,25 +36,26 @@ enum seccomp_filter_result seccomp_filter_load(char *reason, size_t size)
 
 #else
 
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 enum {
-	REVISION = 4, /* of the lists below: count it up with each change */
-
-	/* getitimer of a timer that no kernel has is answered by the filter alone, with a number that is no errno: so a process
-	 * learns that it has inherited the filter, and which. */
-	MARK_TIMER = 0x73767264,
-	MARK_ERRNO = 3000,
-	MARK_ERRNO_LAST = MARK_ERRNO + 999,
+	REVISION = 5, /* of the lists below: to be increased with each change */
+	REVISION_UNKNOWN = -1,
 };
 
-/* What the daemon, libevent, OpenSSL, libsystemd and the C library do, at the start of a new binary, too. Those that an architecture has
- * not are passed over. What runs for every message depends on its number alone, which kernels decide from a bitmap. */
+/* The revision of the filter, for a new process that an upgrade starts and that inherits the filter. */
+#define REVISION_VARIABLE "SMALLSERVD_SECCOMP"
+
+/* System calls of the daemon, libevent, OpenSSL, libsystemd and the C library, including those of a start after an upgrade. Calls
+ * that an architecture lacks are skipped. Calls of the message path are allowed by number alone, which kernels decide by a bitmap. */
 /* clang-format off */
 static const char *const allowed[] = {
 	/* messages */
@@ -79,7 +80,7 @@ static const char *const allowed[] = {
 	"getdents", "getdents64", "ioctl", "lseek", "lstat", "lstat64", "newfstatat", "open", "openat", "pipe", "pipe2",
 	"pread64", "preadv", "pwrite64", "pwritev", "readlink", "readlinkat", "stat", "stat64",
 	"statfs", "statfs64", "statx",
-	/* the PID file and the socket of the status endpoint */
+	/* the pid file */
 	"chdir", "chmod", "chown", "chown32", "fchdir", "fchmod", "fchmodat", "fchown", "fchown32", "fchownat",
 	"fdatasync", "flock", "fsync", "ftruncate", "ftruncate64", "rename",
 	"renameat", "renameat2", "umask", "unlink", "unlinkat",
@@ -97,15 +98,14 @@ static const char *const allowed[] = {
 	"capget", "capset", "execve", "exit", "exit_group", "fork", "getpgid", "getpgrp", "getppid",
 	"getsid", "prctl", "setgid", "setgid32", "setgroups", "setgroups32", "setpgid", "setresgid", "setresgid32",
 	"setresuid", "setresuid32", "setsid", "setuid", "setuid32", "vfork", "wait4", "waitid", "waitpid",
-	/* who and where we are */
+	/* identity and system */
 	"getegid", "getegid32", "geteuid", "geteuid32", "getgid", "getgid32", "getgroups", "getgroups32", "getpid",
 	"getrandom", "getresgid", "getresgid32", "getresuid", "getresuid32", "getrlimit", "getrusage", "getuid",
 	"getuid32", "prlimit64", "setrlimit", "sysinfo", "ugetrlimit", "uname",
 };
 /* clang-format on */
 
-/* For these the C library has another way when a kernel does not know them; EPERM it would take for an answer. The flags of clone3 are out
- * of the filter's sight. */
+/* Calls for which the C library has a fallback after ENOSYS, but not after EPERM. The filter cannot see the flags of clone3. */
 static const char *const unknown[] = {
 	"clone3",     "fchmodat2",      "futex_requeue",    "futex_wait", "futex_waitv",
 	"futex_wake", "io_uring_setup", "map_shadow_stack", "openat2",
@@ -118,7 +118,7 @@ static int add(scmp_filter_ctx filter, uint32_t action, const char *name, unsign
 {
 	int number = seccomp_syscall_resolve_name(name);
 	if (number == __NR_SCMP_ERROR)
-		return 0; /* younger than the library */
+		return 0; /* unknown to this version of the library */
 	int error = seccomp_rule_add_array(filter, action, number, count, arguments);
 	return error == -EDOM ? 0 : error; /* not on this architecture */
 }
@@ -142,7 +142,7 @@ static int allow_families(scmp_filter_ctx filter)
 	return error;
 }
 
-/* Memory that can be written and executed is how injected code runs. */
+/* Refuses memory that is writable and executable, as injected code needs it. */
 static int allow_mappings(scmp_filter_ctx filter)
 {
 	static const char *const calls[] = {"mmap", "mmap2", "mprotect"};
@@ -157,7 +157,7 @@ static int allow_mappings(scmp_filter_ctx filter)
 	return error;
 }
 
-/* Threads and processes, but no new namespaces: those open a lot of the kernel to whoever has none of its privileges. */
+/* Allows threads and processes, but no new namespaces, which expose much of the kernel to unprivileged processes. */
 static int allow_clone(scmp_filter_ctx filter)
 {
 	const uint64_t namespaces = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |
@@ -170,27 +170,23 @@ static int allow_clone(scmp_filter_ctx filter)
 	return add(filter, SCMP_ACT_ALLOW, "clone", 1, &flags);
 }
 
-static int add_mark(scmp_filter_ctx filter)
+/* Returns the revision of the filter that this process has inherited from its parent, if it is UPGRADED; 0: none. A filter of a container or
+ * of the service manager does not count. */
+static int inherited_revision(bool upgraded)
 {
-	struct scmp_arg_cmp timer = SCMP_A0(SCMP_CMP_MASKED_EQ, UINT32_MAX, MARK_TIMER);
-	return add(filter, SCMP_ACT_ERRNO(MARK_ERRNO + REVISION), "getitimer", 1, &timer);
+	const char *revision = getenv(REVISION_VARIABLE);
+	if (!upgraded || prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER)
+		return 0;
+	return revision != NULL ? atoi(revision) : REVISION_UNKNOWN;
 }
 
-/* The revision of the filter that this process has; 0: none. */
-static int find_revision(void)
-{
-	long result = syscall(SYS_getitimer, MARK_TIMER, NULL);
-	int error = errno;
-	return result < 0 && error >= MARK_ERRNO && error <= MARK_ERRNO_LAST ? error - MARK_ERRNO : 0;
-}
-
-/* Whether something that any process may do, and that we never do, is refused now: reading memory by its address, here of nothing. */
+/* Returns whether a system call is refused that any process may make and the daemon never makes: reading memory by address, here 0 bytes. */
 static bool refuses(void)
 {
 	return syscall(SYS_process_vm_readv, getpid(), NULL, 0, NULL, 0, 0) < 0 && errno == EPERM;
 }
 
-/* Returns 0 or a negative errno. */
+/* Returns 0 or -errno. */
 static int load(scmp_filter_ctx filter)
 {
 	int error = add_all(filter, SCMP_ACT_ALLOW, allowed, COUNT_OF(allowed));
@@ -202,38 +198,38 @@ static int load(scmp_filter_ctx filter)
 		error = allow_mappings(filter);
 	if (error == 0)
 		error = allow_clone(filter);
-	if (error == 0)
-		error = add_mark(filter);
-	/* the calls of another architecture could mean anything: they end the process */
+	/* calls of another architecture could mean anything: they kill the process */
 	if (error == 0)
 		error = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
-	/* no code of others runs here, so nothing needs the slow mitigation that comes with filters on kernels before 5.16 */
+	/* no foreign code runs here: the slow mitigation that filters imply before Linux 5.16 is not needed */
 	(void)seccomp_attr_set(filter, SCMP_FLTATR_CTL_SSB, 1);
 	(void)seccomp_attr_set(filter, SCMP_FLTATR_API_SYSRAWRC, 1);
 	(void)seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	return error == 0 ? seccomp_load(filter) : error;
 }
 
-enum seccomp_filter_result seccomp_filter_load(char *reason, size_t size)
+enum seccomp_filter_result seccomp_filter_load(bool upgraded, char *reason, size_t size)
 {
-	int inherited = find_revision();
-	if (inherited == 0) {
-		scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
-		int error = filter != NULL ? load(filter) : -ENOMEM;
-		seccomp_release(filter);
-		if (error != 0) {
-			snprintf(reason, size, "%s", strerror(-error));
-			return SECCOMP_FILTER_FAILED;
-		}
-	}
-	int revision = find_revision();
-	if (!refuses() || revision == 0) {
-		snprintf(reason, size, "what it forbids is not refused");
+	int inherited = inherited_revision(upgraded);
+	if (inherited != 0)
+		return inherited == REVISION ? SECCOMP_FILTER_INHERITED : SECCOMP_FILTER_OUTDATED;
+
+	char revision[16];
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+	int error = filter != NULL ? load(filter) : -ENOMEM;
+	seccomp_release(filter);
+	if (error != 0) {
+		snprintf(reason, size, "%s", strerror(-error));
 		return SECCOMP_FILTER_FAILED;
 	}
-	if (revision != REVISION)
-		return SECCOMP_FILTER_OUTDATED;
-	return inherited == 0 ? SECCOMP_FILTER_LOADED : SECCOMP_FILTER_THERE;
+	if (!refuses()) {
+		snprintf(reason, size, "self-test failed: a forbidden system call was allowed");
+		return SECCOMP_FILTER_FAILED;
+	}
+	snprintf(revision, sizeof revision, "%d", REVISION);
+	(void)setenv(REVISION_VARIABLE, revision,
+		     1); /* without memory a new process takes the filter for an outdated one */
+	return SECCOMP_FILTER_LOADED;
 }
 
 #endif

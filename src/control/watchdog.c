@@ -1,4 +1,4 @@
-/* watchdog.c: tells the service manager that all is well, while all is. */
+/* watchdog.c: pings the watchdog of the service manager while all threads respond. */
 #include "control/watchdog.h"
 
 #include <event2/event.h>
@@ -9,13 +9,13 @@
 #include "core/log.h"
 #include "thread/worker.h"
 
-/* A worker and the task that goes there and back. */
+/* A worker and the task that visits it. */
 struct watched {
 	struct watchdog *watchdog;
 	struct worker *worker;
 	struct task question, answer;
-	bool asked; /* and has not answered yet */
-	bool told;  /* that it does not answer */
+	bool pending; /* the task has not returned */
+	bool logged;  /* the lack of a response */
 };
 
 struct watchdog {
@@ -26,8 +26,8 @@ struct watchdog {
 	struct watched watched[];
 };
 
-/* In the worker's thread. */
-static void on_question(void *argument)
+/* Runs in the worker's thread. */
+static void on_ping(void *argument)
 {
 	struct watched *watched = argument;
 	task_queue_post(watched->watchdog->task_queue, &watched->answer);
@@ -38,10 +38,10 @@ static void on_answer(void *argument)
 	struct watched *watched = argument;
 	struct watchdog *watchdog = watched->watchdog;
 
-	watched->asked = false;
-	if (watched->told)
+	watched->pending = false;
+	if (watched->logged)
 		log_notice("worker %u answers again", worker_index(watched->worker));
-	watched->told = false;
+	watched->logged = false;
 	if (--watchdog->waiting == 0 && !watchdog->stopped)
 		notify_alive();
 }
@@ -50,10 +50,10 @@ static void tell_who_hangs(struct watchdog *watchdog)
 {
 	for (unsigned i = 0; i < watchdog->count; i++) {
 		struct watched *watched = &watchdog->watched[i];
-		if (watched->asked && !watched->told)
+		if (watched->pending && !watched->logged)
 			log_warning("worker %u does not answer: the watchdog is not fed",
 				    worker_index(watched->worker));
-		watched->told = watched->asked;
+		watched->logged = watched->pending;
 	}
 }
 
@@ -68,7 +68,7 @@ static void on_round(evutil_socket_t fd, short what, void *argument)
 	}
 	watchdog->waiting = watchdog->count;
 	for (unsigned i = 0; i < watchdog->count; i++) {
-		watchdog->watched[i].asked = true;
+		watchdog->watched[i].pending = true;
 		worker_post(watchdog->watched[i].worker, &watchdog->watched[i].question);
 	}
 }
@@ -89,7 +89,7 @@ struct watchdog *watchdog_new(struct event_base *base, struct task_queue *task_q
 		*watched = (struct watched){
 			.watchdog = watchdog,
 			.worker = workers[i],
-			.question = {.run = on_question, .argument = watched},
+			.question = {.run = on_ping, .argument = watched},
 			.answer = {.run = on_answer, .argument = watched},
 		};
 	}

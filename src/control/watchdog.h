@@ -1,4 +1,4 @@
-/* watchdog.h: tells the service manager that all is well, while all is. */
+/* watchdog.h: pings the watchdog of the service manager while all threads respond. */
 #ifndef SMALLSERVD_CONTROL_WATCHDOG_H
 #define SMALLSERVD_CONTROL_WATCHDOG_H
 
@@ -9,16 +9,16 @@ struct task_queue;
 struct worker;
 struct watchdog;
 
-/* Asks each of COUNT workers by task, twice within INTERVAL_US, and tells the service manager (notify_alive) each time all have answered: a
- * thread that hangs, the main one included, ends that. BASE and MAILBOX are the main thread's, whose calls these are; WORKERS stay the
- * caller's. NULL: out of memory. */
+/* Posts a task to each of COUNT workers twice within INTERVAL_US, and pings the watchdog (notify_alive) each time all tasks have returned: a hanging
+ * thread, the main one included, ends the pings. BASE and TASKS are the main thread's; WORKERS stay the caller's. Returns NULL when out of
+ * memory. Main thread. */
 struct watchdog *watchdog_new(struct event_base *base, struct task_queue *task_queue, struct worker *const *workers,
 			      unsigned count, uint64_t interval_us);
 
-/* Asks and tells no more. The workers may still run. */
+/* Stops the pings. The workers may still run. */
 void watchdog_stop(struct watchdog *watchdog);
 
-/* Once the workers have stopped. NULL is fine. */
+/* Frees WATCHDOG after the workers have stopped. NULL is fine. */
 void watchdog_free(struct watchdog *watchdog);
 
 #endif

@@ -365,7 +365,7 @@ nobody_reads() {
 @test "reload: HUP during a stop is ignored" {
 	start_local_echo 'stop_timeout = 1h'
 	python reload.py times_in_a_stop "$PID" 127.0.0.1 "$(port_of echo tcp)"
-	wait_for_log 'not reloading'
+	wait_for_log 'reload ignored'
 	wait_for_end
 	[[ $STATUS == 0 ]]
 	run ! log_matches 'reloaded'

@@ -96,7 +96,7 @@ without_filter() {
 	without_filter
 	start_local_echo
 	assert_serves
-	[[ $(grep -c '^sandbox: going on without a filter of system calls: .' "$LOG") == 1 ]]
+	[[ $(grep -c '^sandbox: continuing without a seccomp filter: .' "$LOG") == 1 ]]
 	stop_daemon
 }
 
@@ -111,6 +111,6 @@ without_filter() {
 	END
 	wait_for_end
 	[[ $STATUS == 1 ]]
-	[[ $(grep -c '^sandbox = on: no filter of system calls: .' "$LOG") == 1 ]]
+	[[ $(grep -c '^sandbox = on: no seccomp filter: .' "$LOG") == 1 ]]
 	run ! log_matches ready
 }

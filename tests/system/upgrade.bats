@@ -301,7 +301,7 @@ start_hung() {
 @test "upgrade: a second USR2 during an upgrade is logged and ignored" {
 	start_hung
 	kill -USR2 "$OLD"
-	wait_for_log 'an upgrade is under way'
+	wait_for_log 'an upgrade is in progress'
 	kill -KILL "$(cat hung)"
 	wait_for_log 'upgrade failed, this process goes on: .*signal 9'
 	mv real program
@@ -323,7 +323,7 @@ start_hung() {
 	start_hung
 	printf '[discard]\naddress = 127.0.0.1\nport = 0\n' >>"$CONF"
 	kill -HUP "$OLD"
-	wait_for_log 'the reload waits for the upgrade'
+	wait_for_log 'reload deferred until the upgrade has ended'
 	kill -KILL "$(cat hung)"
 	wait_for_log 'reloaded: 2 services'
 	mv real program
@@ -421,7 +421,7 @@ hup() {
 	kill -TERM "$OLD"
 	wait_for_log 'stopping'
 	kill -USR2 "$OLD"
-	wait_for_log 'no upgrade'
+	wait_for_log 'upgrade ignored'
 	kill -TERM "$HELPER"
 	wait_for_end
 	[[ $STATUS == 0 ]]
