@@ -1,4 +1,4 @@
-/* tls.h: server side of TLS, the only interface to OpenSSL. */
+/* tls.h: server side of TLS; in the daemon, the only interface to OpenSSL. */
 #ifndef SMALLSERVD_TLS_TLS_H
 #define SMALLSERVD_TLS_TLS_H
 
