@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/filter.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/fsuid.h>
@@ -310,25 +309,10 @@ static bool bind_dead_ifindex(int fd)
 	return set_option(fd, SOL_SOCKET, SO_BINDTOIFINDEX, INT_MAX);
 }
 
-static bool drop_syns(int fd)
-{
-	/* the filter of a TCP socket sees the packet from the TCP header on, and returns the length to keep */
-	enum { FLAGS_OFFSET = 13, FLAG_SYN = 0x02, FLAG_ACK = 0x10, KEEP = 0x7fffffff };
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS_OFFSET),
-		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, FLAG_SYN | FLAG_ACK),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, FLAG_SYN, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, 0),
-		BPF_STMT(BPF_RET | BPF_K, KEEP),
-	};
-	struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
-	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
-}
-
 enum { NEIGHBOUR_TTL = 255 };
 
-/* Requires a TTL of at least TTL. A TTL of 255 has a packet only that has passed no router and was sent so, as few are.
- * Packets of a handshake in progress are not checked. */
+/* Drops SYNs with a lower TTL. A TTL of 255 excludes all but neighbours that send with 255; a handshake in progress is
+ * not checked. */
 static bool set_min_ttl(int fd, int ttl)
 {
 	int family;
@@ -342,7 +326,7 @@ static bool set_min_ttl(int fd, int ttl)
 
 int socket_stop_new(int fd)
 {
-	return bind_dead_ifindex(fd) || drop_syns(fd) || set_min_ttl(fd, NEIGHBOUR_TTL) ? 0 : -errno;
+	return bind_dead_ifindex(fd) || set_min_ttl(fd, NEIGHBOUR_TTL) ? 0 : -errno;
 }
 
 void socket_restore_accepted(int fd)
