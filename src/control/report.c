@@ -43,13 +43,12 @@ static void report_dropped(const struct server *server, struct instance *instanc
 	if (instance->udp == NULL || !instance->config->log_connections)
 		return;
 	metrics_sum(server->metrics, instance->udp, &sums);
-	uint64_t dropped = metrics_range(&sums, METRIC_DROPPED_FIRST, METRIC_DROPPED_LAST_REFUSED);
-	uint64_t *reported = &instance->state->refused_told;
-	struct log_context context = {.service = instance->config->name, .transport = "udp"};
-	if (dropped != *reported)
-		log_write(LOG_NOTICE, &context, "%s: udp: %" PRIu64 " datagrams dropped in the last minute",
-			  context.service, dropped - *reported);
-	*reported = dropped;
+	uint64_t dropped = metrics_range(&sums, METRIC_DROPPED_FIRST, METRIC_DROPPED_LAST_FILTERED);
+	uint64_t *logged = &instance->state->dropped_logged;
+	if (dropped != *logged)
+		instance_log(instance, LOG_NOTICE, TRANSPORT_UDP, NULL,
+			     "udp: %" PRIu64 " datagrams dropped in the last minute", dropped - *logged);
+	*logged = dropped;
 }
 
 void report_on_timer(evutil_socket_t fd, short what, void *argument)
@@ -61,10 +60,7 @@ void report_on_timer(evutil_socket_t fd, short what, void *argument)
 	for (size_t i = 0; i < generation->config->service_count; i++) {
 		struct instance *instance = &generation->instances[i];
 		report_dropped(server, instance);
-		/* lines suppressed by rate limits */
-		log_report_suppressed(&instance->refused_bound, instance->config->name);
-		log_report_suppressed(&instance->full_bound, instance->config->name);
-		log_report_suppressed(&instance->failed_bound, instance->config->name);
+		instance_report_suppressed(instance);
 	}
 }
 
@@ -73,7 +69,6 @@ void report_on_timer(evutil_socket_t fd, short what, void *argument)
 static void log_sums(const struct server *server, const struct instance *instance, unsigned transport)
 {
 	const struct metrics_block *blocks = transport == TRANSPORT_TCP ? instance->tcp : instance->udp;
-	struct log_context context = {.service = instance->config->name, .transport = transport_name(transport)};
 	char text[COUNTERS_TEXT_SIZE], open[32] = "";
 	struct metrics_sums sums;
 
@@ -84,7 +79,7 @@ static void log_sums(const struct server *server, const struct instance *instanc
 		snprintf(open, sizeof open, "open=%" PRIu64 " ",
 			 sums.values[METRIC_ACCEPTED] - metrics_range(&sums, METRIC_CLOSED_FIRST, METRIC_CLOSED_LAST));
 	metrics_print(&sums, transport, text, sizeof text);
-	log_write(LOG_NOTICE, &context, "%s: %s: %s%s", context.service, context.transport, open, text);
+	instance_log(instance, LOG_NOTICE, transport, NULL, "%s: %s%s", transport_name(transport), open, text);
 }
 
 void server_log_counters(const struct server *server)

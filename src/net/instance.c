@@ -28,6 +28,13 @@ void instance_log(const struct instance *instance, int level, unsigned transport
 	log_write(level, &context, "%s: %s %s %s", name, context.transport, source, text);
 }
 
+void instance_report_suppressed(struct instance *instance)
+{
+	log_report_suppressed(&instance->refused_bound, instance->config->name);
+	log_report_suppressed(&instance->full_bound, instance->config->name);
+	log_report_suppressed(&instance->failed_bound, instance->config->name);
+}
+
 /* Returns the rule of all IPv4: a shorter IPv6 prefix than ::ffff:0:0/96 does not apply to it. */
 static struct acl_rule all_ipv4(bool allow)
 {
@@ -325,9 +332,7 @@ static void instance_clear(struct instance *instance)
 {
 	if (instance->state == NULL)
 		return;
-	log_report_suppressed(&instance->refused_bound, instance->config->name);
-	log_report_suppressed(&instance->full_bound, instance->config->name);
-	log_report_suppressed(&instance->failed_bound, instance->config->name);
+	instance_report_suppressed(instance);
 	acl_free(instance->acl);
 	acl_free(instance->proxy_acl);
 	leave_buckets(instance->state, instance->connection_buckets);

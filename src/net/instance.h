@@ -24,7 +24,7 @@
 struct service_state {
 	struct limit_gate gate;      /* open connections of this service */
 	_Atomic uint64_t ends_at_ms; /* on clock_ms: when the connections of a removed service are closed; 0: served */
-	uint64_t refused_told;       /* datagrams dropped that the log has reported; main thread */
+	uint64_t dropped_logged;     /* count of dropped datagrams in the log so far; main thread */
 
 	/* private to instance.c */
 	SLIST_ENTRY(service_state) link;
@@ -63,6 +63,9 @@ struct instance {
  * transport and peer as fields. Any thread. */
 void instance_log(const struct instance *instance, int level, unsigned transport, const struct socket_address *peer,
 		  const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+/* Logs the counts of lines that the bounds have suppressed. Any thread. */
+void instance_report_suppressed(struct instance *instance);
 
 /* Returns the service's cache of worker INDEX, which only that worker's thread uses; NULL: the service has none. */
 void *instance_memo(const struct instance *instance, unsigned index);

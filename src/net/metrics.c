@@ -6,58 +6,9 @@
 #include <string.h>
 #include <sys/queue.h>
 
-#include "core/transport.h"
-
-const struct metrics_row metrics_rows[METRIC_COUNT] = {
-	[METRIC_RECEIVED_BYTES] = {"received_bytes", NULL, TRANSPORT_BOTH},
-	[METRIC_SENT_BYTES] = {"sent_bytes", NULL, TRANSPORT_BOTH},
-	[METRIC_ACCEPTED] = {"accepted", NULL, TRANSPORT_TCP},
-	[METRIC_REFUSED_DENIED] = {"refused", "denied", TRANSPORT_TCP},
-	[METRIC_REFUSED_SOURCE_LIMIT] = {"refused", "max_connections_per_source", TRANSPORT_TCP},
-	[METRIC_REFUSED_RATE] = {"refused", "connection_rate", TRANSPORT_TCP},
-	[METRIC_REFUSED_NO_MEMORY] = {"refused", "no_memory", TRANSPORT_TCP},
-	[METRIC_REFUSED_PROXY_REFUSED] = {"refused", "proxy_refused", TRANSPORT_TCP},
-	[METRIC_REFUSED_PROXY_HEADER] = {"refused", "proxy_header", TRANSPORT_TCP},
-	[METRIC_REFUSED_HANDSHAKE_TIMEOUT] = {"refused", "handshake_timeout", TRANSPORT_TCP},
-	[METRIC_REFUSED_STOP] = {"refused", "stop", TRANSPORT_TCP},
-	[METRIC_CLOSED_DONE] = {"closed", "done", TRANSPORT_TCP},
-	[METRIC_CLOSED_CLIENT] = {"closed", "client", TRANSPORT_TCP},
-	[METRIC_CLOSED_IDLE_TIMEOUT] = {"closed", "idle_timeout", TRANSPORT_TCP},
-	[METRIC_CLOSED_LIFETIME] = {"closed", "lifetime", TRANSPORT_TCP},
-	[METRIC_CLOSED_RESET] = {"closed", "reset", TRANSPORT_TCP},
-	[METRIC_CLOSED_ERROR] = {"closed", "error", TRANSPORT_TCP},
-	[METRIC_CLOSED_NO_MEMORY] = {"closed", "no_memory", TRANSPORT_TCP},
-	[METRIC_CLOSED_STOP] = {"closed", "stop", TRANSPORT_TCP},
-	[METRIC_CLOSED_HANDSHAKE_TIMEOUT] = {"closed", "handshake_timeout", TRANSPORT_TCP},
-	[METRIC_CLOSED_TLS_HANDSHAKE] = {"closed", "tls_handshake", TRANSPORT_TCP},
-	[METRIC_CLOSED_TLS_CERTIFICATE_MISSING] = {"closed", "tls_certificate_missing", TRANSPORT_TCP},
-	[METRIC_CLOSED_TLS_CERTIFICATE_EXPIRED] = {"closed", "tls_certificate_expired", TRANSPORT_TCP},
-	[METRIC_CLOSED_TLS_CERTIFICATE_NOT_YET_VALID] = {"closed", "tls_certificate_not_yet_valid", TRANSPORT_TCP},
-	[METRIC_CLOSED_TLS_CERTIFICATE_REVOKED] = {"closed", "tls_certificate_revoked", TRANSPORT_TCP},
-	[METRIC_CLOSED_TLS_CERTIFICATE_UNKNOWN_AUTHORITY] = {"closed", "tls_certificate_unknown_authority",
-							     TRANSPORT_TCP},
-	[METRIC_CLOSED_TLS_CERTIFICATE_SELF_SIGNED] = {"closed", "tls_certificate_self_signed", TRANSPORT_TCP},
-	[METRIC_CLOSED_TLS_CERTIFICATE_WRONG_PURPOSE] = {"closed", "tls_certificate_wrong_purpose", TRANSPORT_TCP},
-	[METRIC_CLOSED_TLS_CERTIFICATE_NO_CRL] = {"closed", "tls_certificate_no_crl", TRANSPORT_TCP},
-	[METRIC_CLOSED_TLS_CERTIFICATE_INVALID] = {"closed", "tls_certificate_invalid", TRANSPORT_TCP},
-	[METRIC_CLOSED_TLS_PROTOCOL] = {"closed", "tls_protocol", TRANSPORT_TCP},
-	[METRIC_CLOSED_TLS_TRUNCATED] = {"closed", "tls_truncated", TRANSPORT_TCP},
-	[METRIC_DATAGRAMS_RECEIVED] = {"datagrams_received", NULL, TRANSPORT_UDP},
-	[METRIC_DATAGRAMS_SENT] = {"datagrams_sent", NULL, TRANSPORT_UDP},
-	[METRIC_DROPPED_TOO_LONG] = {"dropped", "too_long", TRANSPORT_UDP},
-	[METRIC_DROPPED_PORT_ZERO] = {"dropped", "port_zero", TRANSPORT_UDP},
-	[METRIC_DROPPED_OWN_ENDPOINT] = {"dropped", "own_endpoint", TRANSPORT_UDP},
-	[METRIC_DROPPED_REFUSED_PORT] = {"dropped", "refused_port", TRANSPORT_UDP},
-	[METRIC_DROPPED_SOURCE_MULTICAST] = {"dropped", "source_multicast", TRANSPORT_UDP},
-	[METRIC_DROPPED_SOURCE_BROADCAST] = {"dropped", "source_broadcast", TRANSPORT_UDP},
-	[METRIC_DROPPED_SOURCE_UNSPECIFIED] = {"dropped", "source_unspecified", TRANSPORT_UDP},
-	[METRIC_DROPPED_DENIED] = {"dropped", "denied", TRANSPORT_UDP},
-	[METRIC_DROPPED_TO_BROADCAST] = {"dropped", "to_broadcast", TRANSPORT_UDP},
-	[METRIC_DROPPED_TO_MULTICAST] = {"dropped", "to_multicast", TRANSPORT_UDP},
-	[METRIC_DROPPED_RATE] = {"dropped", "datagram_rate", TRANSPORT_UDP},
-	[METRIC_DROPPED_SEND_FAILED] = {"dropped", "send_failed", TRANSPORT_UDP},
-	[METRIC_DROPPED_NO_MEMORY] = {"dropped", "no_memory", TRANSPORT_UDP},
-};
+#define METRIC_ROW(name, family, reason, transports) {family, reason, transports},
+const struct metrics_row metrics_rows[METRIC_COUNT] = {METRICS(METRIC_ROW)};
+#undef METRIC_ROW
 
 /* The blocks of one service on one transport. */
 struct series {

@@ -6,64 +6,69 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The counters of a service on one transport. metrics_rows has their names. */
+#include "core/transport.h"
+
+/* The counters of a service on one transport: NAME, FAMILY, REASON or NULL if the family is a single counter,
+ * TRANSPORTS. Reasons of a family are adjacent. */
+#define METRICS(ROW)                                                                                                   \
+	ROW(RECEIVED_BYTES, "received_bytes", NULL, TRANSPORT_BOTH)                                                    \
+	ROW(SENT_BYTES, "sent_bytes", NULL, TRANSPORT_BOTH)                                                            \
+	ROW(ACCEPTED, "accepted", NULL, TRANSPORT_TCP)                                                                 \
+	ROW(REFUSED_DENIED, "refused", "denied", TRANSPORT_TCP)                                                        \
+	ROW(REFUSED_SOURCE_LIMIT, "refused", "max_connections_per_source", TRANSPORT_TCP)                              \
+	ROW(REFUSED_RATE, "refused", "connection_rate", TRANSPORT_TCP)                                                 \
+	ROW(REFUSED_NO_MEMORY, "refused", "no_memory", TRANSPORT_TCP)                                                  \
+	ROW(REFUSED_PROXY_REFUSED, "refused", "proxy_refused", TRANSPORT_TCP)                                          \
+	ROW(REFUSED_PROXY_HEADER, "refused", "proxy_header", TRANSPORT_TCP)                                            \
+	ROW(REFUSED_HANDSHAKE_TIMEOUT, "refused", "handshake_timeout", TRANSPORT_TCP)                                  \
+	ROW(REFUSED_STOP, "refused", "stop", TRANSPORT_TCP)                                                            \
+	ROW(CLOSED_DONE, "closed", "done", TRANSPORT_TCP)                                                              \
+	ROW(CLOSED_CLIENT, "closed", "client", TRANSPORT_TCP)                                                          \
+	ROW(CLOSED_IDLE_TIMEOUT, "closed", "idle_timeout", TRANSPORT_TCP)                                              \
+	ROW(CLOSED_LIFETIME, "closed", "lifetime", TRANSPORT_TCP)                                                      \
+	ROW(CLOSED_RESET, "closed", "reset", TRANSPORT_TCP)                                                            \
+	ROW(CLOSED_ERROR, "closed", "error", TRANSPORT_TCP)                                                            \
+	ROW(CLOSED_NO_MEMORY, "closed", "no_memory", TRANSPORT_TCP)                                                    \
+	ROW(CLOSED_STOP, "closed", "stop", TRANSPORT_TCP)                                                              \
+	ROW(CLOSED_HANDSHAKE_TIMEOUT, "closed", "handshake_timeout", TRANSPORT_TCP)                                    \
+	ROW(CLOSED_TLS_HANDSHAKE, "closed", "tls_handshake", TRANSPORT_TCP)                                            \
+	ROW(CLOSED_TLS_CERTIFICATE_MISSING, "closed", "tls_certificate_missing", TRANSPORT_TCP)                        \
+	ROW(CLOSED_TLS_CERTIFICATE_EXPIRED, "closed", "tls_certificate_expired", TRANSPORT_TCP)                        \
+	ROW(CLOSED_TLS_CERTIFICATE_NOT_YET_VALID, "closed", "tls_certificate_not_yet_valid", TRANSPORT_TCP)            \
+	ROW(CLOSED_TLS_CERTIFICATE_REVOKED, "closed", "tls_certificate_revoked", TRANSPORT_TCP)                        \
+	ROW(CLOSED_TLS_CERTIFICATE_UNKNOWN_AUTHORITY, "closed", "tls_certificate_unknown_authority", TRANSPORT_TCP)    \
+	ROW(CLOSED_TLS_CERTIFICATE_SELF_SIGNED, "closed", "tls_certificate_self_signed", TRANSPORT_TCP)                \
+	ROW(CLOSED_TLS_CERTIFICATE_WRONG_PURPOSE, "closed", "tls_certificate_wrong_purpose", TRANSPORT_TCP)            \
+	ROW(CLOSED_TLS_CERTIFICATE_NO_CRL, "closed", "tls_certificate_no_crl", TRANSPORT_TCP)                          \
+	ROW(CLOSED_TLS_CERTIFICATE_INVALID, "closed", "tls_certificate_invalid", TRANSPORT_TCP)                        \
+	ROW(CLOSED_TLS_PROTOCOL, "closed", "tls_protocol", TRANSPORT_TCP)                                              \
+	ROW(CLOSED_TLS_TRUNCATED, "closed", "tls_truncated", TRANSPORT_TCP)                                            \
+	ROW(DATAGRAMS_RECEIVED, "datagrams_received", NULL, TRANSPORT_UDP)                                             \
+	ROW(DATAGRAMS_SENT, "datagrams_sent", NULL, TRANSPORT_UDP)                                                     \
+	ROW(DROPPED_TOO_LONG, "dropped", "too_long", TRANSPORT_UDP)                                                    \
+	ROW(DROPPED_PORT_ZERO, "dropped", "port_zero", TRANSPORT_UDP)                                                  \
+	ROW(DROPPED_OWN_ENDPOINT, "dropped", "own_endpoint", TRANSPORT_UDP)                                            \
+	ROW(DROPPED_REFUSED_PORT, "dropped", "refused_port", TRANSPORT_UDP)                                            \
+	ROW(DROPPED_SOURCE_MULTICAST, "dropped", "source_multicast", TRANSPORT_UDP)                                    \
+	ROW(DROPPED_SOURCE_BROADCAST, "dropped", "source_broadcast", TRANSPORT_UDP)                                    \
+	ROW(DROPPED_SOURCE_UNSPECIFIED, "dropped", "source_unspecified", TRANSPORT_UDP)                                \
+	ROW(DROPPED_DENIED, "dropped", "denied", TRANSPORT_UDP)                                                        \
+	ROW(DROPPED_TO_BROADCAST, "dropped", "to_broadcast", TRANSPORT_UDP)                                            \
+	ROW(DROPPED_TO_MULTICAST, "dropped", "to_multicast", TRANSPORT_UDP)                                            \
+	ROW(DROPPED_RATE, "dropped", "datagram_rate", TRANSPORT_UDP)                                                   \
+	ROW(DROPPED_SEND_FAILED, "dropped", "send_failed", TRANSPORT_UDP)                                              \
+	ROW(DROPPED_NO_MEMORY, "dropped", "no_memory", TRANSPORT_UDP)
+
 enum metric {
-	METRIC_RECEIVED_BYTES,
-	METRIC_SENT_BYTES,
-	/* TCP */
-	METRIC_ACCEPTED,
-	METRIC_REFUSED_DENIED,
-	METRIC_REFUSED_SOURCE_LIMIT,
-	METRIC_REFUSED_RATE,
-	METRIC_REFUSED_NO_MEMORY,
-	METRIC_REFUSED_PROXY_REFUSED,
-	METRIC_REFUSED_PROXY_HEADER,
-	METRIC_REFUSED_HANDSHAKE_TIMEOUT,
-	METRIC_REFUSED_STOP,
-	METRIC_CLOSED_DONE,
-	METRIC_CLOSED_CLIENT,
-	METRIC_CLOSED_IDLE_TIMEOUT,
-	METRIC_CLOSED_LIFETIME,
-	METRIC_CLOSED_RESET,
-	METRIC_CLOSED_ERROR,
-	METRIC_CLOSED_NO_MEMORY,
-	METRIC_CLOSED_STOP,
-	METRIC_CLOSED_HANDSHAKE_TIMEOUT,
-	METRIC_CLOSED_TLS_HANDSHAKE,
-	METRIC_CLOSED_TLS_CERTIFICATE_MISSING,
-	METRIC_CLOSED_TLS_CERTIFICATE_EXPIRED,
-	METRIC_CLOSED_TLS_CERTIFICATE_NOT_YET_VALID,
-	METRIC_CLOSED_TLS_CERTIFICATE_REVOKED,
-	METRIC_CLOSED_TLS_CERTIFICATE_UNKNOWN_AUTHORITY,
-	METRIC_CLOSED_TLS_CERTIFICATE_SELF_SIGNED,
-	METRIC_CLOSED_TLS_CERTIFICATE_WRONG_PURPOSE,
-	METRIC_CLOSED_TLS_CERTIFICATE_NO_CRL,
-	METRIC_CLOSED_TLS_CERTIFICATE_INVALID,
-	METRIC_CLOSED_TLS_PROTOCOL,
-	METRIC_CLOSED_TLS_TRUNCATED,
-	/* UDP */
-	METRIC_DATAGRAMS_RECEIVED,
-	METRIC_DATAGRAMS_SENT,
-	METRIC_DROPPED_TOO_LONG,
-	METRIC_DROPPED_PORT_ZERO,
-	METRIC_DROPPED_OWN_ENDPOINT,
-	METRIC_DROPPED_REFUSED_PORT,
-	METRIC_DROPPED_SOURCE_MULTICAST,
-	METRIC_DROPPED_SOURCE_BROADCAST,
-	METRIC_DROPPED_SOURCE_UNSPECIFIED,
-	METRIC_DROPPED_DENIED,
-	METRIC_DROPPED_TO_BROADCAST,
-	METRIC_DROPPED_TO_MULTICAST,
-	METRIC_DROPPED_RATE,
-	METRIC_DROPPED_SEND_FAILED,
-	METRIC_DROPPED_NO_MEMORY,
-	METRIC_COUNT,
+#define METRIC_ENUM(name, family, reason, transports) METRIC_##name,
+	METRICS(METRIC_ENUM) METRIC_COUNT,
+#undef METRIC_ENUM
 	METRIC_REFUSED_FIRST = METRIC_REFUSED_DENIED,
 	METRIC_REFUSED_LAST = METRIC_REFUSED_STOP,
 	METRIC_CLOSED_FIRST = METRIC_CLOSED_DONE,
 	METRIC_CLOSED_LAST = METRIC_CLOSED_TLS_TRUNCATED,
 	METRIC_DROPPED_FIRST = METRIC_DROPPED_TOO_LONG,
-	METRIC_DROPPED_LAST_REFUSED = METRIC_DROPPED_RATE, /* the reasons after it are errors */
+	METRIC_DROPPED_LAST_FILTERED = METRIC_DROPPED_RATE, /* the reasons after it are errors */
 	METRIC_DROPPED_LAST = METRIC_DROPPED_NO_MEMORY,
 };
 
