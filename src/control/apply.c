@@ -176,7 +176,7 @@ static struct endpoint_ports *list_ports(const struct transaction *transaction, 
 		endpoint_ports_add(ports, endpoint, false);
 	if (ports != NULL)
 		LIST_FOREACH(group, &running->leaving, link)
-	endpoint_ports_add(ports, group->endpoint, true);
+			endpoint_ports_add(ports, group->endpoint, true);
 	return ports;
 }
 
@@ -252,7 +252,7 @@ static bool refuse_served_ports(const struct transaction *transaction)
 	for (size_t i = 0; i < running->group_count; i++)
 		add_port(served, running->groups[i]->endpoint);
 	LIST_FOREACH(group, &running->leaving, link)
-	add_port(served, group->endpoint);
+		add_port(served, group->endpoint);
 	generation_refuse_ports(transaction->generation, served);
 	free(served);
 	return true;

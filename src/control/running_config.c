@@ -233,10 +233,10 @@ void running_config_stop_now(struct running_config *running)
 {
 	struct listener_group *group;
 	LIST_FOREACH(group, &running->leaving, link)
-	if (evtimer_pending(&group->last_accept, NULL)) {
-		event_del(&group->last_accept);
-		stop_sockets(group);
-	}
+		if (evtimer_pending(&group->last_accept, NULL)) {
+			event_del(&group->last_accept);
+			stop_sockets(group);
+		}
 }
 
 bool running_config_is_closed(const struct running_config *running)

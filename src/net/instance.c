@@ -150,8 +150,8 @@ static struct service_state *take_state(struct instance_store *store, const stru
 {
 	struct service_state *state;
 	SLIST_FOREACH(state, &store->states, link)
-	if (strcmp(state->name, service->name) == 0)
-		break;
+		if (strcmp(state->name, service->name) == 0)
+			break;
 	if (state == NULL) {
 		state = calloc(1, sizeof *state);
 		if (state == NULL || (state->name = strdup(service->name)) == NULL) {
@@ -184,8 +184,9 @@ static bool take_buckets(struct service_state *state, unsigned transport, struct
 		return true;
 	struct service_buckets *entry;
 	SLIST_FOREACH(entry, &state->buckets, link)
-	if (entry->transport == transport && entry->rate.count == rate.count && entry->rate.unit_ms == rate.unit_ms)
-		break;
+		if (entry->transport == transport && entry->rate.count == rate.count &&
+		    entry->rate.unit_ms == rate.unit_ms)
+			break;
 	if (entry == NULL) {
 		struct token_buckets *fresh =
 			token_buckets_new((struct token_rate){.count = rate.count, .unit_ms = rate.unit_ms});
@@ -207,8 +208,8 @@ static void leave_buckets(struct service_state *state, const struct token_bucket
 {
 	struct service_buckets *entry;
 	SLIST_FOREACH(entry, &state->buckets, link)
-	if (entry->buckets == buckets)
-		break;
+		if (entry->buckets == buckets)
+			break;
 	if (entry == NULL || --entry->owners > 0)
 		return;
 	SLIST_REMOVE(&state->buckets, entry, service_buckets, link);

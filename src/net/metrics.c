@@ -72,8 +72,8 @@ struct metrics_block *metrics_blocks(struct metrics *metrics, const char *name, 
 {
 	struct series *series;
 	SLIST_FOREACH(series, &metrics->series, link)
-	if (series->transport == transport && strcmp(series->name, name) == 0)
-		return series->blocks;
+		if (series->transport == transport && strcmp(series->name, name) == 0)
+			return series->blocks;
 
 	series = series_new(name, transport, metrics->workers);
 	if (series == NULL)

@@ -96,8 +96,8 @@ static struct source_entry *find_entry(struct shard *shard, uint64_t hash, const
 	if (!grow(shard))
 		return NULL;
 	SLIST_FOREACH(entry, find_chain(shard, hash), link)
-	if (entry->hash == hash && IN6_ARE_ADDR_EQUAL(&entry->address, address))
-		return entry;
+		if (entry->hash == hash && IN6_ARE_ADDR_EQUAL(&entry->address, address))
+			return entry;
 	entry = malloc(sizeof *entry);
 	if (entry == NULL)
 		return NULL;

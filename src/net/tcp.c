@@ -343,7 +343,7 @@ static void resume(void *argument)
 	struct tcp_worker *worker = argument;
 	struct tcp_listener *listener;
 	LIST_FOREACH(listener, &worker->listeners, link)
-	unpause(listener);
+		unpause(listener);
 }
 
 static void on_retry(evutil_socket_t fd, short what, void *argument)
