@@ -7,22 +7,19 @@
 enum { MAXIMUM = 100, WORKERS = 2 };
 
 static struct limit_gate gate;
-static struct metrics *metrics;
 static struct instance_store *store;
 
 static void setup(void)
 {
 	stderr_begin();
 	limit_gate_init(&gate, MAXIMUM);
-	metrics = metrics_new(WORKERS);
-	store = instance_store_new(metrics, &gate, WORKERS, NULL, NULL);
+	store = instance_store_new(&gate, WORKERS, NULL, NULL);
 	ck_assert_ptr_nonnull(store);
 }
 
 static void teardown(void)
 {
 	instance_store_free(store);
-	metrics_free(metrics);
 	stderr_end();
 }
 
@@ -83,6 +80,23 @@ START_TEST(connection_limit_counts_all_generations)
 	generation_free(first);
 	generation_free(second);
 	generation_free(third);
+}
+END_TEST
+
+START_TEST(counters_of_a_removed_service_continue_when_it_returns)
+{
+	struct generation *first = make(ECHO OTHER);
+	struct metrics_block *tcp = instance_of(first, "echo")->tcp, *udp = instance_of(first, "echo")->udp;
+	ck_assert_ptr_ne(tcp, udp);
+	ck_assert_ptr_ne(tcp, instance_of(first, "other")->tcp);
+	metrics_add(&tcp[WORKERS - 1], METRIC_ACCEPTED, 5);
+	generation_free(first);
+	generation_free(make(OTHER));
+	struct generation *again = make(ECHO);
+	ck_assert_ptr_eq(instance_of(again, "echo")->udp, udp);
+	ck_assert_ptr_eq(instance_of(again, "echo")->tcp, tcp);
+	ck_assert_uint_eq(tcp[WORKERS - 1].values[METRIC_ACCEPTED], 5);
+	generation_free(again);
 }
 END_TEST
 
@@ -176,6 +190,7 @@ static Suite *suite(void)
 	suite_add_tcase(suite, state);
 	tcase_add_test(state, instances_of_one_name_share_limits_and_counters);
 	tcase_add_test(state, connection_limit_counts_all_generations);
+	tcase_add_test(state, counters_of_a_removed_service_continue_when_it_returns);
 	tcase_add_test(state, empty_bucket_stays_empty_while_its_rate_is_unchanged);
 	tcase_add_test(state, discarded_generation_changes_no_limit);
 	tcase_add_test(state, service_that_is_added_again_is_no_longer_removed);

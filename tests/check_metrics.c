@@ -21,53 +21,22 @@ static uint64_t next_random(void)
 	return random_state * UINT64_C(2685821657736338717);
 }
 
-START_TEST(blocks_are_found_by_name_and_transport)
-{
-	struct metrics *metrics = metrics_new(WORKERS);
-	struct metrics_block *tcp = metrics_blocks(metrics, "echo", TRANSPORT_TCP);
-	struct metrics_block *udp = metrics_blocks(metrics, "echo", TRANSPORT_UDP);
-	struct metrics_block *other = metrics_blocks(metrics, "lab-echo", TRANSPORT_TCP);
-	char name[] = "echo";
-
-	ck_assert_ptr_ne(tcp, udp);
-	ck_assert_ptr_ne(tcp, other);
-	metrics_add(tcp, METRIC_ACCEPTED, 5);
-	ck_assert_ptr_eq(metrics_blocks(metrics, name, TRANSPORT_TCP), tcp);
-	ck_assert_ptr_eq(metrics_blocks(metrics, name, TRANSPORT_UDP), udp);
-	ck_assert_uint_eq(metrics_blocks(metrics, name, TRANSPORT_TCP)->values[METRIC_ACCEPTED], 5);
-	metrics_free(metrics);
-}
-END_TEST
-
-START_TEST(blocks_keep_a_copy_of_their_name)
-{
-	struct metrics *metrics = metrics_new(1);
-	char name[] = "echo";
-	struct metrics_block *first = metrics_blocks(metrics, name, TRANSPORT_TCP);
-	memset(name, 'x', strlen(name));
-	ck_assert_ptr_eq(metrics_blocks(metrics, "echo", TRANSPORT_TCP), first);
-	metrics_free(metrics);
-}
-END_TEST
-
 START_TEST(blocks_start_at_zero_and_share_no_cache_line)
 {
-	struct metrics *metrics = metrics_new(WORKERS);
-	struct metrics_block *blocks = metrics_blocks(metrics, "echo", TRANSPORT_UDP);
+	struct metrics_block *blocks = metrics_new(WORKERS);
 	for (int worker = 0; worker < WORKERS; worker++) {
 		ck_assert_uint_eq((uintptr_t)&blocks[worker] % 64, 0);
 		for (int i = 0; i < METRIC_COUNT; i++)
 			ck_assert_uint_eq(blocks[worker].values[i], 0);
 	}
-	metrics_free(metrics);
+	free(blocks);
 }
 END_TEST
 
 START_TEST(sum_adds_the_blocks_of_all_workers)
 {
-	struct metrics *metrics = metrics_new(WORKERS);
-	struct metrics_block *blocks = metrics_blocks(metrics, "echo", TRANSPORT_TCP);
-	struct metrics_block *others = metrics_blocks(metrics, "echo", TRANSPORT_UDP);
+	struct metrics_block *blocks = metrics_new(WORKERS);
+	struct metrics_block *others = metrics_new(WORKERS);
 	uint64_t expected[METRIC_COUNT] = {0};
 	struct metrics_sums sums;
 
@@ -78,10 +47,11 @@ START_TEST(sum_adds_the_blocks_of_all_workers)
 		metrics_add(&others[next_random() % WORKERS], next_random() % METRIC_COUNT, 1);
 		expected[metric] += amount;
 	}
-	metrics_sum(metrics, blocks, &sums);
+	metrics_sum(blocks, WORKERS, &sums);
 	for (int i = 0; i < METRIC_COUNT; i++)
 		ck_assert_uint_eq(sums.values[i], expected[i]);
-	metrics_free(metrics);
+	free(others);
+	free(blocks);
 }
 END_TEST
 
@@ -113,24 +83,23 @@ static void *count_up(void *argument)
 
 START_TEST(sums_during_counting_never_decrease_and_end_exact)
 {
-	struct metrics *metrics = metrics_new(WORKERS);
-	struct metrics_block *blocks = metrics_blocks(metrics, "echo", TRANSPORT_TCP);
+	struct metrics_block *blocks = metrics_new(WORKERS);
 	struct metrics_sums sums;
 	struct threads threads;
 	uint64_t before = 0;
 
 	threads_start(&threads, WORKERS, count_up, blocks, sizeof *blocks);
 	for (int i = 0; i < 10000; i++) {
-		metrics_sum(metrics, blocks, &sums);
+		metrics_sum(blocks, WORKERS, &sums);
 		ck_assert_uint_ge(sums.values[METRIC_ACCEPTED], before);
 		before = sums.values[METRIC_ACCEPTED];
 	}
 	threads_join(&threads);
 
-	metrics_sum(metrics, blocks, &sums);
+	metrics_sum(blocks, WORKERS, &sums);
 	ck_assert_uint_eq(sums.values[METRIC_ACCEPTED], (uint64_t)WORKERS * ROUNDS);
 	ck_assert_uint_eq(sums.values[METRIC_RECEIVED_BYTES], (uint64_t)WORKERS * ROUNDS * 3);
-	metrics_free(metrics);
+	free(blocks);
 }
 END_TEST
 
@@ -251,8 +220,6 @@ static Suite *suite(void)
 	Suite *suite = suite_create("metrics");
 	TCase *blocks = tcase_create("blocks");
 	tcase_set_timeout(blocks, 60);
-	tcase_add_test(blocks, blocks_are_found_by_name_and_transport);
-	tcase_add_test(blocks, blocks_keep_a_copy_of_their_name);
 	tcase_add_test(blocks, blocks_start_at_zero_and_share_no_cache_line);
 	tcase_add_test(blocks, sum_adds_the_blocks_of_all_workers);
 	tcase_add_test(blocks, range_sums_all_counters_from_first_to_last);

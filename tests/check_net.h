@@ -230,7 +230,6 @@ static inline void net_assert_bytes(const char *bytes, size_t length, unsigned n
 
 struct host {
 	struct config *config;
-	struct metrics *metrics;
 	struct limit_gate gate;
 	struct instance_store *store;
 	struct generation *generation;
@@ -270,14 +269,13 @@ static inline void host_init(struct host *host, const char *ini, unsigned worker
 {
 	*host = (struct host){.config = host_read(ini), .worker_count = workers};
 	limit_gate_init(&host->gate, maximum);
-	host->metrics = metrics_new(workers);
 	for (unsigned i = 0; i < workers; i++)
 		ck_assert_ptr_nonnull(host->workers[i] = worker_new(i));
 	host->base = host_base_new();
 	host->task_queue = task_queue_new(host->base);
 	ck_assert_ptr_nonnull(host->task_queue);
 	struct problems problems = {0};
-	host->store = instance_store_new(host->metrics, &host->gate, workers, host->task_queue, host_on_over);
+	host->store = instance_store_new(&host->gate, workers, host->task_queue, host_on_over);
 	ck_assert_ptr_nonnull(host->store);
 	host->generation = generation_new(host->config, host->store, maximum, &problems);
 	ck_assert_ptr_nonnull(host->generation);
@@ -303,7 +301,6 @@ static inline void host_free(struct host *host)
 	instance_store_free(host->store);
 	task_queue_free(host->task_queue);
 	event_base_free(host->base);
-	metrics_free(host->metrics);
 	config_unref(host->config);
 }
 
@@ -371,7 +368,7 @@ static inline uint64_t host_sum(const struct host *host, unsigned service, unsig
 {
 	const struct instance *instance = host_instance(host, service);
 	struct metrics_sums sums;
-	metrics_sum(host->metrics, transport == TRANSPORT_TCP ? instance->tcp : instance->udp, &sums);
+	metrics_sum(transport == TRANSPORT_TCP ? instance->tcp : instance->udp, host->worker_count, &sums);
 	return sums.values[metric];
 }
 

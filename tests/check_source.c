@@ -579,7 +579,6 @@ static void assert_errors(const char *text, const char *expected)
 
 struct scene {
 	struct config *config;
-	struct metrics *metrics;
 	struct limit_gate gate;
 	struct instance_store *store;
 	struct generation *generation;
@@ -590,10 +589,9 @@ static void scene_init(struct scene *scene, const char *text, int64_t maximum)
 	char errors[TEXT_SIZE];
 	read_config(text, &scene->config, errors, sizeof errors);
 	ck_assert_msg(scene->config != NULL, "%s", errors);
-	scene->metrics = metrics_new(1);
 	limit_gate_init(&scene->gate, maximum);
 	struct problems problems = {0};
-	scene->store = instance_store_new(scene->metrics, &scene->gate, 1, NULL, NULL);
+	scene->store = instance_store_new(&scene->gate, 1, NULL, NULL);
 	ck_assert_ptr_nonnull(scene->store);
 	scene->generation = generation_new(scene->config, scene->store, maximum, &problems);
 	ck_assert_ptr_nonnull(scene->generation);
@@ -603,7 +601,6 @@ static void scene_clear(struct scene *scene)
 {
 	generation_free(scene->generation);
 	instance_store_free(scene->store);
-	metrics_free(scene->metrics);
 	config_unref(scene->config);
 }
 

@@ -1879,7 +1879,7 @@ START_TEST(a_generation_is_over_when_the_last_who_serves_by_it_has_ended)
 	int clients[8];
 	over = 0;
 	prepare(ECHO, WORKERS, UNLIMITED);
-	struct instance_store *store = instance_store_new(host.metrics, &host.gate, WORKERS, host.task_queue, on_over);
+	struct instance_store *store = instance_store_new(&host.gate, WORKERS, host.task_queue, on_over);
 	struct generation *old = generation_new(host.config, store, UNLIMITED, &problems);
 	ck_assert_ptr_nonnull(old);
 	each_listener(free_one);

@@ -42,7 +42,7 @@ static void report_dropped(const struct server *server, struct instance *instanc
 	struct metrics_sums sums;
 	if (instance->udp == NULL || !instance->config->log_connections)
 		return;
-	metrics_sum(server->metrics, instance->udp, &sums);
+	metrics_sum(instance->udp, server->worker_count, &sums);
 	uint64_t dropped = metrics_range(&sums, METRIC_DROPPED_FIRST, METRIC_DROPPED_LAST_FILTERED);
 	uint64_t *logged = &instance->state->dropped_logged;
 	if (dropped != *logged)
@@ -74,7 +74,7 @@ static void log_sums(const struct server *server, const struct instance *instanc
 
 	if (blocks == NULL)
 		return;
-	metrics_sum(server->metrics, blocks, &sums);
+	metrics_sum(blocks, server->worker_count, &sums);
 	if (transport == TRANSPORT_TCP)
 		snprintf(open, sizeof open, "open=%" PRIu64 " ",
 			 sums.values[METRIC_ACCEPTED] - metrics_range(&sums, METRIC_CLOSED_FIRST, METRIC_CLOSED_LAST));

@@ -290,7 +290,7 @@ struct running_config *running_config_new(const struct running_env *env)
 		return NULL;
 	running->env = *env;
 	LIST_INIT(&running->leaving);
-	running->store = instance_store_new(env->metrics, env->gate, env->worker_count, env->tasks, on_generation_over);
+	running->store = instance_store_new(env->gate, env->worker_count, env->tasks, on_generation_over);
 	running->expiry = evtimer_new(env->base, on_expiry, running);
 	if (running->store != NULL && running->expiry != NULL && create_barriers(running))
 		return running;

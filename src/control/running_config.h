@@ -20,7 +20,6 @@ struct running_env {
 	unsigned worker_count;
 	struct tcp *tcp;
 	struct udp *udp;
-	struct metrics *metrics;
 	struct limit_gate *gate;           /* open connections of all services */
 	uid_t owner;                       /* of the sockets; (uid_t)-1: unchanged */
 	int64_t descriptors;               /* RLIMIT_NOFILE */

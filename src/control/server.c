@@ -157,8 +157,7 @@ bool server_start_watchdog(struct server *server)
 static bool create_running_config(struct server *server)
 {
 	limit_gate_init(&server->gate, 0); /* apply_commit sets the limit */
-	server->metrics = metrics_new(server->worker_count);
-	if (server->metrics == NULL || !create_workers(server))
+	if (!create_workers(server))
 		return false;
 	const struct running_env env = {
 		.base = server->base,
@@ -167,7 +166,6 @@ static bool create_running_config(struct server *server)
 		.worker_count = server->worker_count,
 		.tcp = server->tcp,
 		.udp = server->udp,
-		.metrics = server->metrics,
 		.gate = &server->gate,
 		.owner = server->drops_root ? server->identity.uid : (uid_t)-1,
 		.descriptors = raise_descriptor_limit(),
@@ -366,7 +364,6 @@ void server_free(struct server *server)
 	upgrade_fds_free(server->upgrade_fds);
 	free(server->program.path);
 	free_loop(server);
-	metrics_free(server->metrics);
 	config_unref(server->started);
 	free(server);
 }

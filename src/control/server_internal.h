@@ -17,7 +17,6 @@ struct server {
 	struct task_queue *tasks;
 	struct event *reload_event, *stop_timer, *report_timer;
 	struct config *started; /* the configuration of the start, for what a reload cannot change */
-	struct metrics *metrics;
 	struct limit_gate gate; /* open connections of all services */
 	struct sandbox_identity identity;
 	bool drops_root;      /* started as root: becomes `identity` */

@@ -114,7 +114,6 @@ struct service_buckets {
 };
 
 struct instance_store {
-	struct metrics *metrics;
 	struct limit_gate *daemon_gate;
 	unsigned workers;
 	struct task_queue *main;
@@ -123,14 +122,14 @@ struct instance_store {
 	struct source_limit *shared_sources; /* of all services without a source limit of their own */
 };
 
-struct instance_store *instance_store_new(struct metrics *metrics, struct limit_gate *daemon_gate, unsigned workers,
-					  struct task_queue *main, generation_callback *on_over)
+struct instance_store *instance_store_new(struct limit_gate *daemon_gate, unsigned workers, struct task_queue *main,
+					  generation_callback *on_over)
 {
 	struct instance_store *store = calloc(1, sizeof *store);
 	if (store == NULL)
 		return NULL;
 	*store = (struct instance_store){
-		.metrics = metrics, .daemon_gate = daemon_gate, .workers = workers, .main = main, .on_over = on_over};
+		.daemon_gate = daemon_gate, .workers = workers, .main = main, .on_over = on_over};
 	store->shared_sources = source_limit_new();
 	if (store->shared_sources != NULL)
 		return store;
@@ -138,41 +137,55 @@ struct instance_store *instance_store_new(struct metrics *metrics, struct limit_
 	return NULL;
 }
 
+static void state_free(struct service_state *state)
+{
+	if (state == NULL)
+		return;
+	source_limit_free(state->sources);
+	free(state->tcp);
+	free(state->udp);
+	free(state->name);
+	free(state);
+}
+
 void instance_store_free(struct instance_store *store)
 {
-	if (store != NULL)
-		source_limit_free(store->shared_sources);
+	if (store == NULL)
+		return;
+	while (!SLIST_EMPTY(&store->states)) {
+		struct service_state *state = SLIST_FIRST(&store->states);
+		SLIST_REMOVE_HEAD(&store->states, link);
+		state_free(state);
+	}
+	source_limit_free(store->shared_sources);
 	free(store);
 }
 
-/* Returns the state of SERVICE, with one owner more; NULL when out of memory. */
-static struct service_state *take_state(struct instance_store *store, const struct config_service *service)
+/* Returns the state of SERVICE, a new one if the store has none; NULL when out of memory. */
+static struct service_state *find_state(struct instance_store *store, const struct config_service *service)
 {
 	struct service_state *state;
 	SLIST_FOREACH(state, &store->states, link)
 		if (strcmp(state->name, service->name) == 0)
-			break;
-	if (state == NULL) {
-		state = calloc(1, sizeof *state);
-		if (state == NULL || (state->name = strdup(service->name)) == NULL) {
-			free(state);
-			return NULL;
-		}
-		limit_gate_init(&state->gate, service->max_connections);
-		SLIST_INSERT_HEAD(&store->states, state, link);
+			return state;
+	state = calloc(1, sizeof *state);
+	if (state == NULL || (state->name = strdup(service->name)) == NULL) {
+		state_free(state);
+		return NULL;
 	}
-	state->owners++;
+	limit_gate_init(&state->gate, service->max_connections);
+	SLIST_INSERT_HEAD(&store->states, state, link);
 	return state;
 }
 
-static void leave_state(struct instance_store *store, struct service_state *state)
+/* Stores the counters of a transport in COUNTERS, new ones if BLOCKS has none. Returns false when out of memory. */
+static bool find_counters(const struct instance *instance, struct metrics_block **blocks,
+			  struct metrics_block **counters)
 {
-	if (state == NULL || --state->owners > 0)
-		return;
-	SLIST_REMOVE(&store->states, state, service_state, link);
-	source_limit_free(state->sources);
-	free(state->name);
-	free(state);
+	if (*blocks == NULL)
+		*blocks = metrics_new(instance->generation->store->workers);
+	*counters = *blocks;
+	return *blocks != NULL;
 }
 
 /* Stores the BUCKETS of RATE, with one owner more. A generation with the same rate goes on with the same buckets.
@@ -263,8 +276,7 @@ static bool make_tcp(struct instance *instance, int64_t daemon_maximum)
 {
 	const struct config_service *config = instance->config;
 
-	instance->tcp = metrics_blocks(instance->generation->store->metrics, config->name, TRANSPORT_TCP);
-	if (instance->tcp == NULL ||
+	if (!find_counters(instance, &instance->state->tcp, &instance->tcp) ||
 	    !take_buckets(instance->state, TRANSPORT_TCP, config->connection_rate, &instance->connection_buckets))
 		return false;
 	return make_source_limit(instance, daemon_maximum);
@@ -304,8 +316,7 @@ static bool make_udp(struct instance *instance)
 {
 	const struct config_service *config = instance->config;
 
-	instance->udp = metrics_blocks(instance->generation->store->metrics, config->name, TRANSPORT_UDP);
-	return instance->udp != NULL &&
+	return find_counters(instance, &instance->state->udp, &instance->udp) &&
 	       take_buckets(instance->state, TRANSPORT_UDP, config->datagram_rate, &instance->datagram_buckets) &&
 	       make_groups(instance) && make_refused_ports(instance);
 }
@@ -318,7 +329,7 @@ static bool instance_init(struct instance *instance, struct generation *generati
 	instance->config = config;
 	instance->service = config->type;
 	instance->settings = config->settings;
-	instance->state = take_state(generation->store, config);
+	instance->state = find_state(generation->store, config);
 	if (instance->state == NULL)
 		return false;
 	instance->gate = &instance->state->gate;
@@ -338,7 +349,6 @@ static void instance_clear(struct instance *instance)
 	acl_free(instance->proxy_acl);
 	leave_buckets(instance->state, instance->connection_buckets);
 	leave_buckets(instance->state, instance->datagram_buckets);
-	leave_state(instance->generation->store, instance->state);
 	free(instance->refused_ports);
 	free(instance->groups);
 	free(instance->memos);

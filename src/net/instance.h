@@ -29,7 +29,7 @@ struct service_state {
 	/* private to instance.c */
 	SLIST_ENTRY(service_state) link;
 	char *name;
-	unsigned owners;
+	struct metrics_block *tcp, *udp;       /* NULL: never served over it */
 	struct source_limit *sources;          /* NULL: the service has had no source limit of its own */
 	SLIST_HEAD(, service_buckets) buckets; /* for each rate of a generation */
 };
@@ -99,13 +99,13 @@ struct generation {
 /* Called on the main thread after the last reference to GENERATION is dropped. */
 typedef void generation_callback(void *generation);
 
-/* The state of all services, shared by all generations. */
+/* The state of all services that were ever configured, shared by all generations. */
 struct instance_store;
 
 /* Returns an empty store; NULL when out of memory. ON_OVER, posted to MAIN, may be NULL if no generation is ever
  * replaced. */
-struct instance_store *instance_store_new(struct metrics *metrics, struct limit_gate *daemon_gate, unsigned workers,
-					  struct task_queue *main, generation_callback *on_over);
+struct instance_store *instance_store_new(struct limit_gate *daemon_gate, unsigned workers, struct task_queue *main,
+					  generation_callback *on_over);
 
 /* Frees STORE after its last generation. NULL is fine. */
 void instance_store_free(struct instance_store *store);

@@ -97,18 +97,11 @@ struct metrics_sums {
 	uint64_t values[METRIC_COUNT];
 };
 
-struct metrics;
+/* Returns zeroed counters, a block per worker; free(3) frees them. NULL when out of memory. */
+struct metrics_block *metrics_new(unsigned workers);
 
-/* Returns an empty store of blocks for WORKERS workers; NULL when out of memory. */
-struct metrics *metrics_new(unsigned workers);
-void metrics_free(struct metrics *metrics);
-
-/* Returns the blocks of NAME on TRANSPORT, one per worker, which last until metrics_free: a service that a reload adds
- * again continues its counts. NULL when out of memory. Main thread. */
-struct metrics_block *metrics_blocks(struct metrics *metrics, const char *name, unsigned transport);
-
-/* Adds up BLOCKS into SUMS. Any thread; exact when the workers are idle. */
-void metrics_sum(const struct metrics *metrics, const struct metrics_block *blocks, struct metrics_sums *sums);
+/* Adds up the BLOCKS of WORKERS workers into SUMS. Any thread; exact when the workers are idle. */
+void metrics_sum(const struct metrics_block *blocks, unsigned workers, struct metrics_sums *sums);
 
 /* Returns the sum of the counters FIRST to LAST. */
 uint64_t metrics_range(const struct metrics_sums *sums, enum metric first, enum metric last);
