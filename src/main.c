@@ -58,28 +58,19 @@ static int list_types(void)
 	return finish_output();
 }
 
-static struct config *load(const char *file, struct config_report *report)
+static struct config *load(const char *file, struct diagnostics *diagnostics)
 {
-	struct config *config = config_load(file, report);
-	for (size_t i = 0; i < report->count && config == NULL; i++)
-		fprintf(stderr, "%s\n", report->messages[i].text);
+	struct config *config = config_load(file, diagnostics);
+	for (size_t i = 0; i < diagnostics->count && config == NULL; i++)
+		fprintf(stderr, "%s\n", diagnostics->messages[i].text);
 	return config;
 }
 
 /* Prints the warnings of a valid configuration to stderr, for --check. */
-static void print_warnings(const struct config_report *report)
+static void print_warnings(const struct diagnostics *diagnostics)
 {
-	for (size_t i = 0; i < report->count; i++)
-		fprintf(stderr, "%s\n", report->messages[i].text);
-}
-
-static void log_warnings(const struct config_report *report)
-{
-	for (size_t i = 0; i < report->count; i++) {
-		const struct config_message *message = &report->messages[i];
-		struct log_context context = {.config_file = message->file, .config_line = message->line};
-		log_write(LOG_WARNING, &context, "%s", message->text);
-	}
+	for (size_t i = 0; i < diagnostics->count; i++)
+		fprintf(stderr, "%s\n", diagnostics->messages[i].text);
 }
 
 static void open_log(const struct config *config, int verbose)
@@ -169,14 +160,14 @@ static void block_signals(int how)
 	sigprocmask(how, &set, NULL);
 }
 
-static int serve(struct config *config, const struct config_report *report, int verbose, char *const *argv)
+static int serve(struct config *config, struct diagnostics *diagnostics, int verbose, char *const *argv)
 {
 	struct event *events[SIGNAL_COUNT] = {0};
 
 	block_signals(SIG_BLOCK);
 	signal(SIGPIPE, SIG_IGN);
 	open_log(config, verbose);
-	log_warnings(report);
+	diagnostics_log_collected(diagnostics);
 	struct server *server = server_new(config);
 	if (server != NULL) {
 		server_on_config(server, on_config, &verbose);
@@ -196,19 +187,19 @@ static int serve(struct config *config, const struct config_report *report, int 
 
 static int act_on_config(const struct arguments *arguments, char *const *argv)
 {
-	struct config_report report = {0};
-	struct config *config = load(arguments->config, &report);
+	struct diagnostics diagnostics = {0};
+	struct config *config = load(arguments->config, &diagnostics);
 	int status = config != NULL ? EXIT_SUCCESS : EXIT_CONFIGURATION;
 
 	if (config != NULL && arguments->action != ACTION_SERVE)
-		print_warnings(&report);
+		print_warnings(&diagnostics);
 	if (config != NULL && arguments->action == ACTION_DUMP) {
 		config_dump(config, stdout);
 		status = finish_output();
 	} else if (config != NULL && arguments->action == ACTION_SERVE) {
-		status = serve(config, &report, arguments->verbose, argv);
+		status = serve(config, &diagnostics, arguments->verbose, argv);
 	}
-	config_report_free(&report);
+	diagnostics_free(&diagnostics);
 	config_unref(config);
 	return status;
 }

@@ -15,27 +15,27 @@
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 /* The errors in REPORT, a line each, for the caller to free; it is freed. */
-static char *take_errors(struct config_report *report)
+static char *take_errors(struct diagnostics *diagnostics)
 {
 	char *text = NULL;
 	size_t size;
 	FILE *out = open_memstream(&text, &size);
 	ck_assert_ptr_nonnull(out);
-	for (size_t i = 0; i < report->count; i++)
-		if (!report->messages[i].warning)
-			fprintf(out, "%s\n", report->messages[i].text);
+	for (size_t i = 0; i < diagnostics->count; i++)
+		if (!diagnostics->messages[i].warning)
+			fprintf(out, "%s\n", diagnostics->messages[i].text);
 	fclose(out);
-	config_report_free(report);
+	diagnostics_free(diagnostics);
 	return text;
 }
 
 static char *errors_of(const char *text)
 {
-	struct config_report report;
-	struct config *config = config_load_memory("f", text, strlen(text), &report);
-	ck_assert((config == NULL) == (report.errors > 0));
+	struct diagnostics diagnostics = {0};
+	struct config *config = config_load_memory("f", text, strlen(text), &diagnostics);
+	ck_assert((config == NULL) == (diagnostics.errors > 0));
 	config_unref(config);
-	return take_errors(&report);
+	return take_errors(&diagnostics);
 }
 
 static void assert_errors(const char *text, const char *expected)
@@ -47,9 +47,9 @@ static void assert_errors(const char *text, const char *expected)
 
 static struct config *load(const char *text)
 {
-	struct config_report report;
-	struct config *config = config_load_memory("f", text, strlen(text), &report);
-	char *errors = take_errors(&report);
+	struct diagnostics diagnostics = {0};
+	struct config *config = config_load_memory("f", text, strlen(text), &diagnostics);
+	char *errors = take_errors(&diagnostics);
 	ck_assert_str_eq(errors, "");
 	free(errors);
 	ck_assert_ptr_nonnull(config);
@@ -561,19 +561,19 @@ START_TEST(stops_after_1000_messages_and_says_so)
 	char *text = NULL;
 	size_t size;
 	FILE *out = open_memstream(&text, &size);
-	struct config_report report;
+	struct diagnostics diagnostics = {0};
 
 	fputs("[echo]\n", out);
 	for (int i = 0; i < 2000; i++)
 		fputs("foobar = 1\n", out);
 	fclose(out);
-	ck_assert_ptr_null(config_load_memory("f", text, size, &report));
-	ck_assert_uint_eq(report.count, 1001);
-	ck_assert_uint_eq(report.errors, 2000);
-	ck_assert_str_eq(report.messages[0].text, "f:2: [echo] foobar: unknown key");
-	ck_assert_str_eq(report.messages[999].text, "f:1001: [echo] foobar: unknown key");
-	ck_assert_str_eq(report.messages[1000].text, "more than 1000 messages: the others are left out");
-	config_report_free(&report);
+	ck_assert_ptr_null(config_load_memory("f", text, size, &diagnostics));
+	ck_assert_uint_eq(diagnostics.count, 1001);
+	ck_assert_uint_eq(diagnostics.errors, 2000);
+	ck_assert_str_eq(diagnostics.messages[0].text, "f:2: [echo] foobar: unknown key");
+	ck_assert_str_eq(diagnostics.messages[999].text, "f:1001: [echo] foobar: unknown key");
+	ck_assert_str_eq(diagnostics.messages[1000].text, "more than 1000 messages: the others are left out");
+	diagnostics_free(&diagnostics);
 	free(text);
 }
 END_TEST
@@ -589,18 +589,18 @@ static void read_ephemeral_range(unsigned *low, unsigned *high)
 
 static void assert_warning(const char *text, const char *expected)
 {
-	struct config_report report;
-	struct config *config = config_load_memory("f", text, strlen(text), &report);
+	struct diagnostics diagnostics = {0};
+	struct config *config = config_load_memory("f", text, strlen(text), &diagnostics);
 
 	ck_assert_ptr_nonnull(config);
-	ck_assert_uint_eq(report.errors, 0);
-	ck_assert_uint_eq(report.count, expected ? 1 : 0);
+	ck_assert_uint_eq(diagnostics.errors, 0);
+	ck_assert_uint_eq(diagnostics.count, expected ? 1 : 0);
 	if (expected) {
-		ck_assert(report.messages[0].warning);
-		ck_assert_str_eq(report.messages[0].text, expected);
-		ck_assert_str_eq(report.messages[0].file, "f");
+		ck_assert(diagnostics.messages[0].warning);
+		ck_assert_str_eq(diagnostics.messages[0].text, expected);
+		ck_assert_str_eq(diagnostics.messages[0].file, "f");
 	}
-	config_report_free(&report);
+	diagnostics_free(&diagnostics);
 	config_unref(config);
 }
 
@@ -698,18 +698,18 @@ static void write_file(const char *path, const char *text)
 
 static void assert_file_errors(const char *path, const char *expected)
 {
-	struct config_report report;
-	struct config *config = config_load(path, &report);
-	ck_assert((config == NULL) == (report.errors > 0));
+	struct diagnostics diagnostics = {0};
+	struct config *config = config_load(path, &diagnostics);
+	ck_assert((config == NULL) == (diagnostics.errors > 0));
 	config_unref(config);
-	char *errors = take_errors(&report);
+	char *errors = take_errors(&diagnostics);
 	ck_assert_str_eq(errors, expected);
 	free(errors);
 }
 
 START_TEST(includes_files_in_sorted_order_and_applies_defaults_to_them)
 {
-	struct config_report report;
+	struct diagnostics diagnostics = {0};
 
 	ck_assert_int_eq(mkdir("conf.d", 0777), 0);
 	write_file("main.conf", "[daemon]\ninclude = conf.d/*.conf\n[defaults]\nbacklog = 5\n[echo]\n");
@@ -721,7 +721,7 @@ START_TEST(includes_files_in_sorted_order_and_applies_defaults_to_them)
 	char path[64];
 	snprintf(path, sizeof(path), "%s/main.conf", directory);
 	ck_assert_int_eq(chdir("/"), 0);
-	struct config *config = config_load(path, &report);
+	struct config *config = config_load(path, &diagnostics);
 	ck_assert_ptr_nonnull(config);
 	ck_assert_str_eq(config->file, path);
 	ck_assert_uint_eq(config->file_count, 3);
@@ -733,7 +733,7 @@ START_TEST(includes_files_in_sorted_order_and_applies_defaults_to_them)
 	ck_assert_int_eq(config->services[1].backlog, 6);
 	ck_assert_int_eq(config->services[2].backlog, 5);
 	ck_assert_ptr_eq(config->services[2].origin.file, config->files[2]);
-	config_report_free(&report);
+	diagnostics_free(&diagnostics);
 	config_unref(config);
 }
 END_TEST
@@ -754,12 +754,12 @@ START_TEST(only_the_pattern_globs_not_the_directory_before_it)
 	write_file("[ab]*/main.conf", "[daemon]\ninclude = *.inc\n");
 	write_file("[ab]*/x.inc", "[echo]\n");
 	write_file("a/y.inc", "[time]\n");
-	struct config_report report;
-	struct config *config = config_load("[ab]*/main.conf", &report);
+	struct diagnostics diagnostics = {0};
+	struct config *config = config_load("[ab]*/main.conf", &diagnostics);
 	ck_assert_ptr_nonnull(config);
 	ck_assert_uint_eq(config->service_count, 1);
 	ck_assert_str_eq(config->services[0].name, "echo");
-	config_report_free(&report);
+	diagnostics_free(&diagnostics);
 	config_unref(config);
 }
 END_TEST
@@ -884,15 +884,15 @@ END_TEST
 
 START_TEST(a_dump_holds_what_was_included)
 {
-	struct config_report report;
+	struct diagnostics diagnostics = {0};
 
 	write_file("main.conf", "[daemon]\ninclude = *.inc\n[echo]\n");
 	write_file("x.inc", "[time]\n");
-	struct config *config = config_load("main.conf", &report);
+	struct config *config = config_load("main.conf", &diagnostics);
 	ck_assert_ptr_nonnull(config);
 	ck_assert_str_eq(dumped(config, "daemon", "include"), "include = none");
 	ck_assert_str_eq(dumped(config, "time", "type"), "type = time");
-	config_report_free(&report);
+	diagnostics_free(&diagnostics);
 	config_unref(config);
 }
 END_TEST
@@ -940,17 +940,17 @@ START_TEST(noise_is_refused_or_means_something)
 	for (int round = 0; round < 4000; round++) {
 		char bytes[sizeof(everything) + 64];
 		size_t length = strlen(everything);
-		struct config_report report;
+		struct diagnostics diagnostics = {0};
 
 		memcpy(bytes, everything, length);
 		for (unsigned steps = next_random(&state) % 4 + 1; steps > 0; steps--)
 			length = mutate(bytes, length, sizeof(bytes) - 1, &state);
-		struct config *config = config_load_memory("f", bytes, length, &report);
-		ck_assert((config == NULL) == (report.errors > 0));
-		for (size_t i = 0; i < report.count; i++)
-			for (const char *at = report.messages[i].text; *at; at++)
+		struct config *config = config_load_memory("f", bytes, length, &diagnostics);
+		ck_assert((config == NULL) == (diagnostics.errors > 0));
+		for (size_t i = 0; i < diagnostics.count; i++)
+			for (const char *at = diagnostics.messages[i].text; *at; at++)
 				ck_assert((unsigned char)*at >= 0x20 && *at != 0x7f);
-		config_report_free(&report);
+		diagnostics_free(&diagnostics);
 		if (config) {
 			char *text = dump(config);
 			assert_dump_reads_back(text);

@@ -10,12 +10,12 @@
 
 static struct config *config;
 static struct endpoint_pool *pool;
-static struct problems problems;
+static struct diagnostics diagnostics;
 
 static void setup(void)
 {
 	stderr_begin();
-	problems = (struct problems){.reloads = true};
+	diagnostics = (struct diagnostics){.keep_first = true};
 	pool = endpoint_pool_new();
 	ck_assert_ptr_nonnull(pool);
 }
@@ -226,7 +226,7 @@ END_TEST
 static struct endpoint *open_one(const char *ini)
 {
 	struct endpoint_ports *ports = endpoint_ports_new();
-	struct endpoint *endpoint = endpoint_open(want(ini), 2, (uid_t)-1, true, ports, &problems);
+	struct endpoint *endpoint = endpoint_open(want(ini), 2, (uid_t)-1, true, ports, &diagnostics);
 	free(ports);
 	return endpoint;
 }
@@ -246,19 +246,19 @@ END_TEST
 START_TEST(address_that_cannot_be_opened_is_a_problem_with_file_and_line)
 {
 	ck_assert_ptr_null(open_one("[echo]\nprotocol = tcp\naddress = 192.0.2.1\nport = 4007\n"));
-	ck_assert_uint_eq(problems.count, 1);
-	ck_assert_ptr_nonnull(strstr(problems.first, ":4: echo: cannot listen on tcp 192.0.2.1:4007: "));
+	ck_assert_uint_eq(diagnostics.errors, 1);
+	ck_assert_ptr_nonnull(strstr(diagnostics.first, ":4: echo: cannot listen on tcp 192.0.2.1:4007: "));
 }
 END_TEST
 
 START_TEST(reload_keeps_its_first_problem_and_logs_the_others)
 {
 	struct log_context context = {.config_file = "FILE", .config_line = 7};
-	problems_add(&problems, &context, "%s", "first");
-	problems_add(&problems, &context, "%s", "second");
-	problems_add(&problems, NULL, "%s", "third");
-	ck_assert_uint_eq(problems.count, 3);
-	ck_assert_str_eq(problems.first, "FILE:7: first");
+	diagnostics_log(&diagnostics, &context, "%s", "first");
+	diagnostics_log(&diagnostics, &context, "%s", "second");
+	diagnostics_log(&diagnostics, NULL, "%s", "third");
+	ck_assert_uint_eq(diagnostics.errors, 3);
+	ck_assert_str_eq(diagnostics.first, "FILE:7: first");
 	ck_assert_ptr_null(strstr(stderr_so_far(), "first"));
 	ck_assert_ptr_nonnull(strstr(stderr_text, "FILE:7: second\n"));
 	ck_assert_ptr_nonnull(strstr(stderr_text, "third\n"));
@@ -268,9 +268,9 @@ END_TEST
 START_TEST(start_logs_every_problem_without_file_and_line)
 {
 	struct log_context context = {.config_file = "FILE", .config_line = 7};
-	problems = (struct problems){0};
-	problems_add(&problems, &context, "%s", "first");
-	ck_assert_str_eq(problems.first, "");
+	diagnostics = (struct diagnostics){0};
+	diagnostics_log(&diagnostics, &context, "%s", "first");
+	ck_assert_str_eq(diagnostics.first, "");
 	ck_assert_ptr_nonnull(strstr(stderr_so_far(), "first\n"));
 	ck_assert_ptr_null(strstr(stderr_text, "FILE"));
 }
@@ -301,17 +301,17 @@ START_TEST(groups_of_a_failed_reload_are_left)
 {
 	struct endpoint *endpoint = open_one(GROUPS("239.255.1.1%lo"));
 	ck_assert_ptr_nonnull(endpoint);
-	ck_assert(endpoint_join(endpoint, config->endpoints, &problems));
+	ck_assert(endpoint_join(endpoint, config->endpoints, &diagnostics));
 	endpoint_apply(endpoint, config->endpoints);
 	ck_assert_uint_eq(endpoint->groups_in_force, 1);
 
-	ck_assert(!endpoint_join(endpoint, want(GROUPS("239.255.1.2%lo, 239.255.1.3%nowhere0")), &problems));
-	ck_assert_ptr_nonnull(strstr(problems.first, "cannot join 239.255.1.3%nowhere0: No such device"));
+	ck_assert(!endpoint_join(endpoint, want(GROUPS("239.255.1.2%lo, 239.255.1.3%nowhere0")), &diagnostics));
+	ck_assert_ptr_nonnull(strstr(diagnostics.first, "cannot join 239.255.1.3%nowhere0: No such device"));
 	ck_assert_uint_eq(endpoint->group_count, 2);
 	endpoint_unjoin(endpoint);
 	ck_assert_uint_eq(endpoint->group_count, 1);
 
-	ck_assert(endpoint_join(endpoint, want(GROUPS("239.255.1.2%lo")), &problems));
+	ck_assert(endpoint_join(endpoint, want(GROUPS("239.255.1.2%lo")), &diagnostics));
 	endpoint_apply(endpoint, config->endpoints);
 	ck_assert_uint_eq(endpoint->group_count, 1);
 	struct socket_group first = {.address = net_address("239.255.1.1", 0), .interface = if_nametoindex("lo")};
@@ -337,9 +337,9 @@ START_TEST(groups_are_joined_once_the_parent_has_released_the_socket)
 	struct endpoint *endpoint = open_one(GROUPS("239.255.1.1%lo"));
 	ck_assert_ptr_nonnull(endpoint);
 	endpoint = as_child(endpoint);
-	ck_assert(!endpoint_join(endpoint, want(GROUPS("239.255.1.3%nowhere0")), &problems));
-	ck_assert_ptr_nonnull(strstr(problems.first, "cannot join 239.255.1.3%nowhere0: No such device"));
-	ck_assert(endpoint_join(endpoint, want(GROUPS("239.255.1.1%lo, 239.255.1.2%lo")), &problems));
+	ck_assert(!endpoint_join(endpoint, want(GROUPS("239.255.1.3%nowhere0")), &diagnostics));
+	ck_assert_ptr_nonnull(strstr(diagnostics.first, "cannot join 239.255.1.3%nowhere0: No such device"));
+	ck_assert(endpoint_join(endpoint, want(GROUPS("239.255.1.1%lo, 239.255.1.2%lo")), &diagnostics));
 	endpoint_apply(endpoint, config->endpoints);
 	ck_assert(!is_member(endpoint, "239.255.1.1"));
 
@@ -359,12 +359,12 @@ START_TEST(added_sockets_do_not_listen_before_endpoint_listen)
 	ck_assert_ptr_nonnull(endpoint);
 	unsigned before = endpoint->count;
 	endpoint = as_child(endpoint);
-	endpoint = endpoint_add_sockets(endpoint, want(ANYWHERE("")), before + 2, (uid_t)-1, &problems);
+	endpoint = endpoint_add_sockets(endpoint, want(ANYWHERE("")), before + 2, (uid_t)-1, &diagnostics);
 	ck_assert_ptr_nonnull(endpoint);
 	ck_assert_uint_eq(endpoint->count, before + 2);
 	for (unsigned i = 0; i < endpoint->count; i++)
 		ck_assert_int_eq(net_get(endpoint->fds[i], SOL_SOCKET, SO_ACCEPTCONN), i < before);
-	ck_assert(endpoint_listen(endpoint, config->endpoints, &problems));
+	ck_assert(endpoint_listen(endpoint, config->endpoints, &diagnostics));
 	for (unsigned i = 0; i < endpoint->count; i++)
 		ck_assert_int_eq(net_get(endpoint->fds[i], SOL_SOCKET, SO_ACCEPTCONN), 1);
 	endpoint_free(endpoint);
@@ -434,13 +434,13 @@ START_TEST(listen_fds_of_another_process_are_ignored)
 	static const char *const pids[] = {"1", "", "self", "-5", "99999999999999999999"};
 	for (size_t i = 0; i < sizeof pids / sizeof *pids; i++) {
 		set_listen(pids[i], "1", NULL);
-		ck_assert(listen_fds_take(pool, &problems));
+		ck_assert(listen_fds_take(pool, &diagnostics));
 		ck_assert_ptr_null(getenv("LISTEN_FDS"));
 		ck_assert_ptr_null(getenv("LISTEN_PID"));
 	}
 	size_t index = 0;
 	ck_assert_ptr_null(endpoint_pool_next(pool, &index));
-	ck_assert_uint_eq(problems.count, 0);
+	ck_assert_uint_eq(diagnostics.errors, 0);
 }
 END_TEST
 
@@ -448,10 +448,10 @@ START_TEST(invalid_number_of_listen_fds_is_a_problem)
 {
 	static const char *const counts[] = {"", "x", "-1", "1x", "99999999999999999999"};
 	for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-		problems.count = 0;
+		diagnostics.errors = 0;
 		set_listen(NULL, counts[i], NULL);
-		ck_assert(!listen_fds_take(pool, &problems));
-		ck_assert_uint_eq(problems.count, 1);
+		ck_assert(!listen_fds_take(pool, &diagnostics));
+		ck_assert_uint_eq(diagnostics.errors, 1);
 	}
 }
 END_TEST

@@ -25,9 +25,9 @@ static void teardown(void)
 
 static struct generation *make(const char *ini)
 {
-	struct problems problems = {0};
+	struct diagnostics diagnostics = {0};
 	struct config *config = host_read(ini);
-	struct generation *generation = generation_new(config, store, MAXIMUM, &problems);
+	struct generation *generation = generation_new(config, store, MAXIMUM, &diagnostics);
 	ck_assert_ptr_nonnull(generation);
 	config_unref(config);
 	return generation;

@@ -241,10 +241,10 @@ struct host {
 
 static inline struct config *host_read(const char *ini)
 {
-	struct config_report report = {0};
+	struct diagnostics report = {0};
 	struct config *config = config_load_memory("test.conf", ini, strlen(ini), &report);
 	ck_assert_msg(config != NULL, "%s", report.count > 0 ? report.messages[0].text : "out of memory");
-	config_report_free(&report);
+	diagnostics_free(&report);
 	return config;
 }
 
@@ -274,10 +274,10 @@ static inline void host_init(struct host *host, const char *ini, unsigned worker
 	host->base = host_base_new();
 	host->task_queue = task_queue_new(host->base);
 	ck_assert_ptr_nonnull(host->task_queue);
-	struct problems problems = {0};
+	struct diagnostics diagnostics = {0};
 	host->store = instance_store_new(&host->gate, workers, host->task_queue, host_on_over);
 	ck_assert_ptr_nonnull(host->store);
-	host->generation = generation_new(host->config, host->store, maximum, &problems);
+	host->generation = generation_new(host->config, host->store, maximum, &diagnostics);
 	ck_assert_ptr_nonnull(host->generation);
 }
 

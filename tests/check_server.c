@@ -709,11 +709,11 @@ static void write_file(const char *ini)
 
 static void start_file(const char *ini)
 {
-	struct config_report report = {0};
+	struct diagnostics report = {0};
 	write_file(ini);
 	struct config *config = config_load(file_path, &report);
 	ck_assert_ptr_nonnull(config);
-	config_report_free(&report);
+	diagnostics_free(&report);
 	start_config(config);
 	await_line(READY);
 }

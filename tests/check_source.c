@@ -556,7 +556,7 @@ static void write_text(const char *path, const char *text)
 /* Loads TEXT. Stores NULL in CONFIG if there are ERRORS, one per line. */
 static void read_config(const char *text, struct config **config, char *errors, size_t size)
 {
-	struct config_report report;
+	struct diagnostics report = {0};
 	*config = config_load_memory("f", text, strlen(text), &report);
 	ck_assert_int_eq(*config == NULL, report.errors > 0);
 	errors[0] = '\0';
@@ -565,7 +565,7 @@ static void read_config(const char *text, struct config **config, char *errors, 
 		if (!report.messages[i].warning)
 			snprintf(errors + used, size - used, "%s\n", report.messages[i].text);
 	}
-	config_report_free(&report);
+	diagnostics_free(&report);
 }
 
 static void assert_errors(const char *text, const char *expected)
@@ -590,10 +590,10 @@ static void scene_init(struct scene *scene, const char *text, int64_t maximum)
 	read_config(text, &scene->config, errors, sizeof errors);
 	ck_assert_msg(scene->config != NULL, "%s", errors);
 	limit_gate_init(&scene->gate, maximum);
-	struct problems problems = {0};
+	struct diagnostics diagnostics = {0};
 	scene->store = instance_store_new(&scene->gate, 1, NULL, NULL);
 	ck_assert_ptr_nonnull(scene->store);
-	scene->generation = generation_new(scene->config, scene->store, maximum, &problems);
+	scene->generation = generation_new(scene->config, scene->store, maximum, &diagnostics);
 	ck_assert_ptr_nonnull(scene->generation);
 }
 

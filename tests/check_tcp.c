@@ -1875,12 +1875,12 @@ static void on_over(void *generation)
 
 START_TEST(a_generation_is_over_when_the_last_who_serves_by_it_has_ended)
 {
-	struct problems problems = {0};
+	struct diagnostics diagnostics = {0};
 	int clients[8];
 	over = 0;
 	prepare(ECHO, WORKERS, UNLIMITED);
 	struct instance_store *store = instance_store_new(&host.gate, WORKERS, host.task_queue, on_over);
-	struct generation *old = generation_new(host.config, store, UNLIMITED, &problems);
+	struct generation *old = generation_new(host.config, store, UNLIMITED, &diagnostics);
 	ck_assert_ptr_nonnull(old);
 	each_listener(free_one);
 	endpoint_count = 0;

@@ -16,7 +16,7 @@ enum { TEXT_SIZE = 1024 };
 static int tcp_fd, udp_fds[2];
 static uint16_t tcp_port, udp_port;
 static struct endpoint_pool *pool;
-static struct problems problems;
+static struct diagnostics diagnostics;
 
 static void set_loopback(struct socket_address *address, uint16_t port)
 {
@@ -36,7 +36,7 @@ static void setup(void)
 	udp_port = socket_address_port(&udp.address);
 	pool = endpoint_pool_new();
 	/* a first problem is kept, as at a reload */
-	problems = (struct problems){.reloads = true};
+	diagnostics = (struct diagnostics){.keep_first = true};
 }
 
 /* Clears FD_CLOEXEC, as on descriptors that an exec passes. */
@@ -126,7 +126,7 @@ static void write_and_read(struct endpoint *endpoint)
 	ck_assert_int_eq(fcntl(fds->memfd, F_GETFD), FD_CLOEXEC);
 	forget(endpoint);
 	pass_through_exec();
-	ck_assert_msg(upgrade_fds_read(fds->memfd, pool, &problems), "%s", problems.first);
+	ck_assert_msg(upgrade_fds_read(fds->memfd, pool, &diagnostics), "%s", diagnostics.first);
 	upgrade_fds_free(fds);
 }
 
@@ -193,7 +193,7 @@ START_TEST(empty_list_is_read)
 {
 	struct upgrade_fds *fds = list_endpoints(NULL, NULL);
 	size_t index = 0;
-	ck_assert(upgrade_fds_read(fds->memfd, pool, &problems));
+	ck_assert(upgrade_fds_read(fds->memfd, pool, &diagnostics));
 	ck_assert_ptr_null(endpoint_pool_next(pool, &index));
 	upgrade_fds_free(fds);
 }
@@ -203,8 +203,8 @@ START_TEST(endpoint_is_marked_as_shared_unless_the_new_process_marks_it_as_unuse
 {
 	struct endpoint_ports *ports = endpoint_ports_new();
 	struct config *config = host_read("[echo]\naddress = 127.0.0.1\nport = 0\n");
-	struct endpoint *tcp = endpoint_open(&config->endpoints[0], 1, (uid_t)-1, true, ports, &problems);
-	struct endpoint *udp = endpoint_open(&config->endpoints[1], 1, (uid_t)-1, true, ports, &problems);
+	struct endpoint *tcp = endpoint_open(&config->endpoints[0], 1, (uid_t)-1, true, ports, &diagnostics);
+	struct endpoint *udp = endpoint_open(&config->endpoints[1], 1, (uid_t)-1, true, ports, &diagnostics);
 	struct upgrade_fds *fds = list_endpoints(tcp, udp);
 	ck_assert(endpoint_pool_add(pool, tcp)); /* the new process takes UDP alone */
 	ck_assert(upgrade_fds_mark_unused(fds->memfd, pool));
@@ -267,9 +267,9 @@ START_TEST(malformed_list_is_a_problem)
 	fill_in(malformed[_i], text);
 	pass_through_exec();
 	int fd = make_list(text);
-	ck_assert_msg(!upgrade_fds_read(fd, pool, &problems), "taken: %s", text);
-	ck_assert_uint_gt(problems.count, 0);
-	ck_assert_ptr_nonnull(strstr(problems.first, "SMALLSERVD_INHERITANCE: "));
+	ck_assert_msg(!upgrade_fds_read(fd, pool, &diagnostics), "taken: %s", text);
+	ck_assert_uint_gt(diagnostics.errors, 0);
+	ck_assert_ptr_nonnull(strstr(diagnostics.first, "SMALLSERVD_INHERITANCE: "));
 	close(fd);
 }
 END_TEST
@@ -282,7 +282,7 @@ START_TEST(list_with_unknown_lines_fields_and_origins_is_read)
 		text);
 	pass_through_exec();
 	int fd = make_list(text);
-	ck_assert_msg(upgrade_fds_read(fd, pool, &problems), "%s", problems.first);
+	ck_assert_msg(upgrade_fds_read(fd, pool, &diagnostics), "%s", diagnostics.first);
 	close(fd);
 	const struct endpoint *read = only_endpoint();
 	ck_assert_str_eq(read->service, "echo");
@@ -301,7 +301,7 @@ START_TEST(list_of_the_first_version_is_read)
 		text);
 	pass_through_exec();
 	int fd = make_list(text);
-	ck_assert_msg(upgrade_fds_read(fd, pool, &problems), "%s", problems.first);
+	ck_assert_msg(upgrade_fds_read(fd, pool, &diagnostics), "%s", diagnostics.first);
 	close(fd);
 	const struct endpoint *read = only_endpoint();
 	ck_assert_uint_eq(socket_address_port(&read->wanted), 0);
@@ -320,8 +320,8 @@ START_TEST(descriptor_with_cloexec_is_a_problem)
 	char text[TEXT_SIZE];
 	fill_in("smallservd-endpoints 1 1\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - - T -\n", text);
 	int fd = make_list(text);
-	ck_assert(!upgrade_fds_read(fd, pool, &problems));
-	ck_assert_ptr_nonnull(strstr(problems.first, "was not passed through exec"));
+	ck_assert(!upgrade_fds_read(fd, pool, &diagnostics));
+	ck_assert_ptr_nonnull(strstr(diagnostics.first, "was not passed through exec"));
 	close(fd);
 }
 END_TEST
@@ -333,10 +333,10 @@ START_TEST(variable_is_read_once_and_unset)
 	clear_cloexec(fd);
 	snprintf(number, sizeof number, "%d", fd);
 	setenv(UPGRADE_FDS_VARIABLE, number, 1);
-	ck_assert_int_eq(upgrade_fds_find(&problems), fd);
+	ck_assert_int_eq(upgrade_fds_find(&diagnostics), fd);
 	ck_assert_int_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
-	ck_assert_int_eq(upgrade_fds_find(&problems), -1);
-	ck_assert_uint_eq(problems.count, 0);
+	ck_assert_int_eq(upgrade_fds_find(&diagnostics), -1);
+	ck_assert_uint_eq(diagnostics.errors, 0);
 	close(fd);
 }
 END_TEST
@@ -346,8 +346,8 @@ static const char *const no_descriptors[] = {"", "x", "-1", "0", "2", "4x", "+4"
 START_TEST(variable_without_a_valid_descriptor_is_a_problem)
 {
 	setenv(UPGRADE_FDS_VARIABLE, no_descriptors[_i], 1);
-	ck_assert_int_eq(upgrade_fds_find(&problems), -1);
-	ck_assert_uint_eq(problems.count, 1);
+	ck_assert_int_eq(upgrade_fds_find(&diagnostics), -1);
+	ck_assert_uint_eq(diagnostics.errors, 1);
 	ck_assert_ptr_null(getenv(UPGRADE_FDS_VARIABLE));
 }
 END_TEST
@@ -357,8 +357,8 @@ START_TEST(descriptor_that_is_not_a_list_is_a_problem)
 	char number[16];
 	snprintf(number, sizeof number, "%d", tcp_fd);
 	setenv(UPGRADE_FDS_VARIABLE, number, 1);
-	ck_assert_int_eq(upgrade_fds_find(&problems), -1);
-	ck_assert_uint_eq(problems.count, 1);
+	ck_assert_int_eq(upgrade_fds_find(&diagnostics), -1);
+	ck_assert_uint_eq(diagnostics.errors, 1);
 }
 END_TEST
 

@@ -53,8 +53,8 @@ static int run_child(const char *how)
 	signal(SIGTERM, SIG_IGN); /* it may arrive before the message */
 	static const struct upgrade_child_events events = {
 		.take_over = take_over, .cancelled = cancelled, .confirmed = confirmed, .released = released};
-	struct problems problems = {0};
-	int fd = upgrade_child_find(&problems);
+	struct diagnostics diagnostics = {0};
+	int fd = upgrade_child_find(&diagnostics);
 	if (fd < 0 || getenv(UPGRADE_VARIABLE) != NULL || fcntl(fd, F_GETFD) != FD_CLOEXEC)
 		return STATUS_FAILED;
 	new_base = event_base_new();
@@ -277,10 +277,10 @@ END_TEST
 
 START_TEST(unset_variable_is_no_upgrade)
 {
-	struct problems problems = {.reloads = true};
+	struct diagnostics diagnostics = {.keep_first = true};
 	unsetenv(UPGRADE_VARIABLE);
-	ck_assert_int_eq(upgrade_child_find(&problems), -1);
-	ck_assert_uint_eq(problems.count, 0);
+	ck_assert_int_eq(upgrade_child_find(&diagnostics), -1);
+	ck_assert_uint_eq(diagnostics.errors, 0);
 }
 END_TEST
 
@@ -289,22 +289,22 @@ static const char *const invalid_values[] = {"",   "x",  "-1", "0",      "2",
 
 START_TEST(variable_without_a_valid_descriptor_is_a_problem)
 {
-	struct problems problems = {.reloads = true};
+	struct diagnostics diagnostics = {.keep_first = true};
 	setenv(UPGRADE_VARIABLE, invalid_values[_i], 1);
-	ck_assert_int_eq(upgrade_child_find(&problems), -1);
-	ck_assert_uint_eq(problems.count, 1);
+	ck_assert_int_eq(upgrade_child_find(&diagnostics), -1);
+	ck_assert_uint_eq(diagnostics.errors, 1);
 	ck_assert_ptr_null(getenv(UPGRADE_VARIABLE));
 }
 END_TEST
 
 START_TEST(descriptor_that_is_not_a_channel_is_a_problem)
 {
-	struct problems problems = {.reloads = true};
+	struct diagnostics diagnostics = {.keep_first = true};
 	char number[16];
 	snprintf(number, sizeof number, "%d", open("/dev/null", O_RDWR | O_CLOEXEC));
 	setenv(UPGRADE_VARIABLE, number, 1);
-	ck_assert_int_eq(upgrade_child_find(&problems), -1);
-	ck_assert_ptr_nonnull(strstr(problems.first, "SMALLSERVD_UPGRADE: invalid descriptor: "));
+	ck_assert_int_eq(upgrade_child_find(&diagnostics), -1);
+	ck_assert_ptr_nonnull(strstr(diagnostics.first, "SMALLSERVD_UPGRADE: invalid descriptor: "));
 }
 END_TEST
 

@@ -74,7 +74,7 @@ struct section {
 
 struct loader {
 	struct config *config;
-	struct config_report *report;
+	struct diagnostics *diagnostics;
 	struct ini **inis;        /* of each of config->files; NULL where it could not be read */
 	struct section *sections; /* of all files */
 	size_t section_count;
@@ -97,10 +97,10 @@ static void complain(struct loader *loader, struct config_origin place, const ch
 static void complain(struct loader *loader, struct config_origin place, const char *section, const char *key,
 		     const char *format, ...)
 {
-	struct config_place about = {place, file_order(loader, place.file), section, key};
+	struct diagnostic_place about = {place, file_order(loader, place.file), section, key};
 	va_list arguments;
 	va_start(arguments, format);
-	config_report_add(loader->report, false, &about, format, arguments);
+	diagnostics_add(loader->diagnostics, false, &about, format, arguments);
 	va_end(arguments);
 }
 
@@ -110,10 +110,10 @@ static void warn(struct loader *loader, struct config_origin place, const char *
 static void warn(struct loader *loader, struct config_origin place, const char *section, const char *key,
 		 const char *format, ...)
 {
-	struct config_place about = {place, file_order(loader, place.file), section, key};
+	struct diagnostic_place about = {place, file_order(loader, place.file), section, key};
 	va_list arguments;
 	va_start(arguments, format);
-	config_report_add(loader->report, true, &about, format, arguments);
+	diagnostics_add(loader->diagnostics, true, &about, format, arguments);
 	va_end(arguments);
 }
 
@@ -219,7 +219,7 @@ static void complain_of_key(struct loader *loader, struct config_origin place, c
 			    const char *elsewhere, const struct words *words)
 {
 	/* a large file of nothing else would take half a minute, which a reload does not have */
-	const char *suggestion = config_report_is_full(loader->report) ? NULL : suggest_key(words, key);
+	const char *suggestion = diagnostics_is_full(loader->diagnostics) ? NULL : suggest_key(words, key);
 
 	if (elsewhere)
 		complain(loader, place, section, key, "belongs in %s", elsewhere);
@@ -885,7 +885,7 @@ static void tell_of_tls(void *context, enum tls_file file, bool warning, const c
 
 static void build_tls(struct loader *loader, struct config_service *service)
 {
-	size_t errors = loader->report->errors;
+	size_t errors = loader->diagnostics->errors;
 	struct telling telling = {loader, service};
 	struct tls_settings settings = {
 		.certificate = service->tls_certificate,
@@ -898,7 +898,7 @@ static void build_tls(struct loader *loader, struct config_service *service)
 	};
 
 	check_tls_keys(loader, service);
-	if (service->enabled && loader->report->errors == errors)
+	if (service->enabled && loader->diagnostics->errors == errors)
 		service->tls_context = tls_context_new(&settings, tell_of_tls, &telling);
 }
 
@@ -942,7 +942,7 @@ static void build_service(struct loader *loader, const struct section *section, 
 static void build_services(struct loader *loader)
 {
 	struct config *config = loader->config;
-	size_t errors = loader->report->errors;
+	size_t errors = loader->diagnostics->errors;
 	bool enabled = false;
 
 	config->services = calloc(loader->section_count + 1, sizeof(*config->services));
@@ -955,7 +955,7 @@ static void build_services(struct loader *loader)
 			build_service(loader, &loader->sections[i], &config->services[config->service_count++]);
 	for (size_t i = 0; i < config->service_count; i++)
 		enabled |= config->services[i].enabled;
-	if (!enabled && !loader->syntax_errors && loader->report->errors == errors)
+	if (!enabled && !loader->syntax_errors && loader->diagnostics->errors == errors)
 		complain(loader, (struct config_origin){config->files[0], 0}, NULL, NULL, "no service is enabled");
 }
 
@@ -1125,11 +1125,10 @@ static void check_ports(struct loader *loader)
 
 /* Loading */
 
-static bool loader_start(struct loader *loader, const char *file, struct config_report *report)
+static bool loader_start(struct loader *loader, const char *file, struct diagnostics *diagnostics)
 {
-	*report = (struct config_report){0};
-	*loader = (struct loader){.config = calloc(1, sizeof(*loader->config)), .report = report};
-	report->errors = 1; /* out of memory, unless we get to the end of this */
+	*loader = (struct loader){.config = calloc(1, sizeof(*loader->config)), .diagnostics = diagnostics};
+	diagnostics->errors++; /* out of memory, until the end of this function */
 	if (!loader->config)
 		return false;
 	atomic_init(&loader->config->references, 1);
@@ -1138,7 +1137,7 @@ static bool loader_start(struct loader *loader, const char *file, struct config_
 		config_unref(loader->config);
 		return false;
 	}
-	report->errors = 0;
+	diagnostics->errors--;
 	return true;
 }
 
@@ -1166,17 +1165,17 @@ static struct config *loader_finish(struct loader *loader)
 	free(loader->inis);
 	free(loader->sections);
 	free(loader->defaults_fine);
-	if (loader->report->errors == 0)
+	if (loader->diagnostics->errors == 0)
 		return config;
 	config_unref(config);
 	return NULL;
 }
 
-static struct config *load(const char *file, read_ini *read, struct config_report *report)
+static struct config *load(const char *file, read_ini *read, struct diagnostics *diagnostics)
 {
 	struct loader loader;
 
-	if (!loader_start(&loader, file, report))
+	if (!loader_start(&loader, file, diagnostics))
 		return NULL;
 	read_file(&loader, file, read);
 	if (loader.config->file_count > 0 && loader.inis[0])
@@ -1184,21 +1183,21 @@ static struct config *load(const char *file, read_ini *read, struct config_repor
 	return loader_finish(&loader);
 }
 
-struct config *config_load(const char *file, struct config_report *report)
+struct config *config_load(const char *file, struct diagnostics *diagnostics)
 {
-	return load(file, ini_read_input, report);
+	return load(file, ini_read_input, diagnostics);
 }
 
-struct config *config_load_again(const char *file, struct config_report *report)
+struct config *config_load_again(const char *file, struct diagnostics *diagnostics)
 {
-	return load(file, ini_read_file, report);
+	return load(file, ini_read_file, diagnostics);
 }
 
-struct config *config_load_memory(const char *name, const char *bytes, size_t length, struct config_report *report)
+struct config *config_load_memory(const char *name, const char *bytes, size_t length, struct diagnostics *diagnostics)
 {
 	struct loader loader;
 
-	if (!loader_start(&loader, name, report))
+	if (!loader_start(&loader, name, diagnostics))
 		return NULL;
 	read_memory(&loader, name, bytes, length);
 	if (loader.config->file_count > 0 && loader.inis[0])

@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 #include "config/keys.h"
-#include "core/config_report.h"
+#include "core/diagnostics.h"
 
 /* One transport, address and port of an enabled service; `*` made two. */
 struct config_endpoint {
@@ -34,14 +34,14 @@ struct config {
 
 /* Reads FILE (`-`: standard input) and what it includes. Returns a configuration with one reference, or NULL when
  * anything is wrong; REPORT, empty before, then has every error, and warnings either way. Free it with
- * config_report_free. */
-struct config *config_load(const char *file, struct config_report *report);
+ * diagnostics_free. */
+struct config *config_load(const char *file, struct diagnostics *diagnostics);
 
 /* The same for a process that serves meanwhile: it waits for nobody, so FILE has to be a regular one. */
-struct config *config_load_again(const char *file, struct config_report *report);
+struct config *config_load_again(const char *file, struct diagnostics *diagnostics);
 
 /* The same from memory, for tests and fuzzing; NAME stands for the file. */
-struct config *config_load_memory(const char *name, const char *bytes, size_t length, struct config_report *report);
+struct config *config_load_memory(const char *name, const char *bytes, size_t length, struct diagnostics *diagnostics);
 
 /* One more, one less reference; thread-safe; the last one frees. NULL is fine for unref. */
 struct config *config_ref(struct config *config);

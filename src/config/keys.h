@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "core/config_report.h"
+#include "core/diagnostics.h"
 #include "option/option.h"
 #include "service/service.h"
 

@@ -62,7 +62,7 @@ static void log_removed(const struct endpoint *endpoint, const char *service)
 
 /* Sets the limit of connections by RLIMIT_NOFILE. Returns false and a problem if none is left. */
 static bool limit_connections(struct transaction *transaction, const struct config *config, size_t sockets,
-			      struct problems *problems)
+			      struct diagnostics *diagnostics)
 {
 	const struct running_env *env = &transaction->running->env;
 	int64_t own = (int64_t)sockets + env->worker_count * DESCRIPTORS_PER_WORKER;
@@ -70,10 +70,10 @@ static bool limit_connections(struct transaction *transaction, const struct conf
 	int64_t wanted = config->daemon.max_connections;
 
 	if (available < 1) {
-		problems_add(problems, NULL,
-			     "%s%sRLIMIT_NOFILE = %" PRId64 " does not suffice for %zu endpoints and %u workers",
-			     problems->reloads ? config->file : "", problems->reloads ? ": " : "", env->descriptors,
-			     config->endpoint_count, env->worker_count);
+		diagnostics_log(diagnostics, NULL,
+				"%s%sRLIMIT_NOFILE = %" PRId64 " does not suffice for %zu endpoints and %u workers",
+				diagnostics->keep_first ? config->file : "", diagnostics->keep_first ? ": " : "",
+				env->descriptors, config->endpoint_count, env->worker_count);
 		return false;
 	}
 	if (wanted > available)
@@ -97,12 +97,12 @@ static struct endpoint_pool *pool_in_service(const struct running_config *runnin
 }
 
 static bool add_group(struct transaction *transaction, struct endpoint_plan *plan, struct endpoint *endpoint,
-		      struct problems *problems)
+		      struct diagnostics *diagnostics)
 {
 	plan->group = listener_group_new(transaction->running, endpoint);
 	plan->fresh = plan->group != NULL;
 	if (plan->group == NULL) {
-		problems_add(problems, NULL, "%s: out of memory", plan->wanted->service->name);
+		diagnostics_log(diagnostics, NULL, "%s: out of memory", plan->wanted->service->name);
 		endpoint_free(endpoint);
 	}
 	return plan->fresh;
@@ -139,10 +139,10 @@ static bool grows_at_once(const struct endpoint *endpoint, unsigned workers)
 
 /* Creates the groups of endpoints from a pool: of those that grow at once, or of the others. Returns false and adds the
  * problems. */
-static bool serve_taken(struct transaction *transaction, bool growing, struct problems *problems)
+static bool serve_taken(struct transaction *transaction, bool growing, struct diagnostics *diagnostics)
 {
 	const struct running_env *env = &transaction->running->env;
-	unsigned problems_before = problems->count;
+	unsigned errors_before = diagnostics->errors;
 	for (size_t i = 0; i < transaction->plan_count; i++) {
 		struct endpoint_plan *plan = &transaction->plans[i];
 		struct endpoint *endpoint = plan->taken;
@@ -151,12 +151,12 @@ static bool serve_taken(struct transaction *transaction, bool growing, struct pr
 		plan->taken = NULL;
 		plan->group = endpoint->owner;
 		if (may_grow(endpoint))
-			endpoint =
-				endpoint_add_sockets(endpoint, plan->wanted, env->worker_count, env->owner, problems);
+			endpoint = endpoint_add_sockets(endpoint, plan->wanted, env->worker_count, env->owner,
+							diagnostics);
 		if (endpoint != NULL && plan->group == NULL)
-			add_group(transaction, plan, endpoint, problems);
+			add_group(transaction, plan, endpoint, diagnostics);
 	}
-	return problems->count == problems_before;
+	return diagnostics->errors == errors_before;
 }
 
 /* Returns the ports of all open endpoints, also those of the parent of an upgrade; NULL when out of memory. */
@@ -182,7 +182,7 @@ static struct endpoint_ports *list_ports(const struct transaction *transaction, 
 
 /* Opens missing endpoints of TRANSPORTS whose overlap with BEFORE equals OVERLAP. */
 static void open_some(struct transaction *transaction, unsigned transports, const struct endpoint_ports *before,
-		      bool overlap, struct endpoint_ports *ports, struct problems *problems)
+		      bool overlap, struct endpoint_ports *ports, struct diagnostics *diagnostics)
 {
 	const struct running_env *env = &transaction->running->env;
 	for (unsigned phase = 0; phase < ENDPOINT_BIND_PHASES; phase++)
@@ -192,41 +192,41 @@ static void open_some(struct transaction *transaction, unsigned transports, cons
 			    endpoint_bind_order(plan->wanted) != phase || (plan->wanted->transport & transports) == 0 ||
 			    endpoint_ports_overlap(before, plan->wanted) != overlap)
 				continue;
-			struct endpoint *endpoint =
-				endpoint_open(plan->wanted, env->worker_count, env->owner, !overlap, ports, problems);
+			struct endpoint *endpoint = endpoint_open(plan->wanted, env->worker_count, env->owner, !overlap,
+								  ports, diagnostics);
 			if (endpoint != NULL)
-				add_group(transaction, plan, endpoint, problems);
+				add_group(transaction, plan, endpoint, diagnostics);
 		}
 }
 
 /* Opens the missing endpoints, and reports every failure. Sockets that overlap with open ones take clients from them: TCP sockets from their
  * listen(2), which is put off; UDP sockets at once, so they are opened last. */
 static bool open_rest(struct transaction *transaction, const struct config *config, struct endpoint_pool *pool,
-		      struct problems *problems)
+		      struct diagnostics *diagnostics)
 {
 	struct endpoint_ports *before = list_ports(transaction, pool), *ports = list_ports(transaction, pool);
-	unsigned problems_before = problems->count;
+	unsigned errors_before = diagnostics->errors;
 
 	if (before == NULL || ports == NULL)
-		problems_add(problems, NULL, "%s: out of memory", config->file);
+		diagnostics_log(diagnostics, NULL, "%s: out of memory", config->file);
 	else
-		open_some(transaction, TRANSPORT_BOTH, before, false, ports, problems);
-	if (problems->count == problems_before)
-		open_some(transaction, TRANSPORT_TCP, before, true, ports, problems);
-	if (problems->count == problems_before)
-		open_some(transaction, TRANSPORT_UDP, before, true, ports, problems);
+		open_some(transaction, TRANSPORT_BOTH, before, false, ports, diagnostics);
+	if (diagnostics->errors == errors_before)
+		open_some(transaction, TRANSPORT_TCP, before, true, ports, diagnostics);
+	if (diagnostics->errors == errors_before)
+		open_some(transaction, TRANSPORT_UDP, before, true, ports, diagnostics);
 	free(before);
 	free(ports);
-	return problems->count == problems_before;
+	return diagnostics->errors == errors_before;
 }
 
-static bool join_groups(struct transaction *transaction, const struct config *config, struct problems *problems)
+static bool join_groups(struct transaction *transaction, const struct config *config, struct diagnostics *diagnostics)
 {
 	bool joined = true;
 	for (size_t i = 0; i < config->endpoint_count; i++) {
 		const struct endpoint_plan *plan = &transaction->plans[i];
 		if (plan->group != NULL)
-			joined &= endpoint_join(plan->group->endpoint, plan->wanted, problems);
+			joined &= endpoint_join(plan->group->endpoint, plan->wanted, diagnostics);
 	}
 	return joined;
 }
@@ -271,25 +271,27 @@ static bool fill_groups(const struct transaction *transaction)
 }
 
 static bool prepare(struct transaction *transaction, struct config *config, struct endpoint_pool *pool,
-		    struct problems *problems)
+		    struct diagnostics *diagnostics)
 {
 	size_t sockets = plan_endpoints(transaction, config, pool);
 
-	if (!serve_taken(transaction, false, problems) || !limit_connections(transaction, config, sockets, problems))
+	if (!serve_taken(transaction, false, diagnostics) ||
+	    !limit_connections(transaction, config, sockets, diagnostics))
 		return false;
-	transaction->generation = generation_new(config, transaction->running->store, transaction->maximum, problems);
-	if (transaction->generation == NULL || !open_rest(transaction, config, pool, problems) ||
-	    !serve_taken(transaction, true, problems) || !join_groups(transaction, config, problems))
+	transaction->generation =
+		generation_new(config, transaction->running->store, transaction->maximum, diagnostics);
+	if (transaction->generation == NULL || !open_rest(transaction, config, pool, diagnostics) ||
+	    !serve_taken(transaction, true, diagnostics) || !join_groups(transaction, config, diagnostics))
 		return false;
 	transaction->generation->owner = transaction->running;
 	if (refuse_served_ports(transaction) && fill_groups(transaction))
 		return true;
-	problems_add(problems, NULL, "%s: out of memory", config->file);
+	diagnostics_log(diagnostics, NULL, "%s: out of memory", config->file);
 	return false;
 }
 
 struct transaction *apply_prepare(struct running_config *running, struct config *config, struct endpoint_pool *pool,
-				  struct problems *problems)
+				  struct diagnostics *diagnostics)
 {
 	struct transaction *transaction = calloc(1, sizeof *transaction);
 	if (transaction == NULL)
@@ -302,23 +304,23 @@ struct transaction *apply_prepare(struct running_config *running, struct config 
 		pool = transaction->in_service = pool_in_service(running);
 	if (transaction->plans == NULL || transaction->groups == NULL || pool == NULL)
 		goto out_of_memory;
-	if (prepare(transaction, config, pool, problems))
+	if (prepare(transaction, config, pool, diagnostics))
 		return transaction;
 	apply_rollback(transaction);
 	return NULL;
 out_of_memory:
-	problems_add(problems, NULL, "%s: out of memory", config->file);
+	diagnostics_log(diagnostics, NULL, "%s: out of memory", config->file);
 	apply_rollback(transaction);
 	return NULL;
 }
 
 /* --- listen --- */
 
-bool apply_listen(struct transaction *transaction, struct problems *problems)
+bool apply_listen(struct transaction *transaction, struct diagnostics *diagnostics)
 {
 	for (size_t i = 0; i < transaction->plan_count; i++) {
 		const struct endpoint_plan *plan = &transaction->plans[i];
-		if (plan->fresh && !endpoint_listen(plan->group->endpoint, plan->wanted, problems))
+		if (plan->fresh && !endpoint_listen(plan->group->endpoint, plan->wanted, diagnostics))
 			return false;
 	}
 	return true;

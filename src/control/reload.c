@@ -52,51 +52,38 @@ static void log_restart_keys(const struct server *server, const struct config *c
 			log_restart_key(server, config, i);
 }
 
-static void log_messages(const struct config_report *report, struct problems *problems)
-{
-	for (size_t i = 0; i < report->count; i++) {
-		const struct config_message *message = &report->messages[i];
-		struct log_context context = {.config_file = message->file, .config_line = message->line};
-		if (message->warning)
-			log_write(LOG_WARNING, &context, "%s", message->text);
-		else
-			problems_add(problems, NULL, "%s", message->text);
-	}
-}
-
-/* Loads the configuration file again. Returns NULL and adds the problems. */
-static struct config *load_config(const struct server *server, struct problems *problems)
+/* Loads the configuration file again, and logs the messages. Returns NULL after an error. */
+static struct config *load_config(const struct server *server, struct diagnostics *diagnostics)
 {
 	const char *file = server->started->file;
-	struct config_report report = {0};
 
 	if (strcmp(file, "-") == 0) {
-		problems_add(problems, NULL, "standard input cannot be read again");
+		diagnostics_log(diagnostics, NULL, "standard input cannot be read again");
 		return NULL;
 	}
-	struct config *config = config_load_again(file, &report);
-	log_messages(&report, problems);
-	config_report_free(&report);
+	struct config *config = config_load_again(file, diagnostics);
+	diagnostics_log_collected(diagnostics);
+	diagnostics_free(diagnostics);
 	return config;
 }
 
-static void reload_failed(struct server *server, const struct problems *problems)
+static void reload_failed(struct server *server, const struct diagnostics *diagnostics)
 {
-	log_error("reload failed, the running configuration stays: %s", problems->first);
+	log_error("reload failed, the running configuration stays: %s", diagnostics->first);
 	server_announce(server);
 }
 
 static void reload(struct server *server)
 {
-	struct problems problems = {.reloads = true};
+	struct diagnostics diagnostics = {.keep_first = true};
 
 	notify_reloading();
-	struct config *config = load_config(server, &problems);
+	struct config *config = load_config(server, &diagnostics);
 	struct transaction *transaction =
-		config != NULL ? apply_prepare(server->running, config, NULL, &problems) : NULL;
-	if (transaction == NULL || !apply_listen(transaction, &problems)) {
+		config != NULL ? apply_prepare(server->running, config, NULL, &diagnostics) : NULL;
+	if (transaction == NULL || !apply_listen(transaction, &diagnostics)) {
 		apply_rollback(transaction);
-		reload_failed(server, &problems);
+		reload_failed(server, &diagnostics);
 	} else {
 		if (server->on_config != NULL)
 			server->on_config(config, server->on_config_argument);

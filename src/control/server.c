@@ -229,33 +229,34 @@ static unsigned automatic_workers(void)
 
 /* Prepares with the sockets of LISTEN_FDS, all of which have to match an endpoint. */
 static struct transaction *prepare_listen_fds(struct server *server, struct endpoint_pool *pool,
-					      struct problems *problems)
+					      struct diagnostics *diagnostics)
 {
 	struct transaction *transaction = NULL;
-	if (listen_fds_take(pool, problems)) {
-		transaction = apply_prepare(server->running, server->started, pool, problems);
-		listen_fds_check_unused(pool, problems);
+	if (listen_fds_take(pool, diagnostics)) {
+		transaction = apply_prepare(server->running, server->started, pool, diagnostics);
+		listen_fds_check_unused(pool, diagnostics);
 	}
-	if (problems->count == 0)
+	if (diagnostics->errors == 0)
 		return transaction;
 	apply_rollback(transaction);
 	return NULL;
 }
 
 /* Prepares with the endpoints of the parent of an upgrade, which keeps those that are not configured. */
-static struct transaction *prepare_upgrade(struct server *server, struct endpoint_pool *pool, struct problems *problems)
+static struct transaction *prepare_upgrade(struct server *server, struct endpoint_pool *pool,
+					   struct diagnostics *diagnostics)
 {
-	unsigned before = problems->count;
+	unsigned before = diagnostics->errors;
 	struct transaction *transaction = NULL;
-	int writing = upgrade_fds_find(problems);
+	int writing = upgrade_fds_find(diagnostics);
 
-	if (writing < 0 && problems->count == before)
-		problems_add(problems, NULL, UPGRADE_FDS_VARIABLE " is missing");
-	if (writing >= 0 && upgrade_fds_read(writing, pool, problems))
-		transaction = apply_prepare(server->running, server->started, pool, problems);
+	if (writing < 0 && diagnostics->errors == before)
+		diagnostics_log(diagnostics, NULL, UPGRADE_FDS_VARIABLE " is missing");
+	if (writing >= 0 && upgrade_fds_read(writing, pool, diagnostics))
+		transaction = apply_prepare(server->running, server->started, pool, diagnostics);
 	if (transaction != NULL && !upgrade_fds_mark_unused(writing, pool)) {
-		problems_add(problems, NULL, "upgrade: cannot leave endpoints to the parent process: %s",
-			     strerror(errno));
+		diagnostics_log(diagnostics, NULL, "upgrade: cannot leave endpoints to the parent process: %s",
+				strerror(errno));
 		apply_rollback(transaction);
 		transaction = NULL;
 	}
@@ -266,24 +267,24 @@ static struct transaction *prepare_upgrade(struct server *server, struct endpoin
 
 static struct transaction *prepare_start(struct server *server)
 {
-	struct problems problems = {0};
+	struct diagnostics diagnostics = {0};
 	struct transaction *transaction = NULL;
 	struct endpoint_pool *pool = endpoint_pool_new();
 
 	if (pool == NULL)
 		log_error("out of memory");
 	else if (server->upgrade_child != NULL)
-		transaction = prepare_upgrade(server, pool, &problems);
+		transaction = prepare_upgrade(server, pool, &diagnostics);
 	else
-		transaction = prepare_listen_fds(server, pool, &problems);
+		transaction = prepare_listen_fds(server, pool, &diagnostics);
 	endpoint_pool_free(pool, true);
 	return transaction;
 }
 
 static bool listen_all(struct transaction *transaction)
 {
-	struct problems problems = {0};
-	return apply_listen(transaction, &problems);
+	struct diagnostics diagnostics = {0};
+	return apply_listen(transaction, &diagnostics);
 }
 
 bool server_start(struct server *server)

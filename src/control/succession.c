@@ -204,13 +204,13 @@ bool succession_find_parent(struct server *server)
 {
 	static const struct upgrade_child_events events = {
 		.take_over = take_over, .cancelled = on_cancelled, .confirmed = on_confirmed, .released = on_released};
-	struct problems problems = {0};
-	int fd = upgrade_child_find(&problems);
+	struct diagnostics diagnostics = {0};
+	int fd = upgrade_child_find(&diagnostics);
 
-	if (fd < 0 && problems.count == 0 && getenv(UPGRADE_FDS_VARIABLE) == NULL)
+	if (fd < 0 && diagnostics.errors == 0 && getenv(UPGRADE_FDS_VARIABLE) == NULL)
 		return true;
 	if (fd < 0) {
-		if (problems.count == 0)
+		if (diagnostics.errors == 0)
 			log_error(UPGRADE_FDS_VARIABLE " is set, but not " UPGRADE_VARIABLE);
 		return false;
 	}

@@ -22,13 +22,13 @@ static char *copy_name(const char *names, unsigned index)
 	return length > 0 ? strndup(names, length) : NULL;
 }
 
-static void report(struct problems *problems, int fd, const char *name, const char *reason)
+static void report(struct diagnostics *diagnostics, int fd, const char *name, const char *reason)
 {
-	problems_add(problems, NULL, "LISTEN_FDS: descriptor %d%s%s%s: %s", fd, name != NULL ? " (" : "",
-		     name != NULL ? name : "", name != NULL ? ")" : "", reason);
+	diagnostics_log(diagnostics, NULL, "LISTEN_FDS: descriptor %d%s%s%s: %s", fd, name != NULL ? " (" : "",
+			name != NULL ? name : "", name != NULL ? ")" : "", reason);
 }
 
-static void add_descriptor(struct endpoint_pool *pool, int fd, const char *names, struct problems *problems)
+static void add_descriptor(struct endpoint_pool *pool, int fd, const char *names, struct diagnostics *diagnostics)
 {
 	struct socket_kind kind;
 	char *name = copy_name(names, (unsigned)(fd - FIRST_FD));
@@ -36,50 +36,50 @@ static void add_descriptor(struct endpoint_pool *pool, int fd, const char *names
 	struct endpoint *endpoint = reason == NULL ? endpoint_from_listen_fds(fd, &kind, name) : NULL;
 
 	if (reason != NULL) {
-		report(problems, fd, name, reason);
+		report(diagnostics, fd, name, reason);
 	} else if (endpoint == NULL || !endpoint_pool_add(pool, endpoint)) {
 		endpoint_free(endpoint);
-		report(problems, fd, name, "out of memory");
+		report(diagnostics, fd, name, "out of memory");
 	}
 	free(name);
 }
 
 /* Returns the number of descriptors; 0 if LISTEN_PID is another process, -1 and a problem if the number is invalid. */
-static long count_descriptors(struct problems *problems)
+static long count_descriptors(struct diagnostics *diagnostics)
 {
 	const char *pid = getenv("LISTEN_PID"), *text = getenv("LISTEN_FDS");
 	if (text == NULL || received_fd_number(pid, INT32_MAX) != (long)getpid())
 		return 0;
 	long count = received_fd_number(text, DESCRIPTORS_MAX);
 	if (count < 0)
-		problems_add(problems, NULL, "LISTEN_FDS: invalid number: %s", text);
+		diagnostics_log(diagnostics, NULL, "LISTEN_FDS: invalid number: %s", text);
 	return count;
 }
 
-bool listen_fds_take(struct endpoint_pool *pool, struct problems *problems)
+bool listen_fds_take(struct endpoint_pool *pool, struct diagnostics *diagnostics)
 {
 	static const char *const variables[] = {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"};
-	unsigned before = problems->count;
-	long count = count_descriptors(problems);
+	unsigned before = diagnostics->errors;
+	long count = count_descriptors(diagnostics);
 
 	for (int fd = FIRST_FD; fd < FIRST_FD + count; fd++)
-		add_descriptor(pool, fd, getenv("LISTEN_FDNAMES"), problems);
+		add_descriptor(pool, fd, getenv("LISTEN_FDNAMES"), diagnostics);
 	for (size_t i = 0; i < sizeof variables / sizeof *variables; i++)
 		unsetenv(variables[i]);
-	return problems->count == before;
+	return diagnostics->errors == before;
 }
 
-bool listen_fds_check_unused(struct endpoint_pool *pool, struct problems *problems)
+bool listen_fds_check_unused(struct endpoint_pool *pool, struct diagnostics *diagnostics)
 {
 	const struct endpoint *endpoint;
-	unsigned before = problems->count;
+	unsigned before = diagnostics->errors;
 	char address[SOCKET_TEXT_SIZE], reason[SOCKET_TEXT_SIZE + 64];
 
 	for (size_t i = 0; (endpoint = endpoint_pool_next(pool, &i)) != NULL;) {
 		socket_address_print(&endpoint->address, address);
 		snprintf(reason, sizeof reason, "matches no endpoint: %s %s%s", transport_name(endpoint->transport),
 			 address, endpoint->dual_stack ? " (dual-stack)" : "");
-		report(problems, endpoint->fds[0], endpoint->socket_name, reason);
+		report(diagnostics, endpoint->fds[0], endpoint->socket_name, reason);
 	}
-	return problems->count == before;
+	return diagnostics->errors == before;
 }

@@ -18,7 +18,7 @@ long received_fd_number(const char *text, long maximum)
 	return errno == 0 && *end == '\0' && number <= maximum ? number : -1;
 }
 
-int received_fd_from_environment(const char *variable, bool (*is_valid)(int fd), struct problems *problems)
+int received_fd_from_environment(const char *variable, bool (*is_valid)(int fd), struct diagnostics *diagnostics)
 {
 	const char *value = getenv(variable);
 	int fd = (int)received_fd_number(value, INT_MAX);
@@ -26,7 +26,7 @@ int received_fd_from_environment(const char *variable, bool (*is_valid)(int fd),
 	if (value == NULL)
 		return -1;
 	if (fd <= STDERR_FILENO || !is_valid(fd) || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
-		problems_add(problems, NULL, "%s: invalid descriptor: %.32s", variable, value);
+		diagnostics_log(diagnostics, NULL, "%s: invalid descriptor: %.32s", variable, value);
 		fd = -1;
 	}
 	unsetenv(variable);

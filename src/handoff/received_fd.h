@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "core/problems.h"
+#include "core/diagnostics.h"
 #include "net/socket.h"
 
 /* Parses TEXT, a decimal number of at most MAXIMUM without a sign. Returns -1 if it is not one, or NULL. */
@@ -12,7 +12,7 @@ long received_fd_number(const char *text, long maximum);
 
 /* Returns the descriptor that environment VARIABLE names and unsets VARIABLE; -1: it is not set, or, with a problem,
  * not the number of a descriptor that IS_VALID accepts. Sets FD_CLOEXEC. */
-int received_fd_from_environment(const char *variable, bool (*is_valid)(int fd), struct problems *problems);
+int received_fd_from_environment(const char *variable, bool (*is_valid)(int fd), struct diagnostics *diagnostics);
 
 /* Fills KIND for socket FD and sets FD_CLOEXEC, by which a second call for FD fails. Returns NULL, or why it cannot
  * be served, as `is not a socket`. */

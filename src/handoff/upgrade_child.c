@@ -28,9 +28,9 @@ static bool is_channel(int fd)
 	       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_SEQPACKET;
 }
 
-int upgrade_child_find(struct problems *problems)
+int upgrade_child_find(struct diagnostics *diagnostics)
 {
-	return received_fd_from_environment(UPGRADE_VARIABLE, is_channel, problems);
+	return received_fd_from_environment(UPGRADE_VARIABLE, is_channel, diagnostics);
 }
 
 /* Sends MESSAGE. If the parent has exited, the event loop sees the end of the channel. */

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "core/problems.h"
+#include "core/diagnostics.h"
 
 struct event_base;
 
@@ -25,7 +25,7 @@ struct upgrade_child_events {
 
 /* Returns the descriptor of the channel from the environment, with FD_CLOEXEC, for upgrade_child_new; -1: this
  * process is not started by an upgrade, or, with a problem, the descriptor is invalid. Unsets the variable. */
-int upgrade_child_find(struct problems *problems);
+int upgrade_child_find(struct diagnostics *diagnostics);
 
 /* Owns the channel FD from here on, and calls EVENTS with ARGUMENT from BASE's loop. Returns NULL with errno. */
 struct upgrade_child *upgrade_child_new(struct event_base *base, int fd, const struct upgrade_child_events *events,

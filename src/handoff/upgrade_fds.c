@@ -277,26 +277,26 @@ static bool read_fields(char *line, struct reader *reader)
 
 /* Adds the endpoint of LINE, which has NUMBER, to POOL. Returns false and a problem. */
 static bool read_endpoint(char *line, unsigned number, struct reader *reader, struct endpoint_pool *pool,
-			  struct problems *problems)
+			  struct diagnostics *diagnostics)
 {
 	struct socket_kind kind;
 	const char *reason = NULL;
 
 	if (!read_fields(line, reader)) {
-		problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": line %u: not an endpoint", number);
+		diagnostics_log(diagnostics, NULL, UPGRADE_FDS_VARIABLE ": line %u: not an endpoint", number);
 		return false;
 	}
 	for (unsigned i = 0; i < reader->fd_count; i++)
 		if ((reason = received_fd_examine(reader->fds[i], &kind)) != NULL) {
-			problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": line %u: descriptor %d %s", number,
-				     reader->fds[i], reason);
+			diagnostics_log(diagnostics, NULL, UPGRADE_FDS_VARIABLE ": line %u: descriptor %d %s", number,
+					reader->fds[i], reason);
 			return false;
 		}
 	struct endpoint *endpoint = endpoint_from_parent(reader->fds, reader->fd_count, &kind, &reader->record);
 	if (endpoint != NULL && endpoint_pool_add(pool, endpoint))
 		return true;
 	endpoint_free(endpoint);
-	problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": out of memory");
+	diagnostics_log(diagnostics, NULL, UPGRADE_FDS_VARIABLE ": out of memory");
 	return false;
 }
 
@@ -325,7 +325,7 @@ static char *next_endpoint(char **rest, unsigned *number)
 	return NULL;
 }
 
-bool upgrade_fds_read(int fd, struct endpoint_pool *pool, struct problems *problems)
+bool upgrade_fds_read(int fd, struct endpoint_pool *pool, struct diagnostics *diagnostics)
 {
 	struct reader *reader = calloc(1, sizeof *reader);
 	char *text = load(fd), *rest = text;
@@ -333,9 +333,9 @@ bool upgrade_fds_read(int fd, struct endpoint_pool *pool, struct problems *probl
 	bool valid = reader != NULL && text != NULL && strncmp(text, TITLE, strlen(TITLE)) == 0;
 
 	if (!valid)
-		problems_add(problems, NULL, UPGRADE_FDS_VARIABLE ": not a list of version 1");
+		diagnostics_log(diagnostics, NULL, UPGRADE_FDS_VARIABLE ": not a list of version 1");
 	for (char *line; valid && (line = next_endpoint(&rest, &number)) != NULL;)
-		valid = read_endpoint(line, number, reader, pool, problems);
+		valid = read_endpoint(line, number, reader, pool, diagnostics);
 	free(text);
 	free(reader);
 	return valid;
@@ -347,9 +347,9 @@ static bool is_list(int fd)
 	return seals >= 0 && (seals & SEALS) == SEALS;
 }
 
-int upgrade_fds_find(struct problems *problems)
+int upgrade_fds_find(struct diagnostics *diagnostics)
 {
-	return received_fd_from_environment(UPGRADE_FDS_VARIABLE, is_list, problems);
+	return received_fd_from_environment(UPGRADE_FDS_VARIABLE, is_list, diagnostics);
 }
 
 /* --- unused endpoints --- */

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "core/problems.h"
+#include "core/diagnostics.h"
 #include "net/endpoint_pool.h"
 
 /* Environment variable with the descriptor of the list. (The environment has no room for a long list.) */
@@ -37,11 +37,11 @@ void upgrade_fds_free(struct upgrade_fds *fds);
 
 /* Returns the descriptor of the list from the environment, with FD_CLOEXEC, for the caller to close; -1: there is
  * none, or, with a problem, an invalid one. Unsets the variable. */
-int upgrade_fds_find(struct problems *problems);
+int upgrade_fds_find(struct diagnostics *diagnostics);
 
 /* Adds the endpoints listed by FD to POOL, and sets FD_CLOEXEC on their sockets. Returns false and a problem if the
  * list is malformed or a socket cannot be served. */
-bool upgrade_fds_read(int fd, struct endpoint_pool *pool, struct problems *problems);
+bool upgrade_fds_read(int fd, struct endpoint_pool *pool, struct diagnostics *diagnostics);
 
 /* Marks the endpoints left in POOL as unused in the list of FD. Returns false with errno. */
 bool upgrade_fds_mark_unused(int fd, struct endpoint_pool *pool);

@@ -241,10 +241,10 @@ static bool set_service(struct endpoint *endpoint, const char *name)
 }
 
 static void report_open_error(const struct log_context *context, const char *address, int error,
-			      struct problems *problems)
+			      struct diagnostics *diagnostics)
 {
-	problems_add(problems, context, "%s: cannot listen on %s %s: %s", context->service, context->transport, address,
-		     strerror(-error));
+	diagnostics_log(diagnostics, context, "%s: cannot listen on %s %s: %s", context->service, context->transport,
+			address, strerror(-error));
 }
 
 /* Notes that the sockets have the options of REQUEST. */
@@ -256,7 +256,7 @@ static void set_options(struct endpoint *endpoint, const struct socket_request *
 }
 
 struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned count, uid_t owner, bool listen,
-			       struct endpoint_ports *ports, struct problems *problems)
+			       struct endpoint_ports *ports, struct diagnostics *diagnostics)
 {
 	static const struct socket_request nothing;
 	struct log_context context = endpoint_context(wanted);
@@ -265,7 +265,7 @@ struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned co
 	char text[SOCKET_TEXT_SIZE];
 
 	if (endpoint == NULL || !set_service(endpoint, wanted->service->name)) {
-		problems_add(problems, &context, "%s: out of memory", context.service);
+		diagnostics_log(diagnostics, &context, "%s: out of memory", context.service);
 		goto fail;
 	}
 	bool address_known = fill_request(wanted, owner, &request);
@@ -281,7 +281,7 @@ struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned co
 		goto fail;
 	}
 	if (error != 0) {
-		report_open_error(&context, text, error, problems);
+		report_open_error(&context, text, error, diagnostics);
 		goto fail;
 	}
 	endpoint->address = request.address;
@@ -298,7 +298,7 @@ fail: /* socket_open_group has left no socket open */
 	return NULL;
 }
 
-bool endpoint_listen(struct endpoint *endpoint, const struct config_endpoint *wanted, struct problems *problems)
+bool endpoint_listen(struct endpoint *endpoint, const struct config_endpoint *wanted, struct diagnostics *diagnostics)
 {
 	struct log_context context = endpoint_context(wanted);
 	char text[SOCKET_TEXT_SIZE];
@@ -310,7 +310,7 @@ bool endpoint_listen(struct endpoint *endpoint, const struct config_endpoint *wa
 		return true;
 	}
 	socket_address_print(&endpoint->address, text);
-	report_open_error(&context, text, error, problems);
+	report_open_error(&context, text, error, diagnostics);
 	return false;
 }
 
@@ -323,7 +323,7 @@ static void change_owner(const struct endpoint *endpoint, uid_t owner)
 }
 
 struct endpoint *endpoint_add_sockets(struct endpoint *endpoint, const struct config_endpoint *wanted, unsigned count,
-				      uid_t owner, struct problems *problems)
+				      uid_t owner, struct diagnostics *diagnostics)
 {
 	struct log_context context = endpoint_context(wanted);
 	unsigned before = endpoint->count;
@@ -351,8 +351,8 @@ struct endpoint *endpoint_add_sockets(struct endpoint *endpoint, const struct co
 		return endpoint;
 	}
 	socket_address_print(&endpoint->address, text);
-	problems_add(problems, &context, "%s: cannot listen on %s %s with more workers: %s", context.service,
-		     context.transport, text, strerror(-error));
+	diagnostics_log(diagnostics, &context, "%s: cannot listen on %s %s with more workers: %s", context.service,
+			context.transport, text, strerror(-error));
 	endpoint_free(endpoint);
 	return NULL;
 }
@@ -393,7 +393,7 @@ static int join(struct endpoint *endpoint, const struct socket_group *group)
 	return error;
 }
 
-bool endpoint_join(struct endpoint *endpoint, const struct config_endpoint *wanted, struct problems *problems)
+bool endpoint_join(struct endpoint *endpoint, const struct config_endpoint *wanted, struct diagnostics *diagnostics)
 {
 	const struct option_addresses *groups = &wanted->service->multicast_groups;
 	struct log_context context = endpoint_context(wanted);
@@ -409,7 +409,8 @@ bool endpoint_join(struct endpoint *endpoint, const struct config_endpoint *want
 		if (error == 0)
 			continue;
 		option_print_address(listed, text);
-		problems_add(problems, &context, "%s: cannot join %s: %s", context.service, text, strerror(-error));
+		diagnostics_log(diagnostics, &context, "%s: cannot join %s: %s", context.service, text,
+				strerror(-error));
 		joined = false;
 	}
 	return joined;
@@ -452,7 +453,7 @@ static void leave_unwanted(struct endpoint *endpoint, const struct config_endpoi
  * before. */
 static void apply_groups(struct endpoint *endpoint, const struct config_endpoint *wanted)
 {
-	struct problems logged = {0};
+	struct diagnostics logged = {0};
 
 	leave_unwanted(endpoint, wanted);
 	endpoint_join(endpoint, wanted, &logged);

@@ -8,7 +8,7 @@
 #include <sys/types.h>
 
 #include "config/config.h"
-#include "core/problems.h"
+#include "core/diagnostics.h"
 #include "net/socket.h"
 
 /* Open sockets and the key by which a reload or an upgrade finds them again. Other files read the fields and change
@@ -95,23 +95,23 @@ unsigned endpoint_bind_order(const struct config_endpoint *wanted);
  * TCP sockets listen at once, else at endpoint_listen. Returns NULL and a problem; or NULL and no problem if this host
  * lacks IPv6 and WANTED is the IPv6 half of a `*`. */
 struct endpoint *endpoint_open(const struct config_endpoint *wanted, unsigned count, uid_t owner, bool listen,
-			       struct endpoint_ports *ports, struct problems *problems);
+			       struct endpoint_ports *ports, struct diagnostics *diagnostics);
 
 /* Calls listen(2) on the sockets for which that is pending. Returns false and a problem. */
-bool endpoint_listen(struct endpoint *endpoint, const struct config_endpoint *wanted, struct problems *problems);
+bool endpoint_listen(struct endpoint *endpoint, const struct config_endpoint *wanted, struct diagnostics *diagnostics);
 
 /* Opens further sockets for ENDPOINT, which is not served yet, up to COUNT, one a worker; they and the others then
  * belong to user OWNER. New TCP sockets wait for endpoint_listen. Returns ENDPOINT, moved in memory; or NULL and a
  * problem, and ENDPOINT is freed. */
 struct endpoint *endpoint_add_sockets(struct endpoint *endpoint, const struct config_endpoint *wanted, unsigned count,
-				      uid_t owner, struct problems *problems);
+				      uid_t owner, struct diagnostics *diagnostics);
 
 /* --- options and multicast groups --- */
 
 /* Joins the multicast groups of WANTED that ENDPOINT has not joined yet. While it is the parent's, only checks on a
  * socket of its own that they can be joined: a failed upgrade leaves the parent's socket as it was. Returns false and a
  * problem. */
-bool endpoint_join(struct endpoint *endpoint, const struct config_endpoint *wanted, struct problems *problems);
+bool endpoint_join(struct endpoint *endpoint, const struct config_endpoint *wanted, struct diagnostics *diagnostics);
 
 /* Leaves the groups joined since the last endpoint_apply. */
 void endpoint_unjoin(struct endpoint *endpoint);

@@ -397,7 +397,7 @@ static bool make_instances(struct generation *generation, int64_t daemon_maximum
 }
 
 struct generation *generation_new(struct config *config, struct instance_store *store, int64_t daemon_maximum,
-				  struct problems *problems)
+				  struct diagnostics *diagnostics)
 {
 	struct generation *generation = calloc(1, sizeof *generation);
 	if (generation != NULL) {
@@ -406,7 +406,7 @@ struct generation *generation_new(struct config *config, struct instance_store *
 		if (make_shares(generation, store->workers) && make_instances(generation, daemon_maximum))
 			return generation;
 	}
-	problems_add(problems, NULL, "%s: out of memory", config->file);
+	diagnostics_log(diagnostics, NULL, "%s: out of memory", config->file);
 	generation_free(generation);
 	return NULL;
 }

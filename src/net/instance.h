@@ -7,9 +7,9 @@
 #include <sys/queue.h>
 
 #include "config/config.h"
+#include "core/diagnostics.h"
 #include "core/log.h"
 #include "core/port_set.h"
-#include "core/problems.h"
 #include "core/token_bucket.h"
 #include "net/acl.h"
 #include "net/limit.h"
@@ -113,7 +113,7 @@ void instance_store_free(struct instance_store *store);
 /* Returns the generation of CONFIG, to which it takes a reference, with up to DAEMON_MAXIMUM open connections. The
  * generation in force is not changed. Returns NULL when out of memory, with an entry in PROBLEMS. Main thread. */
 struct generation *generation_new(struct config *config, struct instance_store *store, int64_t daemon_maximum,
-				  struct problems *problems);
+				  struct diagnostics *diagnostics);
 
 /* Adds SERVED to the refused source ports of each service that has some. Before the generation is in force. */
 void generation_refuse_ports(struct generation *generation, const struct port_set *served);
