@@ -100,9 +100,9 @@ static void read_header(struct waiting *waiting)
 		finish(waiting, PROXY_ACCEPT_FAILED, &header);
 }
 
-static void on_readable(evutil_socket_t fd, short what, void *argument)
+static void on_readable(evutil_socket_t fd, short events, void *argument)
 {
-	(void)fd, (void)what;
+	(void)fd, (void)events;
 	read_header(argument);
 }
 

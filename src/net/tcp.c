@@ -44,7 +44,7 @@ struct tcp_listener {
 	atomic_bool new_stopped; /* accepted sockets inherit the options of socket_stop_new */
 };
 
-/* An accepted connection, whose slots are taken, on its way to another worker. */
+/* An accepted connection on its way to another worker. It holds its slots. */
 struct tcp_migration {
 	struct tcp_migration *next;
 	struct instance *instance;
@@ -184,7 +184,7 @@ static void on_peer(struct tcp_worker *worker, struct instance *instance, int fd
 
 /* --- a listener, on its worker --- */
 
-static void stopped(struct tcp_listener *listener)
+static void finish_stop(struct tcp_listener *listener)
 {
 	if (listener->stopped)
 		return;
@@ -201,7 +201,7 @@ static void pause_full(struct tcp_listener *listener)
 	event_del(&listener->event);
 	if (listener->stopping) {
 		if (listener->listener.keep_open)
-			stopped(listener); /* the main thread may free it from here on */
+			finish_stop(listener); /* the main thread may free it from here on */
 		return;
 	}
 	if (!log_allows(&instance->full_bound, clock_ms()))
@@ -310,20 +310,20 @@ static bool accept_one(struct tcp_listener *listener)
 	if (error != EAGAIN)
 		pause_failed(listener);
 	else if (listener->stopping)
-		stopped(listener);
+		finish_stop(listener);
 	return false;
 }
 
-static void on_acceptable(evutil_socket_t fd, short what, void *argument)
+static void on_acceptable(evutil_socket_t fd, short events, void *argument)
 {
 	struct tcp_listener *listener = argument;
 
-	(void)fd, (void)what;
+	(void)fd, (void)events;
 	for (int i = 0; i < TCP_ACCEPTS_A_WAKEUP; i++)
 		if (!accept_one(listener))
 			return;
 	if (listener->stopping && listener->listener.keep_open && --listener->rounds_left == 0)
-		stopped(listener);
+		finish_stop(listener);
 	else if (listener->stopping) /* the queue may be empty, and cause no event */
 		event_active(&listener->event, EV_READ, 0);
 }
@@ -346,9 +346,9 @@ static void resume(void *argument)
 		unpause(listener);
 }
 
-static void on_retry(evutil_socket_t fd, short what, void *argument)
+static void on_retry(evutil_socket_t fd, short events, void *argument)
 {
-	(void)fd, (void)what;
+	(void)fd, (void)events;
 	resume(argument);
 }
 
@@ -380,7 +380,7 @@ static void stop(struct listener *base)
 	listener->stopping = true;
 	listener->rounds_left = SHARED_ROUNDS;
 	if (listener->paused && base->keep_open)
-		stopped(listener); /* the queue is left to the other process, as there is no slot here */
+		finish_stop(listener); /* the queue is left to the other process, as there is no slot here */
 	else if (!listener->paused)
 		on_acceptable(base->fd, EV_READ, listener);
 }
@@ -446,7 +446,7 @@ static void end_all(void *argument)
 	for (struct tcp_listener *listener = LIST_FIRST(&worker->listeners), *next; listener != NULL; listener = next) {
 		next = LIST_NEXT(listener, link);
 		if (listener->stopping)
-			stopped(listener);
+			finish_stop(listener);
 	}
 	on_thread_end(worker);
 }

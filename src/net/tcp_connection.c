@@ -16,21 +16,42 @@
 #include "core/clock.h"
 #include "core/transport.h"
 #include "net/admission.h"
+#include "net/tcp_transport.h"
 #include "net/tcp_watch.h"
 #include "thread/worker.h"
+
+/* --- the read event --- */
+
+static void stop_reading(struct connection *connection)
+{
+	event_del(&connection->event);
+	if (connection_has_tls(connection))
+		event_del(&tls_connection_of(connection)->pending);
+}
+
+/* Schedules a read of data buffered by TLS, after the other ready connections. Returns false when out of memory. */
+static bool add_pending(struct connection *connection)
+{
+	const struct timeval at_once = {0};
+	return event_add(&tls_connection_of(connection)->pending, &at_once) == 0;
+}
+
+/* The same, if TLS has buffered data. */
+static bool read_pending(struct connection *connection)
+{
+	return !connection->tls_active || !tls_has_pending(connection_tls(connection)) || add_pending(connection);
+}
+
+static bool resume_reading(struct connection *connection)
+{
+	return event_add(&connection->event, NULL) == 0 && read_pending(connection);
+}
 
 /* --- closing --- */
 
 struct socket_address connection_peer(const struct connection *connection)
 {
 	return socket_address_from_ip(&connection->peer_ip, ntohs(connection->peer_port), connection->peer_scope);
-}
-
-static void set_peer(struct connection *connection, const struct socket_address *peer)
-{
-	connection->peer_ip = socket_address_ip(peer);
-	connection->peer_port = htons(socket_address_port(peer));
-	connection->peer_scope = peer->any.sa_family == AF_INET6 ? peer->v6.sin6_scope_id : 0;
 }
 
 static void log_closed(const struct connection *connection)
@@ -55,7 +76,7 @@ static void unsent_free(struct connection *connection)
 	connection->unsent = NULL;
 }
 
-/* Closes and frees CONNECTION, counted for REASON: no caller may use it afterwards. */
+/* Closes and frees CONNECTION, and counts REASON. */
 static void close_connection(struct connection *connection, enum metric reason)
 {
 	struct tcp_worker *worker = connection->worker;
@@ -94,7 +115,7 @@ static void close_no_memory(struct connection *connection)
 /* Sends close_notify if the socket accepts it, then closes. */
 static void close_notify(struct connection *connection, enum metric reason)
 {
-	if (connection->transport == &tcp_tls && connection->state != CONNECTION_HANDSHAKE)
+	if (connection->tls_active && connection->state != CONNECTION_HANDSHAKE)
 		(void)tls_shutdown(connection_tls(connection));
 	close_connection(connection, reason);
 }
@@ -102,7 +123,7 @@ static void close_notify(struct connection *connection, enum metric reason)
 /* Returns whether output is incomplete: queued bytes, or a TLS record. */
 static bool holds_unsent(const struct connection *connection)
 {
-	if (connection->transport == &tcp_tls && tls_has_unfinished_write(connection_tls(connection)))
+	if (connection->tls_active && tls_has_unfinished_write(connection_tls(connection)))
 		return true;
 	return connection->unsent != NULL && connection->unsent->to > connection->unsent->from;
 }
@@ -123,14 +144,17 @@ static void close_timed_out(struct connection *connection, enum metric reason)
 		close_notify(connection, reason);
 }
 
-static void stop_reading(struct connection *connection)
+/* Waits for FIN by an event, for TCP_LINGER_MS at most. May close the connection. */
+static void await_fin(struct connection *connection)
 {
-	event_del(&connection->event);
-	if (connection_has_tls(connection))
-		event_del(&tls_connection_of(connection)->pending);
+	if (!tcp_watch_level(connection) || !resume_reading(connection)) {
+		close_connection(connection, connection->reason);
+		return;
+	}
+	timer_wheel_set(connection->worker->wheel, &connection->deadline, clock_ms() + TCP_LINGER_MS);
 }
 
-/* Handles a failed TLS session. If OpenSSL has sent an alert, the client gets the time to read it, outside of TLS. */
+/* Closes after a failure of the TLS session; lingers if OpenSSL has sent an alert, so that the client can read it. */
 static void close_tls_failed(struct connection *connection)
 {
 	bool alert_sent = errno == EPROTO;
@@ -138,15 +162,15 @@ static void close_tls_failed(struct connection *connection)
 
 	unsent_free(connection);
 	stop_reading(connection);
-	connection->transport = &tcp_plain;
+	connection->tls_active = false;
 	connection->reason = (uint8_t)reason;
-	if (!alert_sent || tcp_plain.shutdown(connection) < 0) {
+	if (!alert_sent || connection_transport(connection)->shutdown(connection) < 0) {
 		close_connection(connection, reason);
 		return;
 	}
 	connection_set_state(connection, CONNECTION_LINGERING);
 	connection->linger_left = TCP_LINGER_BYTES;
-	connection_await_fin(connection);
+	await_fin(connection);
 }
 
 /* Closes after an operation that has failed, by errno. */
@@ -155,36 +179,15 @@ static void close_failed(struct connection *connection)
 	bool reset = errno == ECONNRESET || errno == EPIPE || errno == ENOTCONN;
 	if (connection->state == CONNECTION_LINGERING) /* all output was sent before */
 		close_connection(connection, connection->reason);
-	else if (connection->transport == &tcp_tls && (connection->state == CONNECTION_HANDSHAKE || errno == EPROTO))
+	else if (connection->tls_active && (connection->state == CONNECTION_HANDSHAKE || errno == EPROTO))
 		close_tls_failed(connection);
 	else
 		close_connection(connection, reset ? METRIC_CLOSED_RESET : METRIC_CLOSED_ERROR);
 }
 
-/* --- the read event --- */
-
-/* Reads the data that TLS has buffered soon, after the other ready connections. Returns false when out of memory. */
-static bool add_pending(struct connection *connection)
-{
-	const struct timeval at_once = {0};
-	return event_add(&tls_connection_of(connection)->pending, &at_once) == 0;
-}
-
-static bool read_pending(struct connection *connection)
-{
-	return connection->transport != &tcp_tls || !tls_has_pending(connection_tls(connection)) ||
-	       add_pending(connection);
-}
-
-/* Returns false when out of memory. */
-static bool resume_reading(struct connection *connection)
-{
-	return event_add(&connection->event, NULL) == 0 && read_pending(connection);
-}
-
 /* --- backpressure --- */
 
-static void on_writable(evutil_socket_t fd, short what, void *argument);
+static void on_writable(evutil_socket_t fd, short events, void *argument);
 
 /* Queues LENGTH BYTES, maybe none, and waits until the socket is writable. Returns false when out of memory. */
 static bool wait_writable(struct connection *connection, const char *bytes, size_t length)
@@ -209,15 +212,6 @@ static bool wait_writable(struct connection *connection, const char *bytes, size
 
 /* --- lingering close --- */
 
-void connection_await_fin(struct connection *connection)
-{
-	if (!tcp_watch_level(connection) || !resume_reading(connection)) {
-		close_connection(connection, connection->reason);
-		return;
-	}
-	timer_wheel_set(connection->worker->wheel, &connection->deadline, clock_ms() + TCP_LINGER_MS);
-}
-
 /* Counts LENGTH discarded bytes. Returns false if they were too many, and the connection is closed. */
 static bool count_discarded(struct connection *connection, size_t length)
 {
@@ -235,9 +229,11 @@ static void count_received(struct connection *connection, size_t length)
 	metrics_add(connection_counters(connection), METRIC_RECEIVED_BYTES, length);
 }
 
-bool connection_discard(struct connection *connection)
+/* Receives and discards input of a LINGERING connection. Returns false if the connection was closed. */
+static bool discard(struct connection *connection)
 {
-	ssize_t length = connection->transport->read(connection, connection->worker->scratch, TCP_SCRATCH_SIZE);
+	ssize_t length =
+		connection_transport(connection)->read(connection, connection->worker->scratch, TCP_SCRATCH_SIZE);
 	if (length == 0 || (length < 0 && errno != EAGAIN && errno != EINTR)) {
 		close_connection(connection, connection->reason);
 		return false;
@@ -248,7 +244,7 @@ bool connection_discard(struct connection *connection)
 	return count_discarded(connection, (size_t)length);
 }
 
-/* The socket has no room for close_notify: it is sent when there is. */
+/* Waits until the socket is writable, to send close_notify. */
 static void linger_blocked(struct connection *connection)
 {
 	connection_set_state(connection, CONNECTION_FLUSHING);
@@ -257,18 +253,18 @@ static void linger_blocked(struct connection *connection)
 		close_no_memory(connection);
 }
 
-/* Shuts down the sending side, and closes after the client's FIN: close(2) with unread input sends RST, which destroys output that the
- * client has not read yet. */
+/* Shuts down the sending side, and closes after the client's FIN: close(2) with unread input sends RST, which destroys
+ * output that the client has not read yet. */
 static void linger(struct connection *connection, enum metric reason)
 {
 	if (connection->state == CONNECTION_HANDSHAKE) /* there is no session to shut down */
-		connection->transport = &tcp_plain;
-	if (connection->input_ended && connection->transport == &tcp_plain) {
+		connection->tls_active = false;
+	if (connection->input_ended && !connection->tls_active) {
 		close_connection(connection, reason);
 		return;
 	}
 	connection->reason = (uint8_t)reason;
-	if (connection->transport->shutdown(connection) < 0) {
+	if (connection_transport(connection)->shutdown(connection) < 0) {
 		if (errno == EAGAIN)
 			linger_blocked(connection);
 		else if (connection->input_ended) /* all output was sent: a failed close_notify is no loss */
@@ -284,7 +280,7 @@ static void linger(struct connection *connection, enum metric reason)
 	connection_set_state(connection, CONNECTION_LINGERING);
 	connection->linger_left = TCP_LINGER_BYTES;
 	if (!tcp_watch_poll_fin(connection))
-		connection_await_fin(connection);
+		await_fin(connection);
 }
 
 /* Closes a connection that may be in the middle of an exchange: RST if output is unsent, else a lingering close. */
@@ -295,17 +291,17 @@ static void close_graceful(struct connection *connection, enum metric reason)
 		return;
 	}
 	unsent_free(connection);
-	/* also bounds the wait for room for close_notify */
+	/* also bounds the wait until close_notify is sent */
 	timer_wheel_set(connection->worker->wheel, &connection->deadline, clock_ms() + TCP_LINGER_MS);
 	linger(connection, reason);
 }
 
 /* --- output --- */
 
-/* Sends as much of BYTES as the socket takes; LAST: no output follows. Returns the number, or -1 if the connection has failed. */
+/* Sends as much of BYTES as the socket takes; LAST: no output follows. Returns the count, or -1 with errno. */
 static ssize_t send_some(struct connection *connection, const char *bytes, size_t length, bool last)
 {
-	ssize_t sent = connection->transport->write(connection, bytes, length, last);
+	ssize_t sent = connection_transport(connection)->write(connection, bytes, length, last);
 	if (sent < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -1;
 	connection->sent += (size_t)sent;
@@ -330,8 +326,8 @@ static struct service_output next_output(struct connection *connection)
 	return connection->instance->service->tcp_output(&context, connection->sent, worker->scratch, TCP_SCRATCH_SIZE);
 }
 
-/* Sends one chunk of the service's output: one only, so that other connections get their turn. Returns false if the connection is lingering or
- * closed. */
+/* Sends one chunk of the service's output: one only, so that other connections get their turn. Returns false if the
+ * connection is lingering or closed. */
 static bool write_output(struct connection *connection)
 {
 	const char *scratch = connection->worker->scratch;
@@ -368,8 +364,8 @@ static bool write_output(struct connection *connection)
 
 static void continue_handshake(struct connection *connection);
 
-/* Continues after all queued bytes were sent. May close the connection. Reading resumes before the block with the write event is freed: only
- * then the read event needs no memory. */
+/* Continues after all queued bytes were sent. May close the connection. Reading resumes before the block with the write
+ * event is freed: libevent needs no memory to add the read event then. */
 static void on_flushed(struct connection *connection)
 {
 	if (connection->state == CONNECTION_HANDSHAKE) {
@@ -398,12 +394,12 @@ static void on_flushed(struct connection *connection)
 	}
 }
 
-static void on_writable(evutil_socket_t fd, short what, void *argument)
+static void on_writable(evutil_socket_t fd, short events, void *argument)
 {
 	struct connection *connection = argument;
 	struct unsent *unsent = connection->unsent;
 
-	(void)fd, (void)what;
+	(void)fd, (void)events;
 	if (unsent->to > unsent->from) {
 		ssize_t sent = send_some(connection, unsent->bytes + unsent->from, unsent->to - unsent->from,
 					 connection->state == CONNECTION_FLUSHING);
@@ -441,7 +437,7 @@ static void process_input(struct connection *connection, char *bytes, size_t len
 	}
 	if ((size_t)sent == length)
 		return;
-	/* backpressure: a client that does not read is not read from, which bounds the memory that it occupies */
+	/* backpressure: stops reading until the client reads, which bounds the memory of a connection */
 	stop_reading(connection);
 	if (!wait_writable(connection, bytes + sent, length - (size_t)sent))
 		close_no_memory(connection);
@@ -450,7 +446,7 @@ static void process_input(struct connection *connection, char *bytes, size_t len
 /* Handles FIN or close_notify. May close the connection. */
 static void on_input_ended(struct connection *connection)
 {
-	bool truncated = connection->transport == &tcp_tls && tls_was_truncated(connection_tls(connection));
+	bool truncated = connection->tls_active && tls_was_truncated(connection_tls(connection));
 	connection->input_ended = true;
 	if (connection->state == CONNECTION_LINGERING)
 		close_connection(connection, connection->reason);
@@ -467,7 +463,7 @@ static void on_read_failed(struct connection *connection)
 		close_failed(connection);
 		return;
 	}
-	if (connection->transport != &tcp_tls || !tls_wants_write(connection_tls(connection)))
+	if (!connection->tls_active || !tls_wants_write(connection_tls(connection)))
 		return;
 	connection->read_blocked = true;
 	stop_reading(connection);
@@ -475,12 +471,12 @@ static void on_read_failed(struct connection *connection)
 		close_no_memory(connection);
 }
 
-void connection_receive(struct connection *connection, short what)
+void connection_receive(struct connection *connection, short events)
 {
 	struct tcp_worker *worker = connection->worker;
 	size_t size = worker->unsent > TCP_UNSENT_HIGH ? TCP_READ_SMALL : TCP_SCRATCH_SIZE;
 
-	ssize_t length = connection->transport->read(connection, worker->scratch, size);
+	ssize_t length = connection_transport(connection)->read(connection, worker->scratch, size);
 	if (length == 0) {
 		on_input_ended(connection);
 		return;
@@ -492,7 +488,7 @@ void connection_receive(struct connection *connection, short what)
 	bool lingers = connection->state == CONNECTION_LINGERING;
 	if (!lingers)
 		connection->active_ms = clock_ms();
-	if (!tcp_watch_after_read(connection, what, (size_t)length == size) || !read_pending(connection)) {
+	if (!tcp_watch_after_read(connection, events, (size_t)length == size) || !read_pending(connection)) {
 		close_no_memory(connection);
 		return;
 	}
@@ -503,7 +499,7 @@ void connection_receive(struct connection *connection, short what)
 		process_input(connection, worker->scratch, (size_t)length);
 }
 
-void connection_on_readable(evutil_socket_t fd, short what, void *argument)
+void connection_on_readable(evutil_socket_t fd, short events, void *argument)
 {
 	struct connection *connection = argument;
 
@@ -511,7 +507,7 @@ void connection_on_readable(evutil_socket_t fd, short what, void *argument)
 	if (connection->state == CONNECTION_HANDSHAKE)
 		continue_handshake(connection);
 	else
-		connection_receive(connection, what);
+		connection_receive(connection, events);
 }
 
 /* --- TLS handshake --- */
@@ -533,7 +529,7 @@ static void on_handshake_done(struct connection *connection)
 /* Continues the handshake. May close the connection. */
 static void continue_handshake(struct connection *connection)
 {
-	if (connection->transport->handshake(connection) == 0) {
+	if (connection_transport(connection)->handshake(connection) == 0) {
 		on_handshake_done(connection);
 		return;
 	}
@@ -562,13 +558,15 @@ bool connection_start(struct tcp_worker *worker, struct instance *instance, int 
 	*connection = (struct connection){
 		.worker = worker,
 		.instance = instance,
-		.transport = has_tls ? &tcp_tls : &tcp_plain,
+		.tls_active = has_tls,
 		.state = has_tls ? CONNECTION_HANDSHAKE : CONNECTION_OPEN,
 		.source = source,
+		.peer_ip = socket_address_ip(peer),
+		.peer_port = htons(socket_address_port(peer)),
+		.peer_scope = peer->any.sa_family == AF_INET6 ? peer->v6.sin6_scope_id : 0,
 		.began_ms = accepted_ms,
 		.active_ms = clock_ms(), /* a PROXY header came after the accept */
 	};
-	set_peer(connection, peer);
 	tcp_watch_init(connection, fd);
 	if (speaks_first(connection) && connection->state == CONNECTION_OPEN && !write_output(connection))
 		return true;
@@ -615,8 +613,11 @@ static bool is_closing_gracefully(const struct connection *connection)
 
 static void on_linger_timeout(struct connection *connection)
 {
-	if (tcp_watch_on_poll(connection))
+	if (tcp_watch_is_polling(connection)) {
+		if (discard(connection))
+			await_fin(connection);
 		return;
+	}
 	if (connection->reason == METRIC_CLOSED_DONE)
 		close_connection(connection, METRIC_CLOSED_DONE); /* a reply on its way may still arrive */
 	else
@@ -671,9 +672,10 @@ void connection_close_now(struct timer_wheel_entry *entry)
 		return;
 	}
 	if (connection->state == CONNECTION_HANDSHAKE)
-		connection->transport = &tcp_plain;
+		connection->tls_active = false;
 	for (int i = 0; i < 2; i++) /* unread input would turn FIN into RST */
-		if (connection->transport->read(connection, connection->worker->scratch, TCP_SCRATCH_SIZE) <= 0)
+		if (connection_transport(connection)->read(connection, connection->worker->scratch, TCP_SCRATCH_SIZE) <=
+		    0)
 			break;
 	close_notify(connection, reason);
 }

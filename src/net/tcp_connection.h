@@ -15,7 +15,6 @@
 #include "net/proxy_accept.h"
 #include "net/sockaddr.h"
 #include "net/tcp.h"
-#include "net/tcp_transport.h"
 #include "tls/tls.h"
 
 /* One worker's part of TCP. */
@@ -60,30 +59,35 @@ struct unsent {
 	char bytes[];
 };
 
-/* Members are ordered by size and use, as an idle connection costs little else: each message touches the first ones. */
+/* Members are ordered by use: each message touches the first ones. */
 struct connection {
 	struct event event; /* readability */
 	struct tcp_worker *worker;
 	struct instance *instance;
-	const struct tcp_transport *transport;
 	uint64_t received, sent;
 	union {
 		uint64_t active_ms;   /* of the last input or output */
 		uint64_t linger_left; /* LINGERING: bytes of input that are still discarded */
 	};
-	uint8_t state;            /* enum connection_state */
-	uint8_t reason;           /* enum metric: why it is being closed, once that is known */
+	uint8_t state : 3;        /* enum connection_state */
+	bool tls_active : 1;      /* input and output pass through the TLS session, until it has failed */
 	bool input_ended : 1;     /* FIN received */
 	bool read_blocked : 1;    /* TLS has to send before it can receive */
 	bool recheck_pending : 1; /* of tcp_watch.c */
+	uint8_t reason;           /* enum metric: why it is being closed, once that is known */
 	in_port_t peer_port;      /* in network order */
 	uint32_t peer_scope;
 	struct in6_addr peer_ip; /* IPv4 mapped into ::ffff:0:0/96 */
 	uint64_t began_ms;
 	struct timer_wheel_entry deadline;
-	struct source_entry *source; /* its source's slot; NULL: sources are not limited */
+	struct source_entry *source; /* the source's slot; NULL: sources are not limited */
 	struct unsent *unsent;       /* NULL: the socket is writable */
 };
+
+/* An idle connection costs little else than this object. With malloc's header of 8 bytes it fits a block of 240 bytes;
+ * the next larger block has 256. */
+_Static_assert(sizeof(struct connection) <= 232, "struct connection needs a larger block of malloc");
+_Static_assert(CONNECTION_STATE_COUNT <= 1 << 3, "a state does not fit its bit field");
 
 /* A connection over TLS: plain ones do not pay for its members. */
 struct tls_connection {
@@ -96,7 +100,7 @@ struct tls_connection {
 static inline void connection_set_state(struct connection *connection, enum connection_state state)
 {
 	assert(connection_transitions[connection->state] & (1u << state));
-	connection->state = (uint8_t)state;
+	connection->state = (uint8_t)state & 7;
 }
 
 static inline int connection_fd(const struct connection *connection)
@@ -109,7 +113,7 @@ static inline struct metrics_block *connection_counters(const struct connection 
 	return &connection->instance->tcp[connection->worker->index];
 }
 
-/* Returns whether CONNECTION is the first member of a struct tls_connection, also after its session has failed. */
+/* Returns whether CONNECTION is the first member of a struct tls_connection: true even after its session has failed. */
 static inline bool connection_has_tls(const struct connection *connection)
 {
 	return connection->instance->config->tls_context != NULL;
@@ -128,25 +132,20 @@ static inline struct tls *connection_tls(const struct connection *connection)
 
 /* --- tcp_connection.c: all functions are for the connection's worker --- */
 
-/* Starts a connection on FD, accepted from PEER at ACCEPTED_MS, whose slots are taken and whose SOURCE was admitted. Returns false when out of
- * memory: FD, slots and SOURCE are still the caller's. */
+/* Starts a connection on FD, accepted from PEER at ACCEPTED_MS. The caller has taken its slots and has admitted SOURCE.
+ * Returns false when out of memory: FD, slots and SOURCE are still the caller's. */
 bool connection_start(struct tcp_worker *worker, struct instance *instance, int fd, const struct socket_address *peer,
 		      struct source_entry *source, uint64_t accepted_ms);
 
 /* The callback of the read event: EV_CLOSED when FIN was received. */
-void connection_on_readable(evutil_socket_t fd, short what, void *connection);
+void connection_on_readable(evutil_socket_t fd, short events, void *connection);
 
 /* Returns the client's address and port. */
 struct socket_address connection_peer(const struct connection *connection);
 
-/* Reads once, for WHAT: EV_READ, EV_CLOSED when FIN was received, EV_TIMEOUT for a recheck. May close the connection. */
-void connection_receive(struct connection *connection, short what);
-
-/* Receives and discards the input of a LINGERING connection. Returns false if the connection was closed. */
-bool connection_discard(struct connection *connection);
-
-/* Waits for FIN by an event, for TCP_LINGER_MS at most. May close the connection. */
-void connection_await_fin(struct connection *connection);
+/* Reads once, for EVENTS: EV_READ, EV_CLOSED when FIN was received, EV_TIMEOUT for a recheck. May close the
+ * connection. */
+void connection_receive(struct connection *connection, short events);
 
 /* Returns the deadline of CONNECTION, not LINGERING, in ms of clock_ms(). */
 uint64_t connection_deadline(const struct connection *connection);

@@ -7,7 +7,6 @@
 
 #include "core/clock.h"
 #include "core/transport.h"
-#include "net/tcp_connection.h"
 
 /* --- plain --- */
 
@@ -41,33 +40,33 @@ const struct tcp_transport tcp_plain = {
 
 /* --- TLS --- */
 
-static int secure_handshake(struct connection *connection)
+static int tcp_tls_handshake(struct connection *connection)
 {
 	return tls_handshake(connection_tls(connection));
 }
 
-static ssize_t secure_read(struct connection *connection, char *bytes, size_t size)
+static ssize_t tcp_tls_read(struct connection *connection, char *bytes, size_t size)
 {
 	return tls_read(connection_tls(connection), bytes, size);
 }
 
-static ssize_t secure_write(struct connection *connection, const char *bytes, size_t length, bool last)
+static ssize_t tcp_tls_write(struct connection *connection, const char *bytes, size_t length, bool last)
 {
 	(void)last;
 	return tls_write(connection_tls(connection), bytes, length);
 }
 
-static int secure_shutdown(struct connection *connection)
+static int tcp_tls_shutdown(struct connection *connection)
 {
 	int result = tls_shutdown(connection_tls(connection));
 	return result == 0 ? plain_shutdown(connection) : result;
 }
 
 const struct tcp_transport tcp_tls = {
-	.handshake = secure_handshake,
-	.read = secure_read,
-	.write = secure_write,
-	.shutdown = secure_shutdown,
+	.handshake = tcp_tls_handshake,
+	.read = tcp_tls_read,
+	.write = tcp_tls_write,
+	.shutdown = tcp_tls_shutdown,
 };
 
 /* --- memory --- */

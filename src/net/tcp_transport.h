@@ -7,13 +7,10 @@
 #include <sys/types.h>
 
 #include "net/metrics.h"
+#include "net/tcp_connection.h"
 
-struct connection;
-struct instance;
-struct tcp_worker;
-
-/* Operations as recv(2) and send(2): the number of bytes, 0 at the end of the stream, -1 with errno; EAGAIN: to be repeated when the socket is
- * ready. */
+/* Operations as recv(2) and send(2): the number of bytes, 0 at the end of the stream, -1 with errno; EAGAIN: to be
+ * repeated when the socket is ready. */
 struct tcp_transport {
 	int (*handshake)(struct connection *connection); /* 0: done; -1 with errno */
 	ssize_t (*read)(struct connection *connection, char *bytes, size_t size);
@@ -22,11 +19,19 @@ struct tcp_transport {
 	int (*shutdown)(struct connection *connection); /* ends the sending side: 0, or -1 with errno */
 };
 
-/* tcp_tls is in use until the session has failed; the connection goes on by tcp_plain then, to be discarded. */
 extern const struct tcp_transport tcp_plain, tcp_tls;
 
-/* Allocates a connection for INSTANCE, whose struct connection is uninitialised. Returns NULL when out of memory. */
+/* Returns the transport in use; it changes to tcp_plain when the TLS session has failed. */
+static inline const struct tcp_transport *connection_transport(const struct connection *connection)
+{
+	return connection->tls_active ? &tcp_tls : &tcp_plain;
+}
+
+/* Allocates a connection of INSTANCE and its TLS session, if any. The struct connection is uninitialised. Returns NULL
+ * when out of memory. */
 struct connection *tcp_transport_alloc(struct tcp_worker *worker, const struct instance *instance, int fd);
+
+/* Frees the connection and its TLS session. */
 void tcp_transport_free(struct connection *connection);
 
 /* Logs why the TLS session failed, and returns the reason for the counter. */

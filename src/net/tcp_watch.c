@@ -1,8 +1,8 @@
-/* tcp_watch.c: when the kernel reports input, and when a connection looks for it itself.
+/* tcp_watch.c: edge-triggered reading, and polling for FIN.
  *
- * Edge-triggered reading (EPOLLET) spares the kernel a look at the socket in each epoll_wait: 2.7 % of the server's CPU time of
- * a 64-byte message. Polling for FIN after a one-shot reply spares an event, two system calls and a wake-up: 11 % of
- * connect-daytime-close. See doc/design/edge-triggered.md and doc/design/lingering-close.md. */
+ * Edge-triggered reading (EPOLLET) saves the kernel a check of the socket in each epoll_wait: 2.7 % of the server's
+ * CPU time of a 64-byte message. Polling for FIN after a one-shot reply saves an event, two system calls and a
+ * wake-up: 11 % of connect-daytime-close. See doc/design/edge-triggered.md and doc/design/lingering-close.md. */
 #include "net/tcp_watch.h"
 
 #include <errno.h>
@@ -18,13 +18,13 @@ enum {
 
 /* --- edge-triggered reading --- */
 
-/* Edges are for plain connections that are answered: a reset behind data is reported as data alone, and shows when the reply is sent. TLS and
- * services that never reply (discard) are level-triggered. */
+/* Only plain connections of services that reply are edge-triggered: the kernel reports a reset behind data as data
+ * alone, and only sending the reply detects it. TLS and services that never reply (discard) are level-triggered. */
 static short initial_flags(const struct connection *connection)
 {
 	const struct service *service = connection->instance->service;
 	bool replies = service->tcp_input != NULL || service->tcp_output != NULL;
-	return replies && connection->transport == &tcp_plain ? EV_ET | EV_CLOSED : 0;
+	return replies && !connection->tls_active ? EV_ET | EV_CLOSED : 0;
 }
 
 static void assign(struct connection *connection, int fd, short flags)
@@ -54,13 +54,13 @@ static uint64_t recheck_time(const struct connection *connection)
 	return recheck_ms < deadline ? recheck_ms : deadline;
 }
 
-/* No edge reports input that a read has left: a full buffer falls back to level-triggered; FIN that came with data is read to, after the
- * other ready connections. */
-bool tcp_watch_expect_rest(struct connection *connection, short what, bool full)
+/* No edge reports input that a read has left. A full buffer falls back to level-triggered; after FIN that came with
+ * data another read is scheduled, behind the other ready connections. */
+bool tcp_watch_expect_rest(struct connection *connection, short events, bool full)
 {
-	if (full || (what & EV_TIMEOUT))
+	if (full || (events & EV_TIMEOUT))
 		return tcp_watch_level(connection);
-	if (what & EV_CLOSED) {
+	if (events & EV_CLOSED) {
 		event_active(&connection->event, EV_READ | EV_CLOSED, 0);
 		return true;
 	}
@@ -71,8 +71,8 @@ bool tcp_watch_expect_rest(struct connection *connection, short what, bool full)
 	return true;
 }
 
-/* A read ends at the mark of urgent data, short of the data behind it, and no event follows. So a connection that is silent after
- * a read is read from once more, which costs one call per pause. */
+/* A read ends at the mark of urgent data, short of the data behind it, and no event follows. So a pause of the client
+ * is followed by one more read. */
 uint64_t tcp_watch_recheck(struct connection *connection, uint64_t now_ms, uint64_t deadline)
 {
 	if (!connection->recheck_pending)
@@ -101,20 +101,11 @@ static bool has_spare_slots(const struct connection *connection)
 		instance->source_maximum - source_limit_taken(connection->source) >= SPARE_SLOTS_MIN);
 }
 
-/* Most clients close at once after a one-shot reply: a poll finds their FIN. A new connection has no event yet, and stays
- * edge-triggered, as no other LINGERING connection, while it polls. With log_connections the poll would lengthen the logged time. */
+/* Only a new connection polls, as it has no event yet. The flag EV_ET marks it: other LINGERING connections are
+ * level-triggered. With log_connections the poll would lengthen the logged duration. */
 bool tcp_watch_poll_fin(struct connection *connection)
 {
 	bool is_new = tcp_watch_is_edge(connection) && !event_pending(&connection->event, EV_READ, NULL);
 	return is_new && !connection->instance->config->log_connections && has_spare_slots(connection) &&
 	       timer_wheel_set_soon(connection->worker->wheel, &connection->deadline);
-}
-
-bool tcp_watch_on_poll(struct connection *connection)
-{
-	if (!tcp_watch_is_edge(connection))
-		return false;
-	if (connection_discard(connection))
-		connection_await_fin(connection);
-	return true;
 }
