@@ -52,9 +52,10 @@ static void complain(const struct parser *parser, const char *key, const char *f
 	va_list arguments;
 
 	va_start(arguments, format);
-	vsnprintf(message, sizeof(message), format, arguments);
+	vsnprintf(message, sizeof message, format, arguments);
 	va_end(arguments);
-	parser->on_error(parser->context, parser->line, parser->section ? parser->section->name : NULL, key, message);
+	parser->on_error(parser->context, parser->line, parser->section != NULL ? parser->section->name : NULL, key,
+			 message);
 }
 
 static size_t length_of(struct span span)
@@ -107,7 +108,7 @@ static bool is_name(struct span span)
 	if (span.start == span.end || length_of(span) > NAME_MAX_BYTES)
 		return false;
 	for (const char *at = span.start; at < span.end; at++)
-		if (!find_byte((struct span){name_bytes, name_bytes + sizeof(name_bytes) - 1}, *at))
+		if (find_byte((struct span){name_bytes, name_bytes + sizeof name_bytes - 1}, *at) == NULL)
 			return false;
 	return true;
 }
@@ -124,7 +125,7 @@ static struct shown show(struct span span)
 
 	while (length > 0 && length < length_of(span) && (span.start[length] & 0xc0) == 0x80)
 		length--;
-	snprintf(shown.text, sizeof(shown.text), "%.*s%s", (int)length, span.start,
+	snprintf(shown.text, sizeof shown.text, "%.*s%s", (int)length, span.start,
 		 length < length_of(span) ? "..." : "");
 	for (char *tab = shown.text; (tab = strchr(tab, '\t'));)
 		*tab = ' ';
@@ -146,9 +147,9 @@ static size_t character_length(struct span span)
 	const uint8_t *byte = (const uint8_t *)span.start;
 	size_t form = 0;
 
-	while (form < sizeof(forms) / sizeof(forms[0]) && (byte[0] < forms[form].first || byte[0] > forms[form].last))
+	while (form < sizeof forms / sizeof forms[0] && (byte[0] < forms[form].first || byte[0] > forms[form].last))
 		form++;
-	if (form == sizeof(forms) / sizeof(forms[0]) || forms[form].length > length_of(span))
+	if (form == sizeof forms / sizeof forms[0] || forms[form].length > length_of(span))
 		return 0;
 	if (forms[form].length > 1 && (byte[1] < forms[form].low || byte[1] > forms[form].high))
 		return 0;
@@ -195,13 +196,13 @@ static void *grow(void *array, size_t count, size_t element_size)
 static bool add_section(struct parser *parser, struct span name)
 {
 	struct ini *ini = parser->ini;
-	struct ini_section *sections = grow(ini->sections, ini->section_count, sizeof(*sections));
-	if (!sections)
+	struct ini_section *sections = grow(ini->sections, ini->section_count, sizeof *sections);
+	if (sections == NULL)
 		return false;
 	ini->sections = sections;
 
 	char *copy = strndup(name.start, length_of(name));
-	if (!copy)
+	if (copy == NULL)
 		return false;
 	parser->section = &sections[ini->section_count++];
 	*parser->section = (struct ini_section){.name = copy, .line = parser->line};
@@ -213,11 +214,11 @@ static bool add_section(struct parser *parser, struct span name)
 static bool take_header(struct parser *parser, struct span line, char *shown, size_t size)
 {
 	const char *bracket = find_byte(line, ']');
-	struct span name = {line.start + 1, bracket ? bracket : without_comment(line).end};
+	struct span name = {line.start + 1, bracket != NULL ? bracket : without_comment(line).end};
 
 	parser->section = NULL;
 	parser->lost = true;
-	if (!bracket)
+	if (bracket == NULL)
 		complain(parser, NULL, "section header without \"]\": \"%s\"", show(line).text);
 	else if (!is_blank_or_comment((struct span){bracket + 1, line.end}))
 		complain(parser, NULL, "text after \"]\": \"%s\"", show(line).text);
@@ -240,12 +241,12 @@ static bool take_header(struct parser *parser, struct span line, char *shown, si
 static void complain_of_key(const struct parser *parser, struct span line, struct span key, const char *equals)
 {
 	const char *colon = find_byte(key, ':');
-	struct span before_colon = trim((struct span){key.start, colon ? colon : key.start});
+	struct span before_colon = trim((struct span){key.start, colon != NULL ? colon : key.start});
 
 	if (is_name(before_colon))
 		complain(parser, NULL, "\":\" after a key: write \"%s = %s\"", show(before_colon).text,
-			 show(trim((struct span){colon + 1, equals ? line.end : key.end})).text);
-	else if (!equals)
+			 show(trim((struct span){colon + 1, equals != NULL ? line.end : key.end})).text);
+	else if (equals == NULL)
 		complain(parser, NULL, "no \"=\" in \"%s\": a line is \"key = value\"", show(key).text);
 	else if (key.start == key.end)
 		complain(parser, NULL, "no key before \"=\"");
@@ -261,7 +262,7 @@ static bool take_value(struct parser *parser, const char *key, struct span after
 
 	if (text.start < text.end && *text.start == '"') {
 		const char *quote = find_byte((struct span){text.start + 1, text.end}, '"');
-		if (!quote) {
+		if (quote == NULL) {
 			complain(parser, key, "unclosed quote");
 			return false;
 		}
@@ -277,7 +278,7 @@ static bool take_value(struct parser *parser, const char *key, struct span after
 	parser->value = trim((struct span){text.start + 1, text.end});
 	if (parser->value.start == parser->value.end)
 		complain(parser, key, "empty value");
-	else if (find_byte(parser->value, '"'))
+	else if (find_byte(parser->value, '"') != NULL)
 		complain(parser, key, "a quote inside a value: quotes go around the whole of it");
 	else
 		return true;
@@ -289,8 +290,8 @@ static bool take_entry(struct parser *parser, struct span line, char *shown, siz
 {
 	struct span key = without_comment(line);
 	const char *equals = find_byte(key, '=');
-	key = trim((struct span){key.start, equals ? equals : key.end});
-	if (!equals || !is_name(key)) {
+	key = trim((struct span){key.start, equals != NULL ? equals : key.end});
+	if (equals == NULL || !is_name(key)) {
 		complain_of_key(parser, line, key, equals);
 		return false;
 	}
@@ -298,7 +299,7 @@ static bool take_entry(struct parser *parser, struct span line, char *shown, siz
 	struct shown name = show(key);
 	if (!take_value(parser, name.text, (struct span){equals, line.end}))
 		return false;
-	if (!parser->section) {
+	if (parser->section == NULL) {
 		if (!parser->lost)
 			complain(parser, name.text, "a key before any section");
 		return false;
@@ -314,7 +315,7 @@ static bool take_line(struct parser *parser, struct span line, char *shown, size
 	line = trim(line);
 	bool header = line.start < line.end && *line.start == '[';
 
-	if (damage) {
+	if (damage != NULL) {
 		if (header) {
 			parser->section = NULL;
 			parser->lost = true;
@@ -331,9 +332,9 @@ static bool take_line(struct parser *parser, struct span line, char *shown, size
 static struct span next_line(struct parser *parser)
 {
 	const char *newline = find_byte(parser->rest, '\n');
-	struct span line = {parser->rest.start, newline ? newline : parser->rest.end};
+	struct span line = {parser->rest.start, newline != NULL ? newline : parser->rest.end};
 
-	parser->rest.start = newline ? newline + 1 : parser->rest.end;
+	parser->rest.start = newline != NULL ? newline + 1 : parser->rest.end;
 	parser->line++;
 	if (line.start < line.end && line.end[-1] == '\r')
 		line.end--;
@@ -357,11 +358,11 @@ static int on_entry(void *user, const char *section_name, const char *key, const
 	(void)section_name;
 	(void)shown;
 
-	struct ini_entry *entries = grow(section->entries, section->entry_count, sizeof(*entries));
-	if (entries)
+	struct ini_entry *entries = grow(section->entries, section->entry_count, sizeof *entries);
+	if (entries != NULL)
 		section->entries = entries;
 	struct ini_entry entry = {strdup(key), strndup(parser->value.start, length_of(parser->value)), parser->line};
-	if (!entries || !entry.key || !entry.value) {
+	if (entries == NULL || entry.key == NULL || entry.value == NULL) {
 		free(entry.key);
 		free(entry.value);
 		parser->out_of_memory = true;
@@ -379,8 +380,8 @@ struct ini *ini_read_memory(const char *bytes, size_t length, ini_on_error on_er
 		complain(&parser, NULL, "over 16 MiB");
 		return NULL;
 	}
-	parser.ini = calloc(1, sizeof(*parser.ini));
-	if (!parser.ini)
+	parser.ini = calloc(1, sizeof *parser.ini);
+	if (parser.ini == NULL)
 		goto fail;
 	if (length >= 3 && memcmp(bytes, byte_order_mark, 3) == 0)
 		parser.rest.start += 3;
@@ -405,7 +406,7 @@ static bool read_all(FILE *file, char **bytes, size_t *length)
 	do {
 		size = size ? 2 * size : 64 * 1024;
 		char *larger = realloc(*bytes, size);
-		if (!larger)
+		if (larger == NULL)
 			return false;
 		*bytes = larger;
 		*length += fread(*bytes + *length, 1, size - *length, file);
@@ -421,9 +422,9 @@ static struct ini *read_stream(FILE *file, const char *wrong, ini_on_error on_er
 	char *bytes = NULL;
 	size_t length = 0;
 
-	if (file && !read_all(file, &bytes, &length))
+	if (file != NULL && !read_all(file, &bytes, &length))
 		wrong = strerror(errno);
-	if (wrong)
+	if (wrong != NULL)
 		complain(&parser, NULL, "cannot read: %s", wrong);
 	else
 		ini = ini_read_memory(bytes, length, on_error, context);
@@ -437,7 +438,7 @@ struct ini *ini_read_file(const char *path, ini_on_error on_error, void *context
 	FILE *file = text_file_open(path, &wrong);
 	struct ini *ini = read_stream(file, wrong, on_error, context);
 
-	if (file)
+	if (file != NULL)
 		fclose(file);
 	return ini;
 }
@@ -446,16 +447,16 @@ struct ini *ini_read_input(const char *path, ini_on_error on_error, void *contex
 {
 	bool standard_input = strcmp(path, "-") == 0;
 	FILE *file = standard_input ? stdin : fopen(path, "re");
-	struct ini *ini = read_stream(file, file ? NULL : strerror(errno), on_error, context);
+	struct ini *ini = read_stream(file, file != NULL ? NULL : strerror(errno), on_error, context);
 
-	if (file && !standard_input)
+	if (file != NULL && !standard_input)
 		fclose(file);
 	return ini;
 }
 
 void ini_free(struct ini *ini)
 {
-	if (!ini)
+	if (ini == NULL)
 		return;
 	for (size_t i = 0; i < ini->section_count; i++) {
 		struct ini_section *section = &ini->sections[i];

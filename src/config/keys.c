@@ -10,7 +10,7 @@
 #include "core/transport.h"
 #include "tls/tls.h"
 
-#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+#define COUNT_OF(array) (sizeof array / sizeof((array)[0]))
 
 #define SECONDS INT64_C(1000)
 #define DAYS    (24 * 60 * 60 * SECONDS)
@@ -19,7 +19,7 @@
 
 enum { TYPES_MAX = 64 }; /* to suggest one of */
 
-/* The option type of `type` */
+/* --- the option type of `type` --- */
 
 void config_options_suggest_type(const char *text, char *error)
 {
@@ -31,7 +31,7 @@ void config_options_suggest_type(const char *text, char *error)
 		count++;
 	}
 	const char *nearest = option_nearest(text, names, count);
-	if (nearest) {
+	if (nearest != NULL) {
 		snprintf(error + length, OPTION_ERROR_SIZE - length, "; did you mean \"%s\"?", nearest);
 		return;
 	}
@@ -45,7 +45,7 @@ static bool parse_type(const struct option *option, const char *text, void *fiel
 	const struct service *type = service_find(text);
 
 	(void)option;
-	if (!type) {
+	if (type == NULL) {
 		snprintf(error, OPTION_ERROR_SIZE, "%s is no type", option_quote(text).text);
 		config_options_suggest_type(text, error);
 		return false;
@@ -101,7 +101,7 @@ static const char *const sandbox_words[] = {
 static const char *const tls_min_versions[] = {"1.2", "1.3", NULL};
 
 static const char *const tls_max_versions[] = {
-	[TLS_ANY_VERSION] = "none",
+	[TLS_VERSION_ANY] = "none",
 	[TLS_1_2] = "1.2",
 	[TLS_1_3] = "1.3",
 	NULL,

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-enum tls_version { TLS_ANY_VERSION, TLS_1_2, TLS_1_3 };
+enum tls_version { TLS_VERSION_ANY, TLS_1_2, TLS_1_3 };
 enum tls_client_auth { TLS_CLIENT_NONE, TLS_CLIENT_OPTIONAL, TLS_CLIENT_REQUIRED };
 
 /* The settings of a context. Files are in PEM format. */

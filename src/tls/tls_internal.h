@@ -2,7 +2,7 @@
 #ifndef SMALLSERVD_TLS_TLS_INTERNAL_H
 #define SMALLSERVD_TLS_TLS_INTERNAL_H
 
-#include "tls/tls.h" /* first: OpenSSL defines a macro TLS_ANY_VERSION */
+#include "tls/tls.h" /* first: OpenSSL defines a macro TLS_VERSION_ANY */
 
 #include <openssl/ssl.h>
 #include <stdint.h>
