@@ -1,4 +1,4 @@
-/* check_hold.h: a worker that is busy until a test lets it go. */
+/* check_hold.h: keeps a worker busy until the test releases it. */
 #ifndef SMALLSERVD_CHECK_HOLD_H
 #define SMALLSERVD_CHECK_HOLD_H
 
@@ -8,11 +8,11 @@
 
 struct hold {
 	struct task task;
-	sem_t begun; /* posted by the worker: from then on it does nothing else */
+	sem_t begun; /* posted by the worker, which then waits for OVER */
 	sem_t over;  /* to be posted by the test */
 };
 
-static inline void hold_on_mail(void *argument)
+static inline void hold_on_task(void *argument)
 {
 	struct hold *hold = argument;
 	sem_post(&hold->begun);
@@ -20,9 +20,10 @@ static inline void hold_on_mail(void *argument)
 		;
 }
 
+/* Blocks WORKER, behind the tasks posted before, until HOLD->over is posted. */
 static inline void hold_post(struct hold *hold, struct worker *worker)
 {
-	*hold = (struct hold){.task = {.run = hold_on_mail, .argument = hold}};
+	*hold = (struct hold){.task = {.run = hold_on_task, .argument = hold}};
 	sem_init(&hold->begun, 0, 0);
 	sem_init(&hold->over, 0, 0);
 	worker_post(worker, &hold->task);

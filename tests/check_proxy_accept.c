@@ -13,7 +13,7 @@
 
 #define LINE "PROXY TCP4 192.0.2.1 198.51.100.2 4660 7\r\n"
 
-enum { FAR_MS = 3600 * 1000, SOON_MS = 200, ROOM = 8192 };
+enum { FAR_MS = 3600 * 1000, SOON_MS = 200, BUFFER_SIZE = 8192 };
 
 /* --- callbacks --- */
 
@@ -135,7 +135,7 @@ END_TEST
 
 START_TEST(longest_header_is_read_byte_by_byte)
 {
-	static char bytes[ROOM];
+	static char bytes[BUFFER_SIZE];
 	int fds[2];
 	memcpy(bytes, "\r\n\r\n\0\r\nQUIT\n\x21\x11\x0f\xf0", 16);
 	memcpy(bytes + 28, "\x04\x0f\xe1", 3);
@@ -235,8 +235,8 @@ END_TEST
 
 static Suite *proxy_accept_suite(void)
 {
-	Suite *suite = suite_create("proxied");
-	TCase *tests = tcase_create("proxied");
+	Suite *suite = suite_create("proxy_accept");
+	TCase *tests = tcase_create("proxy_accept");
 	tcase_add_checked_fixture(tests, set_up, tear_down);
 	tcase_add_test(tests, header_that_has_arrived_is_read_at_once);
 	tcase_add_test(tests, header_in_two_parts_is_read_without_the_bytes_after_it);

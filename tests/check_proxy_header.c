@@ -9,14 +9,14 @@
 #define SIGNATURE      "\r\n\r\n\0\r\nQUIT\n"
 #define BYTES(literal) literal, sizeof(literal) - 1
 
-enum { ROOM = 128 * 1024 };
-static uint8_t room[ROOM];
+enum { BUFFER_SIZE = 128 * 1024 };
+static uint8_t buffer[BUFFER_SIZE];
 
 /* --- making headers --- */
 
 static size_t put(size_t at, const void *bytes, size_t length)
 {
-	memcpy(room + at, bytes, length);
+	memcpy(buffer + at, bytes, length);
 	return at + length;
 }
 
@@ -58,34 +58,34 @@ static uint32_t crc_of(const uint8_t *bytes, size_t length)
 
 static void put_crc(size_t at, size_t length)
 {
-	memset(room + at, 0, 4);
-	uint32_t crc = htonl(crc_of(room, length));
-	memcpy(room + at, &crc, sizeof crc);
+	memset(buffer + at, 0, 4);
+	uint32_t crc = htonl(crc_of(buffer, length));
+	memcpy(buffer + at, &crc, sizeof crc);
 }
 
 /* --- checking results --- */
 
-/* Asserts that the header in ROOM has LENGTH bytes, with fewer and with more bytes received. */
-static struct proxy_header whole_at(size_t length)
+/* Asserts that the header in BUFFER has LENGTH bytes, with fewer and with more bytes received. */
+static struct proxy_header assert_complete_at(size_t length)
 {
 	struct proxy_header header;
 	for (size_t come = 0; come < length; come++) {
 		uint8_t *copy = malloc(come + 1); /* of the exact size, so that sanitizers detect an overrun */
-		memcpy(copy, room, come);
+		memcpy(copy, buffer, come);
 		ck_assert_msg(proxy_parse(copy, come, &header) == PROXY_MORE, "after %zu of %zu bytes: %s", come,
 			      length, header.error != NULL ? header.error : "done");
 		free(copy);
 	}
 	for (size_t more = 0; more < 300; more += 23) {
-		memset(room + length, 'x', more);
-		ck_assert_msg(proxy_parse(room, length + more, &header) == PROXY_DONE, "with %zu more: %s", more,
+		memset(buffer + length, 'x', more);
+		ck_assert_msg(proxy_parse(buffer, length + more, &header) == PROXY_DONE, "with %zu more: %s", more,
 			      header.error != NULL ? header.error : "more");
 		ck_assert_uint_eq(header.length, length);
 	}
 	return header;
 }
 
-static void ck_source(const struct proxy_header *header, const char *source, unsigned port)
+static void assert_source(const struct proxy_header *header, const char *source, unsigned port)
 {
 	char text[INET6_ADDRSTRLEN];
 	ck_assert(header->has_source);
@@ -94,12 +94,12 @@ static void ck_source(const struct proxy_header *header, const char *source, uns
 	ck_assert_uint_eq(header->source_port, port);
 }
 
-/* Asserts that the LENGTH bytes of ROOM are invalid as soon as AT of them are received. */
-static void bad_at(size_t length, size_t at, const char *error)
+/* Asserts that the LENGTH bytes of BUFFER are invalid as soon as AT of them are received. */
+static void assert_invalid_at(size_t length, size_t at, const char *error)
 {
 	struct proxy_header header;
 	for (size_t come = 0; come <= length; come++) {
-		enum proxy_result result = proxy_parse(room, come, &header);
+		enum proxy_result result = proxy_parse(buffer, come, &header);
 		ck_assert_msg(result == (come < at ? PROXY_MORE : PROXY_BAD), "after %zu of %zu bytes: %d", come,
 			      length, (int)result);
 	}
@@ -124,8 +124,8 @@ static const struct {
 START_TEST(version_1_is_parsed_at_each_split)
 {
 	size_t length = put(0, good_lines[_i].line, strlen(good_lines[_i].line));
-	struct proxy_header header = whole_at(length);
-	ck_source(&header, good_lines[_i].source, good_lines[_i].port);
+	struct proxy_header header = assert_complete_at(length);
+	assert_source(&header, good_lines[_i].source, good_lines[_i].port);
 }
 END_TEST
 
@@ -137,7 +137,7 @@ static const char *const unknown_lines[] = {
 
 START_TEST(unknown_has_no_source)
 {
-	struct proxy_header header = whole_at(put(0, unknown_lines[_i], strlen(unknown_lines[_i])));
+	struct proxy_header header = assert_complete_at(put(0, unknown_lines[_i], strlen(unknown_lines[_i])));
 	ck_assert(!header.has_source);
 }
 END_TEST
@@ -145,12 +145,12 @@ END_TEST
 START_TEST(line_above_107_bytes_is_invalid)
 {
 	ck_assert_uint_eq(strlen(unknown_lines[1]), PROXY_V1_MAX);
-	memset(room, ' ', PROXY_V1_MAX + 10);
+	memset(buffer, ' ', PROXY_V1_MAX + 10);
 	put(0, BYTES("PROXY UNKNOWN "));
 	put(PROXY_V1_MAX - 1, BYTES("\r\n"));
-	bad_at(PROXY_V1_MAX + 1, PROXY_V1_MAX, "longer than 107 bytes");
+	assert_invalid_at(PROXY_V1_MAX + 1, PROXY_V1_MAX, "longer than 107 bytes");
 	put(PROXY_V1_MAX - 2, BYTES("\r\n"));
-	whole_at(PROXY_V1_MAX);
+	assert_complete_at(PROXY_V1_MAX);
 }
 END_TEST
 
@@ -182,7 +182,7 @@ START_TEST(malformed_line_is_invalid)
 {
 	size_t length = strlen(bad_lines[_i].line);
 	put(0, bad_lines[_i].line, length);
-	bad_at(length, length, bad_lines[_i].error);
+	assert_invalid_at(length, length, bad_lines[_i].error);
 }
 END_TEST
 
@@ -190,7 +190,7 @@ START_TEST(line_with_a_nul_is_invalid)
 {
 	enum { LENGTH = sizeof "PROXY UNKNOWN\0\r\n" - 1 };
 	put(0, "PROXY UNKNOWN\0\r\n", LENGTH);
-	bad_at(LENGTH, LENGTH, "malformed line");
+	assert_invalid_at(LENGTH, LENGTH, "malformed line");
 }
 END_TEST
 
@@ -199,12 +199,12 @@ END_TEST
 START_TEST(version_2_is_parsed_at_each_split)
 {
 	size_t length = put_ipv4(put_fixed(0x21, 0x11, 12));
-	struct proxy_header header = whole_at(length);
-	ck_source(&header, "::ffff:192.0.2.1", 0x1234);
+	struct proxy_header header = assert_complete_at(length);
+	assert_source(&header, "::ffff:192.0.2.1", 0x1234);
 
 	length = put_ipv6(put_fixed(0x21, 0x21, 36));
-	header = whole_at(length);
-	ck_source(&header, "2001:db8::1", 0x1234);
+	header = assert_complete_at(length);
+	assert_source(&header, "2001:db8::1", 0x1234);
 }
 END_TEST
 
@@ -212,26 +212,26 @@ START_TEST(tlvs_are_skipped)
 {
 	size_t at = put_ipv4(put_fixed(0x21, 0x11, 12 + 3 + 300 + 3 + 5));
 	at = put(at, BYTES("\x01\x01\x2c"));
-	memset(room + at, 'a', 300);
+	memset(buffer + at, 'a', 300);
 	at = put(at + 300, BYTES("\xea\x00\x05hello"));
-	struct proxy_header header = whole_at(at);
-	ck_source(&header, "::ffff:192.0.2.1", 0x1234);
+	struct proxy_header header = assert_complete_at(at);
+	assert_source(&header, "::ffff:192.0.2.1", 0x1234);
 }
 END_TEST
 
 START_TEST(local_and_unspec_have_no_source)
 {
-	struct proxy_header header = whole_at(put_fixed(0x20, 0x00, 0));
+	struct proxy_header header = assert_complete_at(put_fixed(0x20, 0x00, 0));
 	ck_assert(!header.has_source);
-	header = whole_at(put_fixed(0x21, 0x00, 0));
+	header = assert_complete_at(put_fixed(0x21, 0x00, 0));
 	ck_assert(!header.has_source);
 	/* LOCAL: the rest is ignored */
-	header = whole_at(put_ipv4(put_fixed(0x20, 0x11, 12)));
+	header = assert_complete_at(put_ipv4(put_fixed(0x20, 0x11, 12)));
 	ck_assert(!header.has_source);
-	header = whole_at(put(put_fixed(0x20, 0x7f, 3), BYTES("\xff\xff\xff")));
+	header = assert_complete_at(put(put_fixed(0x20, 0x7f, 3), BYTES("\xff\xff\xff")));
 	ck_assert(!header.has_source);
 	/* UNSPEC with a TLV */
-	header = whole_at(put(put_fixed(0x21, 0x00, 5), BYTES("\x05\x00\x02id")));
+	header = assert_complete_at(put(put_fixed(0x21, 0x00, 5), BYTES("\x05\x00\x02id")));
 	ck_assert(!header.has_source);
 }
 END_TEST
@@ -246,18 +246,18 @@ START_TEST(crc_32c_is_checked_if_present)
 	at = put(at, BYTES("\x03\x00\x04----"));
 	size_t length = put(at, BYTES("\x04\x00\x01-"));
 	put_crc(sum, length);
-	struct proxy_header header = whole_at(length);
-	ck_source(&header, "::ffff:192.0.2.1", 0x1234);
+	struct proxy_header header = assert_complete_at(length);
+	assert_source(&header, "::ffff:192.0.2.1", 0x1234);
 
 	for (size_t i = 16; i < length; i++) {
 		bool in_lengths = (i >= 28 && i < 31) || (i >= 33 && i < 36) || (i >= 40 && i < 43);
 		if (in_lengths)
 			continue;
-		room[i] ^= 0x10;
-		bad_at(length, length, "wrong CRC-32C");
-		room[i] ^= 0x10;
+		buffer[i] ^= 0x10;
+		assert_invalid_at(length, length, "wrong CRC-32C");
+		buffer[i] ^= 0x10;
 	}
-	whole_at(length);
+	assert_complete_at(length);
 }
 END_TEST
 
@@ -265,9 +265,9 @@ START_TEST(crc_32c_is_checked_without_addresses_too)
 {
 	size_t at = put_fixed(0x21, 0x00, 7);
 	size_t length = put(at, BYTES("\x03\x00\x04----"));
-	bad_at(length, length, "wrong CRC-32C");
+	assert_invalid_at(length, length, "wrong CRC-32C");
 	put_crc(at + 3, length);
-	whole_at(length);
+	assert_complete_at(length);
 }
 END_TEST
 
@@ -288,7 +288,7 @@ START_TEST(malformed_tlv_is_invalid)
 {
 	size_t at = put_ipv4(put_fixed(0x21, 0x11, 12 + bad_tlvs[_i].length));
 	size_t length = put(at, bad_tlvs[_i].tlvs, bad_tlvs[_i].length);
-	bad_at(length, length, "malformed TLV");
+	assert_invalid_at(length, length, "malformed TLV");
 }
 END_TEST
 
@@ -298,7 +298,7 @@ START_TEST(family_other_than_tcp_is_invalid)
 	for (unsigned family = 0; family < 256; family++) {
 		size_t length = put_fixed(0x21, (uint8_t)family, 36);
 		if (memchr(fine, (int)family, sizeof fine) == NULL)
-			bad_at(length, 16, "unsupported address family or protocol");
+			assert_invalid_at(length, 16, "unsupported address family or protocol");
 	}
 }
 END_TEST
@@ -308,9 +308,9 @@ START_TEST(unknown_versions_and_commands_are_invalid)
 	for (unsigned code = 0; code < 256; code++) {
 		size_t length = put_fixed((uint8_t)code, 0x11, 12);
 		if (code >> 4 != 2)
-			bad_at(length, 13, "unknown version");
+			assert_invalid_at(length, 13, "unknown version");
 		else if ((code & 15) > 1)
-			bad_at(length, 13, "unknown command");
+			assert_invalid_at(length, 13, "unknown command");
 	}
 }
 END_TEST
@@ -319,10 +319,10 @@ START_TEST(length_too_short_for_the_addresses_is_invalid)
 {
 	for (size_t length = 0; length < 36; length++) {
 		put_fixed(0x21, 0x21, length);
-		bad_at(16, 16, "too short for its addresses");
+		assert_invalid_at(16, 16, "too short for its addresses");
 		put_fixed(0x21, 0x11, length);
 		if (length < 12)
-			bad_at(16, 16, "too short for its addresses");
+			assert_invalid_at(16, 16, "too short for its addresses");
 	}
 }
 END_TEST
@@ -332,15 +332,15 @@ START_TEST(header_above_4096_bytes_is_invalid)
 	struct proxy_header header;
 	size_t at = put_ipv4(put_fixed(0x21, 0x11, PROXY_HEADER_MAX - 16));
 	put(at, BYTES("\x04\x0f\xe1"));
-	memset(room + at + 3, 0, PROXY_HEADER_MAX);
-	ck_assert_int_eq(proxy_parse(room, PROXY_HEADER_MAX - 1, &header), PROXY_MORE);
-	ck_assert_int_eq(proxy_parse(room, PROXY_HEADER_MAX, &header), PROXY_DONE);
+	memset(buffer + at + 3, 0, PROXY_HEADER_MAX);
+	ck_assert_int_eq(proxy_parse(buffer, PROXY_HEADER_MAX - 1, &header), PROXY_MORE);
+	ck_assert_int_eq(proxy_parse(buffer, PROXY_HEADER_MAX, &header), PROXY_DONE);
 	ck_assert_uint_eq(header.length, PROXY_HEADER_MAX);
 	for (unsigned command = 0x20; command <= 0x21; command++) {
 		put_fixed((uint8_t)command, 0x11, PROXY_HEADER_MAX - 16 + 1);
-		bad_at(16, 16, "longer than 4096 bytes");
+		assert_invalid_at(16, 16, "longer than 4096 bytes");
 		put_fixed((uint8_t)command, 0x11, 65535);
-		bad_at(16, 16, "longer than 4096 bytes");
+		assert_invalid_at(16, 16, "longer than 4096 bytes");
 	}
 }
 END_TEST
@@ -354,12 +354,12 @@ START_TEST(other_input_is_invalid_at_its_first_wrong_byte)
 	for (size_t which = 0; which < 2; which++)
 		for (size_t at = 0; at < sizes[which]; at++) {
 			put(0, signatures[which], sizes[which]);
-			room[at] ^= 0x80;
-			bad_at(sizes[which], at + 1, "no PROXY header");
+			buffer[at] ^= 0x80;
+			assert_invalid_at(sizes[which], at + 1, "no PROXY header");
 		}
-	bad_at(put(0, BYTES("GET / HTTP/1.0\r\n")), 1, "no PROXY header");
-	bad_at(put(0, BYTES("proxy UNKNOWN\r\n")), 1, "no PROXY header");
-	bad_at(put(0, BYTES("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")), 1, "no PROXY header");
+	assert_invalid_at(put(0, BYTES("GET / HTTP/1.0\r\n")), 1, "no PROXY header");
+	assert_invalid_at(put(0, BYTES("proxy UNKNOWN\r\n")), 1, "no PROXY header");
+	assert_invalid_at(put(0, BYTES("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")), 1, "no PROXY header");
 }
 END_TEST
 
@@ -385,9 +385,9 @@ START_TEST(random_input_is_parsed_within_its_bytes)
 		}
 		while (length < 80) {
 			state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-			room[length++] = (uint8_t)(state >> 32) & (round % 3 == 0 ? 0xff : 0x07);
+			buffer[length++] = (uint8_t)(state >> 32) & (round % 3 == 0 ? 0xff : 0x07);
 		}
-		memcpy(bytes, room, 80);
+		memcpy(bytes, buffer, 80);
 		enum proxy_result last = PROXY_MORE;
 		bool consistent = true;
 		for (size_t come = 0; come <= 80; come++) {

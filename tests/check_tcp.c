@@ -1,4 +1,4 @@
-/* check_tcp.c: the life of a connection, as its client and the counters see it. */
+/* check_tcp.c: connections and listeners, as clients and counters show them. */
 #include <linux/tcp.h> /* netinet/tcp.h counts no segments */
 #include <pthread.h>
 #include <sys/epoll.h>
@@ -25,8 +25,7 @@ enum {
 	STREAM_MAX = 64 * 1024 * 1024, /* far more than all buffers on the way can hold */
 };
 
-/* --- system calls in a test's hand: accept4 fails as often as is said, workers find their sockets full, and it is counted how often
- * what is watched changes --- */
+/* --- replaced system calls: accept4 and send fail on request, epoll_ctl counts its calls --- */
 
 static _Atomic int accept_fault, accept_faults_left, accept_calls, last_accepted;
 
@@ -50,8 +49,8 @@ static void fail_accepts(int error, int count)
 	atomic_store(&accept_faults_left, count);
 }
 
-static atomic_bool full;
-static pthread_t test_thread; /* its clients are not concerned */
+static atomic_bool full;      /* sockets of workers accept no output */
+static pthread_t test_thread; /* sockets of its clients do */
 
 ssize_t send(int fd, const void *bytes, size_t length, int flags)
 {
@@ -83,10 +82,10 @@ static struct host host;
 static struct tcp *tcp;
 static struct endpoint endpoints[ENDPOINTS_MAX];
 static unsigned endpoint_count, stopped, idle;
-static struct task idle_mail;
-static int send_buffer, receive_buffer; /* of accepted connections; 0: the kernel's */
+static struct task idle_task;
+static int send_buffer, receive_buffer; /* of accepted connections; 0: default */
 
-/* Every endpoint of the configuration that can be had here, a listener a worker. */
+/* Opens WANTED with one listener per worker, if this machine has its address. */
 static void open_endpoint(const struct config_endpoint *wanted)
 {
 	struct endpoint *endpoint = &endpoints[endpoint_count];
@@ -132,16 +131,16 @@ static void free_one(struct endpoint *endpoint, unsigned worker)
 		close(endpoint->fds[worker]);
 }
 
-/* Sockets listen, so clients can connect, but nothing runs yet. */
+/* Opens the endpoints of INI: clients can connect, but no worker runs yet. */
 static void prepare(const char *ini, unsigned workers, int64_t maximum)
 {
 	test_thread = pthread_self();
-	atomic_store(&clock_stands_ms, START_MS); /* time passes when we say so */
+	atomic_store(&clock_stands_ms, START_MS); /* stops the clock: pass() advances it */
 	log_open(LOG_TO_STDERR, LOG_CRIT, LOG_DAEMON);
 	host_init(&host, ini, workers, maximum);
 	tcp = tcp_new(host.workers, workers, &host.gate);
 	ck_assert_ptr_nonnull(tcp);
-	idle_mail = (struct task){.run = host_count, .argument = &idle};
+	idle_task = (struct task){.run = host_count, .argument = &idle};
 	for (size_t i = 0; i < host.config->endpoint_count; i++)
 		open_endpoint(&host.config->endpoints[i]);
 }
@@ -152,7 +151,7 @@ static void start(void)
 	host_start(&host);
 }
 
-/* In one go: whatever is queued is left to the stop. */
+/* Starts and stops the listeners before a worker runs: connections are accepted from the queue by the stop. */
 static void start_and_stop(void)
 {
 	each_listener(start_one);
@@ -166,7 +165,7 @@ static void serve(const char *ini, unsigned workers)
 	start();
 }
 
-/* In the order of server_free. */
+/* Frees in the order of server_free. */
 static void finish(void)
 {
 	host_stop(&host);
@@ -205,7 +204,7 @@ static void assert_all_end(const int *clients, unsigned count)
 		net_assert_end(clients[i]);
 }
 
-/* Receives the byte that it has sent, however long that takes. */
+/* Waits until the byte sent before is echoed. */
 static void await_byte(int client)
 {
 	char byte;
@@ -222,8 +221,9 @@ static void await_sum(enum metric metric, uint64_t value)
 	host_await_sum(&host, TRANSPORT_TCP, metric, value);
 }
 
-/* A place is given back after the end has been counted, and taken for a moment by each look for a connection. */
-static void await_places(int64_t taken)
+/* Waits until TAKEN slots are in use. A close is counted before its slot is freed; each accept4 takes one for a
+ * moment. */
+static void await_slots(int64_t taken)
 {
 	for (int left = NET_TIMEOUT_MS; atomic_load(&host.gate.taken) != taken;)
 		net_rest(&left);
@@ -237,7 +237,7 @@ static uint64_t count_closed(void)
 	return count;
 }
 
-/* Moves the clock on, once the workers have come to rest, and returns when they have seen it. */
+/* Advances the clock while the workers are idle, and returns after they have run the timers that are due. */
 static void pass(int64_t ms)
 {
 	host_settle(&host);
@@ -252,11 +252,11 @@ static void hold_worker(struct hold *hold)
 		;
 }
 
-/* Looks for the end of who was told all and is not watched come after two such steps. */
-static void pass_a_moment(void)
+/* Advances the clock until every poll for FIN has run. */
+static void pass_fin_poll(void)
 {
 	pass(TIMER_WHEEL_SOON_MS);
-	pass(TIMER_WHEEL_SOON_MS); /* of those who came while the clock ran for others */
+	pass(TIMER_WHEEL_SOON_MS); /* for connections scheduled during the first step */
 }
 
 #define ECHO    "[echo]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\nmax_connections_per_source = unlimited\n"
@@ -266,7 +266,7 @@ static void pass_a_moment(void)
 
 /* --- echo --- */
 
-/* One client of many that talk at the same time. */
+/* One of several concurrent clients. */
 struct talk {
 	int fd;
 	unsigned number;
@@ -284,7 +284,7 @@ static uint64_t next_random(uint64_t below)
 	return random_state % below;
 }
 
-/* Sends a piece of any size; the last one ends the client's side. */
+/* Sends a piece of random size, and FIN after the last. */
 static void talk_send(struct talk *talk)
 {
 	static char bytes[70000];
@@ -313,7 +313,7 @@ static void talk_receive(struct talk *talk)
 	talk->ended = length == 0;
 }
 
-/* Sends LENGTH bytes each and expects them back, then the end. */
+/* Each client sends its LENGTH bytes, and receives them and FIN. */
 static void talk_all(struct talk *talks, unsigned count)
 {
 	struct pollfd polls[CLIENTS_MAX];
@@ -322,7 +322,7 @@ static void talk_all(struct talk *talks, unsigned count)
 			short wants = talks[i].sent < talks[i].length ? POLLIN | POLLOUT : POLLIN;
 			polls[i] = (struct pollfd){.fd = talks[i].ended ? -1 : talks[i].fd, .events = wants};
 		}
-		ck_assert_msg(poll(polls, count, NET_TIMEOUT_MS) > 0, "nothing came");
+		ck_assert_msg(poll(polls, count, NET_TIMEOUT_MS) > 0, "no event within the time limit");
 		ended = 0;
 		for (unsigned i = 0; i < count; i++) {
 			if (polls[i].revents & POLLOUT && talks[i].sent < talks[i].length)
@@ -346,7 +346,7 @@ static void talk_to(unsigned endpoint, unsigned count, uint64_t length)
 		close(talks[i].fd);
 }
 
-START_TEST(echo_returns_every_byte_in_order_however_it_was_cut)
+START_TEST(echo_returns_every_byte_in_order_for_any_segmentation)
 {
 	enum { LENGTH = 3 * 1024 * 1024 };
 	serve(ECHO, 1);
@@ -359,7 +359,7 @@ START_TEST(echo_returns_every_byte_in_order_however_it_was_cut)
 }
 END_TEST
 
-START_TEST(echo_returns_single_bytes_as_they_come)
+START_TEST(echo_returns_each_single_byte_at_once)
 {
 	serve(ECHO, 1);
 	int client = connect_to(0);
@@ -370,7 +370,7 @@ START_TEST(echo_returns_single_bytes_as_they_come)
 }
 END_TEST
 
-START_TEST(echo_serves_both_families)
+START_TEST(echo_serves_ipv4_and_ipv6)
 {
 	serve("[echo]\nprotocol = tcp\naddress = 127.0.0.1, ::1\nport = 0\n", WORKERS);
 	for (unsigned i = 0; i < endpoint_count; i++)
@@ -379,7 +379,7 @@ START_TEST(echo_serves_both_families)
 }
 END_TEST
 
-START_TEST(sixty_four_clients_each_get_their_own_bytes)
+START_TEST(echo_to_64_concurrent_clients_returns_to_each_its_own_bytes)
 {
 	enum { CLIENTS = 64, LENGTH = 100000 };
 	serve(ECHO, WORKERS);
@@ -387,12 +387,12 @@ START_TEST(sixty_four_clients_each_get_their_own_bytes)
 	await_sum(METRIC_CLOSED_CLIENT, CLIENTS);
 	ck_assert_uint_eq(sum(METRIC_ACCEPTED), CLIENTS);
 	ck_assert_uint_eq(sum(METRIC_SENT_BYTES), (uint64_t)CLIENTS * LENGTH);
-	await_places(0);
+	await_slots(0);
 	finish();
 }
 END_TEST
 
-START_TEST(a_half_close_gets_the_rest_and_then_the_end)
+START_TEST(half_closed_client_receives_remaining_echo_then_fin)
 {
 	static char bytes[20000];
 	serve(ECHO, 1);
@@ -409,7 +409,7 @@ START_TEST(a_half_close_gets_the_rest_and_then_the_end)
 }
 END_TEST
 
-START_TEST(a_client_that_says_nothing_and_ends_is_ended)
+START_TEST(fin_of_silent_client_is_answered_with_fin)
 {
 	serve(ECHO, 1);
 	int client = connect_to(0);
@@ -421,7 +421,7 @@ START_TEST(a_client_that_says_nothing_and_ends_is_ended)
 }
 END_TEST
 
-/* What the worker finds all at once, in the first event of the connection. */
+/* Connects before a worker runs: all that the client sends meanwhile is reported by the first event. */
 static int connect_ahead(const char *ini)
 {
 	prepare(ini, 1, UNLIMITED);
@@ -446,7 +446,7 @@ static void send_urgent(int client, char byte)
 	ck_assert_int_eq(syscall(SYS_sendto, client, &byte, 1, MSG_OOB, NULL, 0), 1);
 }
 
-START_TEST(data_and_the_end_that_come_together_are_both_heard)
+START_TEST(data_and_fin_in_one_event_are_both_handled)
 {
 	int client = connect_ahead(ECHO);
 	net_send(client, "abc", 3);
@@ -460,7 +460,7 @@ START_TEST(data_and_the_end_that_come_together_are_both_heard)
 }
 END_TEST
 
-START_TEST(what_lies_behind_urgent_data_is_echoed_when_the_end_has_come_too)
+START_TEST(data_behind_urgent_byte_is_echoed_before_fin)
 {
 	int client = connect_ahead(ECHO);
 	net_send(client, "abc", 3);
@@ -476,8 +476,8 @@ START_TEST(what_lies_behind_urgent_data_is_echoed_when_the_end_has_come_too)
 }
 END_TEST
 
-/* Urgent bytes are no part of the stream, but a read ends at their mark. */
-START_TEST(what_lies_behind_urgent_data_is_echoed)
+/* An urgent byte is not part of the stream, but a read ends at its mark. */
+START_TEST(data_behind_urgent_byte_is_echoed_after_recheck)
 {
 	int client = connect_ahead(ECHO);
 	net_send(client, "abc", 3);
@@ -487,7 +487,7 @@ START_TEST(what_lies_behind_urgent_data_is_echoed)
 	assert_text(client, "abc");
 	pass(TCP_RECHECK_MS + TIMER_WHEEL_TICK_MS);
 	assert_text(client, "def");
-	for (int i = 0; i < 10; i++) { /* from now on without a wait, as the clock stands */
+	for (int i = 0; i < 10; i++) { /* level-triggered from now on: no recheck is needed */
 		net_send(client, "ghi", 3);
 		send_urgent(client, '!');
 		net_send(client, "jkl", 3);
@@ -498,8 +498,7 @@ START_TEST(what_lies_behind_urgent_data_is_echoed)
 }
 END_TEST
 
-/* A look behind a read is no exchange. */
-START_TEST(a_connection_is_looked_at_once_more_after_a_read_and_stays_idle)
+START_TEST(recheck_after_read_does_not_restart_idle_timeout)
 {
 	serve(ECHO "idle_timeout = 2s\n", 1);
 	int client = connect_to(0);
@@ -515,7 +514,7 @@ START_TEST(a_connection_is_looked_at_once_more_after_a_read_and_stays_idle)
 }
 END_TEST
 
-START_TEST(what_lies_behind_urgent_data_is_echoed_before_a_short_idle_timeout)
+START_TEST(data_behind_urgent_byte_is_echoed_before_short_idle_timeout)
 {
 	int client = connect_ahead(ECHO "idle_timeout = 500ms\n");
 	net_send(client, "abc", 3);
@@ -533,7 +532,7 @@ START_TEST(what_lies_behind_urgent_data_is_echoed_before_a_short_idle_timeout)
 }
 END_TEST
 
-START_TEST(a_client_that_resets_is_counted_as_such)
+START_TEST(reset_by_client_is_counted_as_reset)
 {
 	const struct linger reset = {.l_onoff = 1};
 	serve(ECHO, 1);
@@ -568,15 +567,15 @@ static uint64_t flood_some(int fd, unsigned number, uint64_t from)
 	return length > 0 ? (uint64_t)length : 0;
 }
 
-/* Bytes that the server has taken in and not sent back: it holds them. */
+/* Returns the count of bytes that the server has received and not sent. */
 static uint64_t count_held(void)
 {
 	host_settle(&host);
-	uint64_t sent = sum(METRIC_SENT_BYTES); /* first: bytes on their way in between count as held */
+	uint64_t sent = sum(METRIC_SENT_BYTES); /* read first, so that the difference is never negative */
 	return sum(METRIC_RECEIVED_BYTES) - sent;
 }
 
-/* Sends stream I on FDS[I] until nobody takes more for a while; SENT, zero at first, counts the bytes. */
+/* Sends stream I on FDS[I] until all sockets are full for NET_QUIET_MS; SENT, zero at first, counts the bytes. */
 static void flood_for_now(const int *fds, uint64_t *sent, unsigned count)
 {
 	struct pollfd polls[CLIENTS_MAX];
@@ -586,11 +585,11 @@ static void flood_for_now(const int *fds, uint64_t *sent, unsigned count)
 		for (unsigned i = 0; i < count; i++) {
 			if (polls[i].revents & POLLOUT)
 				sent[i] += flood_some(fds[i], i, sent[i]);
-			ck_assert_msg(sent[i] < STREAM_MAX, "who does not read is read from without end");
+			ck_assert_msg(sent[i] < STREAM_MAX, "no backpressure: the server reads without limit");
 		}
 }
 
-/* The same until the server is stuck, which on a slow machine comes later. */
+/* Repeats that until the server has unsent bytes, which takes longer on a slow machine. */
 static void flood(const int *fds, uint64_t *sent, unsigned count)
 {
 	for (int left = NET_TIMEOUT_MS / NET_QUIET_MS; left > 0; left--) {
@@ -598,10 +597,10 @@ static void flood(const int *fds, uint64_t *sent, unsigned count)
 		if (count_held() > 0)
 			return;
 	}
-	ck_abort_msg("nothing is held for clients that do not read");
+	ck_abort_msg("no unsent bytes for clients that do not read");
 }
 
-/* A client that sent until nobody took more, and has read nothing. */
+/* Returns a client that has sent until backpressure, and has read no byte. */
 static int connect_stuck(void)
 {
 	uint64_t sent = 0;
@@ -623,7 +622,7 @@ static void assert_stream(int fd, unsigned number, uint64_t length)
 	net_assert_end(fd);
 }
 
-START_TEST(a_short_send_stops_reading_until_the_client_reads)
+START_TEST(short_send_pauses_reading_until_client_reads)
 {
 	uint64_t sent = 0;
 	send_buffer = SMALL_BUFFER;
@@ -638,7 +637,7 @@ START_TEST(a_short_send_stops_reading_until_the_client_reads)
 }
 END_TEST
 
-START_TEST(slow_readers_make_the_server_hold_a_scratch_buffer_each_at_most)
+START_TEST(unsent_bytes_per_slow_reader_are_bounded_by_scratch_buffer)
 {
 	enum { SLOW = 24 };
 	int clients[SLOW];
@@ -651,7 +650,7 @@ START_TEST(slow_readers_make_the_server_hold_a_scratch_buffer_each_at_most)
 		clients[i] = connect_with_small_buffer();
 	flood(clients, sent, SLOW);
 	ck_assert_uint_le(count_held(), (uint64_t)SLOW * TCP_SCRATCH_SIZE);
-	talk_to(0, 4, 10000); /* others do not suffer */
+	talk_to(0, 4, 10000); /* other clients are not delayed */
 	for (unsigned i = 0; i < SLOW; i++) {
 		shutdown(clients[i], SHUT_WR);
 		assert_stream(clients[i], i, sent[i]);
@@ -661,8 +660,8 @@ START_TEST(slow_readers_make_the_server_hold_a_scratch_buffer_each_at_most)
 }
 END_TEST
 
-/* Sends a scratch buffer's worth, which the worker takes in and cannot send back. Returns what it took. */
-static uint64_t burden(int client)
+/* Sends TCP_SCRATCH_SIZE bytes, which the worker receives and cannot send. Returns the count that it received. */
+static uint64_t send_unanswered(int client)
 {
 	static char bytes[TCP_SCRATCH_SIZE];
 	uint64_t before = sum(METRIC_RECEIVED_BYTES);
@@ -672,7 +671,7 @@ static uint64_t burden(int client)
 	return sum(METRIC_RECEIVED_BYTES) - before;
 }
 
-START_TEST(a_worker_that_holds_much_reads_little)
+START_TEST(worker_above_unsent_limit_reads_small_pieces)
 {
 	enum { DESCRIPTORS = 4096, MOST = DESCRIPTORS / 4 };
 	static int clients[MOST];
@@ -688,11 +687,11 @@ START_TEST(a_worker_that_holds_much_reads_little)
 	while (sum(METRIC_RECEIVED_BYTES) <= TCP_UNSENT_HIGH) {
 		ck_assert_uint_lt(count, MOST - 1);
 		clients[count] = connect_to(0);
-		ck_assert_uint_le(burden(clients[count++]), TCP_SCRATCH_SIZE);
+		ck_assert_uint_le(send_unanswered(clients[count++]), TCP_SCRATCH_SIZE);
 	}
 	for (int i = 0; i < 5; i++) {
 		clients[count] = connect_to(0);
-		ck_assert_uint_le(burden(clients[count++]), TCP_READ_SMALL);
+		ck_assert_uint_le(send_unanswered(clients[count++]), TCP_READ_SMALL);
 	}
 	ck_assert_uint_eq(sum(METRIC_SENT_BYTES), 0);
 	close_all(clients, count);
@@ -700,23 +699,23 @@ START_TEST(a_worker_that_holds_much_reads_little)
 }
 END_TEST
 
-START_TEST(a_client_that_never_reads_and_leaves_costs_nothing_more)
+START_TEST(client_closing_with_unread_echo_frees_its_slot)
 {
 	send_buffer = SMALL_BUFFER;
 	serve(ECHO, 1);
 	int client = connect_stuck();
 	close(client);
 	await_sum(METRIC_CLOSED_RESET, 1);
-	await_places(0);
+	await_slots(0);
 	finish();
 }
 END_TEST
 
 /* --- workers --- */
 
-/* The kernel deals connections by a hash of both addresses and ports, as fair as a coin: of 1000 a worker gets 500 with a
- * standard deviation of 16, so a share is 10 % off once in 600 draws. Three times in a row it is not. */
-START_TEST(two_workers_share_1000_connections_within_10_percent)
+/* The kernel selects a listener by a hash of both addresses and ports. Of 1000 connections a worker gets 500 with a
+ * standard deviation of 16, so 10 % are exceeded once in 600 draws, and three times in a row practically never. */
+START_TEST(kernel_distributes_1000_connections_over_two_workers_within_10_percent)
 {
 	enum { COUNT = 1000, DRAWS = 3, OFF = COUNT / 2 / 10 };
 	uint64_t least = 0;
@@ -737,10 +736,9 @@ START_TEST(two_workers_share_1000_connections_within_10_percent)
 }
 END_TEST
 
-/* --- services that speak first --- */
+/* --- services that send first --- */
 
-/* After the reply a client is watched where places are few, and looked at a moment later where there are many: nothing else
- * depends on it. */
+/* With few spare slots FIN is reported by an event, with many it is polled: the results of a test are the same. */
 static const char *const daytimes[] = {DAYTIME "max_connections_per_source = 500\n", DAYTIME};
 
 static void assert_daytime(int client)
@@ -751,21 +749,20 @@ static void assert_daytime(int client)
 	ck_assert_int_eq(memcmp(line + length - 2, "\r\n", 2), 0);
 }
 
-START_TEST(daytime_says_one_line_and_ends)
+START_TEST(daytime_sends_one_line_then_fin)
 {
 	serve(daytimes[_i], 1);
 	int client = connect_to(0);
 	assert_daytime(client);
 	close(client);
-	pass_a_moment();
+	pass_fin_poll();
 	await_sum(METRIC_CLOSED_DONE, 1);
 	ck_assert_uint_eq(count_closed(), 1);
 	finish();
 }
 END_TEST
 
-/* All of it lies in the socket before the daemon even accepts: a plain close would send a reset. */
-START_TEST(daytime_line_and_end_leave_in_one_packet)
+START_TEST(daytime_line_and_fin_leave_in_one_packet)
 {
 	struct tcp_info info = {0};
 	socklen_t length = sizeof info;
@@ -774,12 +771,13 @@ START_TEST(daytime_line_and_end_leave_in_one_packet)
 	int client = connect_to(0);
 	assert_daytime(client);
 	ck_assert_int_eq(getsockopt(client, IPPROTO_TCP, TCP_INFO, &info, &length), 0);
-	ck_assert_int_eq(info.tcpi_segs_in, 2); /* the one that answered the SYN, and this */
+	ck_assert_int_eq(info.tcpi_segs_in, 2); /* SYN+ACK, and the line with FIN */
 	close(client);
 	finish();
 }
 END_TEST
 
+/* The input has arrived before the daemon accepts: close(2) without shutdown(2) would send a reset. */
 START_TEST(daytime_reply_survives_unread_input)
 {
 	enum { CLIENTS = 20 };
@@ -794,7 +792,7 @@ START_TEST(daytime_reply_survives_unread_input)
 	start();
 	for (int i = 0; i < CLIENTS; i++)
 		assert_daytime(clients[i]);
-	pass_a_moment();
+	pass_fin_poll();
 	await_sum(METRIC_CLOSED_DONE, CLIENTS);
 	ck_assert_uint_eq(sum(METRIC_CLOSED_RESET), 0);
 	close_all(clients, CLIENTS);
@@ -802,7 +800,7 @@ START_TEST(daytime_reply_survives_unread_input)
 }
 END_TEST
 
-START_TEST(daytime_reply_survives_input_that_comes_after_it)
+START_TEST(daytime_reply_survives_input_after_it)
 {
 	static char junk[16 * 1024];
 	serve(daytimes[_i], 1);
@@ -811,18 +809,18 @@ START_TEST(daytime_reply_survives_input_that_comes_after_it)
 	net_send(client, junk, sizeof junk);
 	assert_daytime(client);
 	close(client);
-	pass_a_moment();
+	pass_fin_poll();
 	await_sum(METRIC_CLOSED_DONE, 1);
 	finish();
 }
 END_TEST
 
-START_TEST(who_does_not_end_after_the_reply_is_ended_after_the_linger_time)
+START_TEST(client_without_fin_after_reply_is_closed_after_linger_timeout)
 {
 	serve(daytimes[_i], 1);
 	int client = connect_to(0);
 	assert_daytime(client);
-	pass_a_moment();
+	pass_fin_poll();
 	pass(TCP_LINGER_MS - 200);
 	ck_assert_uint_eq(count_closed(), 0);
 	pass(400);
@@ -832,13 +830,13 @@ START_TEST(who_does_not_end_after_the_reply_is_ended_after_the_linger_time)
 }
 END_TEST
 
-START_TEST(who_says_a_bit_after_the_reply_is_heard_out)
+START_TEST(input_within_linger_limit_after_reply_does_not_close)
 {
 	static char junk[1024];
 	serve(daytimes[_i], 1);
 	int client = connect_to(0);
 	assert_daytime(client);
-	pass_a_moment();
+	pass_fin_poll();
 	for (int i = 0; i < 20; i++) {
 		net_send(client, junk, sizeof junk);
 		host_settle(&host);
@@ -851,31 +849,31 @@ START_TEST(who_says_a_bit_after_the_reply_is_heard_out)
 }
 END_TEST
 
-START_TEST(what_lies_behind_urgent_data_is_thrown_away_after_the_reply)
+START_TEST(data_behind_urgent_byte_after_reply_is_discarded)
 {
 	serve(daytimes[_i], 1);
 	int client = connect_to(0);
 	assert_daytime(client);
-	pass_a_moment();
+	pass_fin_poll();
 	net_send(client, "abc", 3);
 	send_urgent(client, '!');
 	net_send(client, "def", 3);
-	await_sum(METRIC_RECEIVED_BYTES, 6); /* or closing would reset the connection */
+	await_sum(METRIC_RECEIVED_BYTES, 6); /* unread input would turn close(2) into a reset */
 	close(client);
-	pass_a_moment();
+	pass_fin_poll();
 	await_sum(METRIC_CLOSED_DONE, 1);
 	finish();
 }
 END_TEST
 
-START_TEST(who_sends_on_and_on_after_the_reply_is_ended)
+START_TEST(input_above_linger_limit_after_reply_closes)
 {
 	static char junk[4096];
 	uint64_t sent = 0;
 	serve(daytimes[_i], 1);
 	int client = connect_to(0);
 	assert_daytime(client);
-	pass_a_moment();
+	pass_fin_poll();
 	while (sent < STREAM_MAX && send(client, junk, sizeof junk, MSG_NOSIGNAL) > 0)
 		sent += sizeof junk;
 	ck_assert_uint_lt(sent, STREAM_MAX);
@@ -886,30 +884,29 @@ START_TEST(who_sends_on_and_on_after_the_reply_is_ended)
 }
 END_TEST
 
-/* Closes CLIENT, the last that was accepted; returns when that has come to the other end, which is still open. */
-static void close_heard(int client)
+/* Closes CLIENT, the last one accepted, and waits until its FIN has arrived at the accepted socket, which is open. */
+static void close_and_await_fin(int client)
 {
 	struct pollfd accepted = {.fd = atomic_load(&last_accepted), .events = POLLRDHUP};
 	close(client);
 	ck_assert_int_eq(poll(&accepted, 1, NET_TIMEOUT_MS), 1);
 }
 
-static const char *const plenty[] = {DAYTIME, DAYTIME "max_connections = 1020\n",
-				     DAYTIME "max_connections_per_source = 1020\n",
-				     DAYTIME "max_connections_per_source = unlimited\n"};
+static const char *const many_slots[] = {DAYTIME, DAYTIME "max_connections = 1020\n",
+					 DAYTIME "max_connections_per_source = 1020\n",
+					 DAYTIME "max_connections_per_source = unlimited\n"};
 
-/* Counts what they cost, too: no change of what is watched. */
-START_TEST(who_ends_at_once_after_the_reply_need_not_be_watched)
+START_TEST(fin_after_reply_is_polled_without_epoll_ctl)
 {
 	enum { CLIENTS = 20 };
-	serve(plenty[_i], 1);
+	serve(many_slots[_i], 1);
 	host_settle(&host);
 	int before = atomic_load(&epoll_changes);
 	ck_assert_int_gt(before, 0);
 	for (int i = 0; i < CLIENTS; i++) {
 		int client = connect_to(0);
 		assert_daytime(client);
-		close_heard(client);
+		close_and_await_fin(client);
 	}
 	host_settle(&host);
 	ck_assert_uint_eq(count_closed(), 0);
@@ -917,9 +914,9 @@ START_TEST(who_ends_at_once_after_the_reply_need_not_be_watched)
 	ck_assert_uint_eq(count_closed(), 0);
 	pass(1);
 	await_sum(METRIC_CLOSED_DONE, 1);
-	pass(TIMER_WHEEL_SOON_MS); /* who came while the clock ran for the first */
+	pass(TIMER_WHEEL_SOON_MS); /* for connections scheduled after the first */
 	await_sum(METRIC_CLOSED_DONE, CLIENTS);
-	await_places(0);
+	await_slots(0);
 	ck_assert_int_eq(atomic_load(&epoll_changes), before);
 	finish();
 }
@@ -928,31 +925,31 @@ END_TEST
 static const struct {
 	const char *limits;
 	int64_t daemon_maximum;
-} few_places[] = {
-	{"max_connections = 1000\n", UNLIMITED}, /* it has one of them itself */
+} few_slots[] = {
+	{"max_connections = 1000\n", UNLIMITED}, /* 999 are spare */
 	{"max_connections_per_source = 1000\n", UNLIMITED},
 	{"max_connections_per_source = unlimited\n", 1000},
 	{"max_connections_per_source = auto\n", 2000},
 	{"log_connections = yes\n", UNLIMITED},
 };
 
-START_TEST(where_places_are_few_each_is_given_back_as_soon_as_the_client_has_ended)
+START_TEST(fin_with_few_spare_slots_frees_slot_without_poll)
 {
 	char ini[256];
-	snprintf(ini, sizeof ini, "%s%s", DAYTIME, few_places[_i].limits);
-	prepare(ini, 1, few_places[_i].daemon_maximum);
+	snprintf(ini, sizeof ini, "%s%s", DAYTIME, few_slots[_i].limits);
+	prepare(ini, 1, few_slots[_i].daemon_maximum);
 	start();
 	int client = connect_to(0);
 	assert_daytime(client);
 	close(client);
 	await_sum(METRIC_CLOSED_DONE, 1); /* while the clock stands */
-	await_places(0);
+	await_slots(0);
 	finish();
 }
 END_TEST
 
-/* A reset is all that they say: it must not make them look as if they were there still. */
-START_TEST(who_resets_after_the_reply_need_not_be_watched)
+/* The read that polls fails with ECONNRESET. */
+START_TEST(reset_after_reply_is_polled_without_epoll_ctl)
 {
 	const struct linger reset = {.l_onoff = 1};
 	serve(DAYTIME, 1);
@@ -960,15 +957,15 @@ START_TEST(who_resets_after_the_reply_need_not_be_watched)
 	int before = atomic_load(&epoll_changes), client = connect_to(0);
 	assert_daytime(client);
 	setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-	close_heard(client);
-	pass_a_moment();
+	close_and_await_fin(client);
+	pass_fin_poll();
 	await_sum(METRIC_CLOSED_DONE, 1);
 	ck_assert_int_eq(atomic_load(&epoll_changes), before);
 	finish();
 }
 END_TEST
 
-START_TEST(without_memory_for_a_timer_who_was_told_all_is_watched)
+START_TEST(fin_without_memory_for_poll_timer_is_reported_by_event)
 {
 	serve(DAYTIME, 1);
 	host_settle(&host);
@@ -977,29 +974,29 @@ START_TEST(without_memory_for_a_timer_who_was_told_all_is_watched)
 	assert_daytime(client);
 	close(client);
 	await_sum(METRIC_CLOSED_DONE, 1); /* while the clock stands */
-	await_places(0);
+	await_slots(0);
 	atomic_store(&events_without_memory, 0);
 	finish();
 }
 END_TEST
 
-START_TEST(without_memory_to_be_watched_who_was_told_all_is_ended)
+START_TEST(lingering_connection_without_memory_for_event_is_closed)
 {
 	serve(DAYTIME, 1);
 	host_settle(&host);
 	int client = connect_to(0);
 	assert_daytime(client);
 	atomic_store(&events_without_memory, EV_READ);
-	pass_a_moment();
+	pass_fin_poll();
 	await_sum(METRIC_CLOSED_DONE, 1);
-	await_places(0);
+	await_slots(0);
 	atomic_store(&events_without_memory, 0);
 	close(client);
 	finish();
 }
 END_TEST
 
-START_TEST(what_was_said_before_the_look_is_counted_and_bounded_too)
+START_TEST(input_before_fin_poll_is_counted_and_limited)
 {
 	static char junk[TCP_LINGER_BYTES];
 	serve(DAYTIME, 1);
@@ -1008,7 +1005,7 @@ START_TEST(what_was_said_before_the_look_is_counted_and_bounded_too)
 	net_send(client, junk, 1000);
 	assert_daytime(other);
 	net_send(other, junk, sizeof junk);
-	pass_a_moment();
+	pass_fin_poll();
 	await_sum(METRIC_CLOSED_DONE, 1);
 	ck_assert_uint_eq(sum(METRIC_RECEIVED_BYTES), 1000 + sizeof junk);
 	net_send(client, junk, 1000);
@@ -1020,7 +1017,7 @@ START_TEST(what_was_said_before_the_look_is_counted_and_bounded_too)
 }
 END_TEST
 
-START_TEST(a_stop_ends_who_is_not_watched_either)
+START_TEST(end_all_closes_connections_that_poll_for_fin)
 {
 	static char junk[1024];
 	serve(DAYTIME, 1);
@@ -1031,7 +1028,7 @@ START_TEST(a_stop_ends_who_is_not_watched_either)
 	pass(TIMER_WHEEL_SOON_MS);
 	int late = connect_to(0);
 	assert_daytime(late);
-	tcp_drain(tcp, host.task_queue, &idle_mail);
+	tcp_drain(tcp, host.task_queue, &idle_task);
 	tcp_end_all(tcp);
 	host_await(&host, &idle, 1);
 	ck_assert_uint_eq(sum(METRIC_CLOSED_DONE), 3);
@@ -1043,7 +1040,7 @@ START_TEST(a_stop_ends_who_is_not_watched_either)
 }
 END_TEST
 
-START_TEST(freeing_closes_who_is_not_watched_either)
+START_TEST(tcp_free_closes_connections_that_poll_for_fin)
 {
 	serve(DAYTIME, 1);
 	int client = connect_to(0);
@@ -1054,8 +1051,8 @@ START_TEST(freeing_closes_who_is_not_watched_either)
 }
 END_TEST
 
-/* Nothing is ever sent to it that could fail. */
-START_TEST(discard_ends_at_once_with_a_client_that_resets_behind_its_data)
+/* discard never sends, so that no send(2) can fail with ECONNRESET. */
+START_TEST(discard_with_reset_behind_data_closes_at_once)
 {
 	const struct linger reset = {.l_onoff = 1};
 	static char junk[1000];
@@ -1073,7 +1070,7 @@ START_TEST(discard_ends_at_once_with_a_client_that_resets_behind_its_data)
 }
 END_TEST
 
-START_TEST(discard_takes_all_and_answers_nothing)
+START_TEST(discard_reads_all_input_and_sends_nothing)
 {
 	enum { LENGTH = 1024 * 1024 };
 	static char junk[LENGTH];
@@ -1090,7 +1087,7 @@ START_TEST(discard_takes_all_and_answers_nothing)
 }
 END_TEST
 
-/* RFC 864 as it says it: line L has 72 characters of the ring, from its character L on. */
+/* Returns byte AT by RFC 864: line L has 72 characters of the ring, from character L on. */
 static char chargen_byte(uint64_t at)
 {
 	uint64_t line = at / 74 % 95, column = at % 74;
@@ -1114,7 +1111,7 @@ static void assert_chargen(int client, uint64_t from, uint64_t length)
 	}
 }
 
-START_TEST(chargen_goes_on_without_a_seam_whatever_the_client_sends)
+START_TEST(chargen_output_is_continuous_and_independent_of_input)
 {
 	static char junk[30000];
 	serve(CHARGEN, 1);
@@ -1127,7 +1124,7 @@ START_TEST(chargen_goes_on_without_a_seam_whatever_the_client_sends)
 }
 END_TEST
 
-START_TEST(chargen_goes_on_after_a_half_close)
+START_TEST(chargen_continues_after_half_close)
 {
 	serve(CHARGEN, 1);
 	int client = connect_to(0);
@@ -1139,7 +1136,7 @@ START_TEST(chargen_goes_on_after_a_half_close)
 }
 END_TEST
 
-START_TEST(chargen_waits_for_a_slow_reader)
+START_TEST(chargen_to_slow_reader_does_not_delay_other_clients)
 {
 	send_buffer = SMALL_BUFFER;
 	serve(CHARGEN, 1);
@@ -1155,11 +1152,11 @@ START_TEST(chargen_waits_for_a_slow_reader)
 }
 END_TEST
 
-/* --- deadlines, by a clock in our hand --- */
+/* --- deadlines, with a stopped clock --- */
 
 #define IDLE ECHO "idle_timeout = 10m\n"
 
-START_TEST(a_silent_connection_ends_after_the_idle_timeout_and_not_before)
+START_TEST(silent_connection_is_closed_at_idle_timeout)
 {
 	serve(IDLE, 1);
 	int client = connect_to(0);
@@ -1174,7 +1171,7 @@ START_TEST(a_silent_connection_ends_after_the_idle_timeout_and_not_before)
 }
 END_TEST
 
-START_TEST(every_byte_starts_the_idle_timeout_again)
+START_TEST(input_restarts_idle_timeout)
 {
 	serve(IDLE, 1);
 	int client = connect_to(0);
@@ -1190,12 +1187,12 @@ START_TEST(every_byte_starts_the_idle_timeout_again)
 }
 END_TEST
 
-START_TEST(a_proxy_that_took_its_time_leaves_the_client_the_idle_timeout)
+START_TEST(late_proxy_header_does_not_shorten_idle_timeout)
 {
 	static const char header[] = "PROXY TCP4 192.0.2.1 192.0.2.2 1 7\r\n";
 	serve(ECHO "idle_timeout = 2s\nproxy_protocol = on\nproxy_from = 127.0.0.1\n", 1);
 	int client = connect_to(0);
-	await_places(1);
+	await_slots(1);
 	pass(5000);
 	net_send(client, header, sizeof header - 1);
 	await_sum(METRIC_ACCEPTED, 1);
@@ -1207,7 +1204,7 @@ START_TEST(a_proxy_that_took_its_time_leaves_the_client_the_idle_timeout)
 }
 END_TEST
 
-START_TEST(a_client_that_only_reads_is_not_idle)
+START_TEST(output_restarts_idle_timeout)
 {
 	enum { PART = 1000000 };
 	serve(CHARGEN "idle_timeout = 10m\n", 1);
@@ -1224,7 +1221,7 @@ START_TEST(a_client_that_only_reads_is_not_idle)
 }
 END_TEST
 
-START_TEST(without_an_idle_timeout_a_silent_connection_stays)
+START_TEST(silent_connection_without_idle_timeout_stays_open)
 {
 	serve(ECHO "idle_timeout = off\n", 1);
 	int client = connect_to(0);
@@ -1238,8 +1235,8 @@ START_TEST(without_an_idle_timeout_a_silent_connection_stays)
 }
 END_TEST
 
-/* A client that reads no more has not got all: an orderly end would hide that. */
-START_TEST(a_stream_that_is_cut_ends_in_a_reset)
+/* FIN would make a truncated stream look complete. */
+START_TEST(idle_timeout_with_unsent_output_resets)
 {
 	send_buffer = SMALL_BUFFER;
 	serve(IDLE, 1);
@@ -1252,21 +1249,21 @@ START_TEST(a_stream_that_is_cut_ends_in_a_reset)
 }
 END_TEST
 
-/* All of its input has been read, so that nothing but our own will makes the end a reset. */
-START_TEST(a_stream_that_its_client_has_not_got_ends_in_a_reset)
+/* No input is unread, which would cause a reset as well. */
+START_TEST(idle_timeout_with_unacknowledged_output_resets)
 {
 	serve(CHARGEN "idle_timeout = 10m\n", 1);
 	int client = connect_with_small_buffer();
 	net_wait(client, POLLIN);
 	for (int left = NET_TIMEOUT_MS; sum(METRIC_CLOSED_IDLE_TIMEOUT) == 0; pass(11 * MINUTE_MS))
-		net_rest(&left); /* until the kernel takes no more either */
+		net_rest(&left); /* until the send buffer is full */
 	net_assert_reset(client);
 	close(client);
 	finish();
 }
 END_TEST
 
-START_TEST(a_busy_connection_ends_in_order_at_its_lifetime)
+START_TEST(busy_connection_is_closed_with_fin_at_its_lifetime)
 {
 	serve(ECHO "lifetime = 10m\n", 1);
 	int client = connect_to(0);
@@ -1287,7 +1284,7 @@ START_TEST(a_busy_connection_ends_in_order_at_its_lifetime)
 }
 END_TEST
 
-START_TEST(a_lifetime_ends_a_stream_without_end)
+START_TEST(endless_output_is_closed_at_lifetime)
 {
 	serve(CHARGEN "lifetime = 10m\n", 1);
 	int client = connect_to(0);
@@ -1300,7 +1297,7 @@ START_TEST(a_lifetime_ends_a_stream_without_end)
 }
 END_TEST
 
-START_TEST(many_connections_end_each_at_its_own_time)
+START_TEST(each_connection_is_closed_at_its_own_idle_timeout)
 {
 	enum { CLIENTS = 60 };
 	int clients[CLIENTS];
@@ -1324,7 +1321,7 @@ END_TEST
 
 /* --- limits --- */
 
-/* Which of CLIENTS have had their byte back, which they have all sent. */
+/* Sets SERVED for each client that has received its echo. Returns their count. */
 static unsigned count_served(const int *clients, unsigned count, bool *served)
 {
 	char byte;
@@ -1342,7 +1339,7 @@ static void await_served(const int *clients, unsigned count, bool *served, unsig
 		net_rest(&left);
 }
 
-/* Opens COUNT clients at a service that has MAXIMUM places, and watches them take turns. */
+/* Asserts that at most MAXIMUM of COUNT clients are served at a time, and that each close admits the next. */
 static void take_turns(const int *clients, unsigned count, unsigned maximum)
 {
 	bool served[CLIENTS_MAX] = {false};
@@ -1366,7 +1363,7 @@ static void take_turns(const int *clients, unsigned count, unsigned maximum)
 	await_sum(METRIC_CLOSED_CLIENT, count);
 }
 
-START_TEST(max_connections_is_exact_across_workers_and_the_rest_wait_their_turn)
+START_TEST(max_connections_is_exact_across_workers_and_others_wait_in_queue)
 {
 	enum { CLIENTS = 60, MAXIMUM = 7 };
 	int clients[CLIENTS];
@@ -1377,7 +1374,7 @@ START_TEST(max_connections_is_exact_across_workers_and_the_rest_wait_their_turn)
 }
 END_TEST
 
-START_TEST(the_daemons_limit_is_exact_across_workers)
+START_TEST(daemon_limit_is_exact_across_workers)
 {
 	enum { CLIENTS = 40, MAXIMUM = 3 };
 	int clients[CLIENTS];
@@ -1385,12 +1382,12 @@ START_TEST(the_daemons_limit_is_exact_across_workers)
 	start();
 	connect_many(clients, CLIENTS);
 	take_turns(clients, CLIENTS, MAXIMUM);
-	await_places(0);
+	await_slots(0);
 	finish();
 }
 END_TEST
 
-START_TEST(a_place_of_one_service_is_waited_for_by_another)
+START_TEST(slot_freed_by_one_service_admits_client_of_another)
 {
 	prepare("[a]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n"
 		"[b]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n",
@@ -1408,7 +1405,7 @@ START_TEST(a_place_of_one_service_is_waited_for_by_another)
 }
 END_TEST
 
-START_TEST(a_full_service_does_not_stop_another)
+START_TEST(full_service_does_not_delay_another)
 {
 	prepare("[a]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\nmax_connections = 1\n"
 		"[b]\ntype = echo\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\n",
@@ -1427,7 +1424,7 @@ START_TEST(a_full_service_does_not_stop_another)
 }
 END_TEST
 
-/* --- limits of one source: it alone is refused --- */
+/* --- limits of a source --- */
 
 static int connect_from(const char *ip)
 {
@@ -1439,8 +1436,7 @@ static int connect_from(const char *ip)
 	return fd;
 }
 
-/* Closed at once, whatever it sends. */
-static void assert_turned_away(int fd)
+static void assert_refused(int fd)
 {
 	char byte;
 	net_wait(fd, POLLIN);
@@ -1460,12 +1456,12 @@ START_TEST(max_connections_per_source_is_exact_across_workers)
 		net_assert_echo(clients[i]);
 	}
 	for (int i = 0; i < MORE; i++)
-		assert_turned_away(connect_from("127.0.0.2"));
+		assert_refused(connect_from("127.0.0.2"));
 	int other = connect_from("127.0.0.3");
 	net_assert_echo(other);
 	await_sum(METRIC_REFUSED_SOURCE_LIMIT, MORE);
 	ck_assert_uint_eq(sum(METRIC_ACCEPTED), MAXIMUM + 1);
-	await_places(MAXIMUM + 1);
+	await_slots(MAXIMUM + 1);
 
 	close(clients[0]);
 	await_sum(METRIC_CLOSED_CLIENT, 1);
@@ -1478,12 +1474,12 @@ START_TEST(max_connections_per_source_is_exact_across_workers)
 }
 END_TEST
 
-START_TEST(a_source_is_as_wide_as_its_prefix)
+START_TEST(source_limit_counts_addresses_of_one_source_prefix_together)
 {
 	serve(LAB "max_connections_per_source = 1\nsource_prefix = /24, /64\n", WORKERS);
 	int first = connect_from("127.0.5.1");
 	net_assert_echo(first);
-	assert_turned_away(connect_from("127.0.5.200"));
+	assert_refused(connect_from("127.0.5.200"));
 	int other = connect_from("127.0.6.1");
 	net_assert_echo(other);
 	close(first);
@@ -1492,7 +1488,7 @@ START_TEST(a_source_is_as_wide_as_its_prefix)
 }
 END_TEST
 
-START_TEST(no_source_gets_more_than_half_of_the_daemons_places_unasked)
+START_TEST(source_limit_by_default_is_half_of_daemon_limit)
 {
 	int clients[4];
 	prepare(LAB, WORKERS, 8);
@@ -1501,7 +1497,7 @@ START_TEST(no_source_gets_more_than_half_of_the_daemons_places_unasked)
 		clients[i] = connect_from("127.0.0.2");
 		net_assert_echo(clients[i]);
 	}
-	assert_turned_away(connect_from("127.0.0.2"));
+	assert_refused(connect_from("127.0.0.2"));
 	int other = connect_from("127.0.0.3");
 	net_assert_echo(other);
 	close_all(clients, 4);
@@ -1510,7 +1506,7 @@ START_TEST(no_source_gets_more_than_half_of_the_daemons_places_unasked)
 }
 END_TEST
 
-START_TEST(connection_rate_turns_a_source_away_until_its_bucket_fills_again)
+START_TEST(connection_rate_refuses_source_until_bucket_refills)
 {
 	serve(LAB "connection_rate = 3/m\n", WORKERS);
 	for (int minute = 0; minute < 3; minute++) {
@@ -1519,7 +1515,7 @@ START_TEST(connection_rate_turns_a_source_away_until_its_bucket_fills_again)
 			net_assert_echo(client);
 			close(client);
 		}
-		assert_turned_away(connect_from("127.0.0.2"));
+		assert_refused(connect_from("127.0.0.2"));
 		pass(MINUTE_MS);
 	}
 	await_sum(METRIC_REFUSED_RATE, 3);
@@ -1528,16 +1524,16 @@ START_TEST(connection_rate_turns_a_source_away_until_its_bucket_fills_again)
 }
 END_TEST
 
-START_TEST(who_is_denied_is_closed_and_holds_no_place)
+START_TEST(denied_client_is_refused_and_takes_no_slot)
 {
 	serve(LAB "deny = 127.0.0.0/24\nallow = 127.0.0.7, 127.0.1.0/24\n", WORKERS);
-	assert_turned_away(connect_from("127.0.0.2"));
-	assert_turned_away(connect_from("127.0.2.1"));
+	assert_refused(connect_from("127.0.0.2"));
+	assert_refused(connect_from("127.0.2.1"));
 	int named = connect_from("127.0.0.7"), inside = connect_from("127.0.1.9");
 	net_assert_echo(named);
 	net_assert_echo(inside);
 	await_sum(METRIC_REFUSED_DENIED, 2);
-	await_places(2);
+	await_slots(2);
 	ck_assert_uint_eq(sum(METRIC_ACCEPTED), 2);
 	close(named);
 	close(inside);
@@ -1547,7 +1543,7 @@ END_TEST
 
 /* --- accept that fails --- */
 
-START_TEST(out_of_descriptors_accepting_rests_and_then_goes_on)
+START_TEST(accepting_without_descriptors_pauses_then_resumes)
 {
 	enum { FAULTS = 5 };
 	serve(ECHO, 1);
@@ -1559,18 +1555,18 @@ START_TEST(out_of_descriptors_accepting_rests_and_then_goes_on)
 		for (int left = NET_TIMEOUT_MS; atomic_load(&accept_faults_left) > FAULTS - 1 - i;)
 			net_rest(&left);
 		host_settle(&host);
-		ck_assert_int_eq(atomic_load(&accept_faults_left), FAULTS - 1 - i); /* it does not spin */
+		ck_assert_int_eq(atomic_load(&accept_faults_left), FAULTS - 1 - i); /* no call while paused */
 		pass(TCP_RETRY_MS);
 	}
 	await_byte(client);
-	await_places(1);
+	await_slots(1);
 	close(client);
 	finish();
 }
 END_TEST
 
-/* accept(2): errors of the new connection alone come out of accept too. */
-START_TEST(a_connection_that_fails_before_it_is_accepted_holds_up_no_other)
+/* accept(2) also returns pending network errors of the new socket. */
+START_TEST(accept_error_of_one_connection_does_not_delay_others)
 {
 	static const int errors[] = {ECONNABORTED, EPROTO, ENETDOWN, EHOSTUNREACH, ENETUNREACH, EINTR, EPERM};
 	serve(ECHO, 1);
@@ -1583,12 +1579,12 @@ START_TEST(a_connection_that_fails_before_it_is_accepted_holds_up_no_other)
 		close(client);
 	}
 	await_sum(METRIC_CLOSED_CLIENT, sizeof errors / sizeof *errors);
-	await_places(0);
+	await_slots(0);
 	finish();
 }
 END_TEST
 
-START_TEST(a_quiet_listener_costs_no_call)
+START_TEST(idle_listener_makes_no_accept_call)
 {
 	serve(ECHO, WORKERS);
 	int client = connect_to(0);
@@ -1610,8 +1606,7 @@ static const unsigned queue_lengths[] = {
 	0,  1, 10, TCP_ACCEPTS_A_WAKEUP - 1, TCP_ACCEPTS_A_WAKEUP, TCP_ACCEPTS_A_WAKEUP + 1, 2 * TCP_ACCEPTS_A_WAKEUP,
 	200};
 
-/* Start and stop are taken in one go, so that all of the queue is left to the stop. */
-START_TEST(a_stop_serves_the_queue_and_tells_when_it_is_empty)
+START_TEST(stop_accepts_queued_connections_then_posts_stopped)
 {
 	int clients[CLIENTS_MAX];
 	unsigned count = queue_lengths[_i];
@@ -1621,7 +1616,7 @@ START_TEST(a_stop_serves_the_queue_and_tells_when_it_is_empty)
 	assert_all_echo(clients, count);
 	host_await(&host, &stopped, 1);
 	ck_assert_uint_eq(sum(METRIC_ACCEPTED), count);
-	assert_all_echo(clients, count); /* they are served on */
+	assert_all_echo(clients, count); /* open connections go on */
 	close_all(clients, count);
 	host_run_tasks(&host, NET_QUIET_MS);
 	ck_assert_uint_eq(stopped, 1);
@@ -1629,14 +1624,14 @@ START_TEST(a_stop_serves_the_queue_and_tells_when_it_is_empty)
 }
 END_TEST
 
-START_TEST(a_stopped_listener_accepts_no_more)
+START_TEST(stopped_listener_accepts_no_connection)
 {
 	serve(ECHO, WORKERS);
 	int client = connect_to(0);
 	net_assert_echo(client);
 	each_listener(stop_one);
 	host_await(&host, &stopped, WORKERS);
-	int late = connect_to(0); /* the socket is open still, so the kernel shakes hands */
+	int late = connect_to(0); /* the kernel completes the handshake, as the socket is open */
 	net_send(late, "b", 1);
 	net_assert_quiet(late);
 	ck_assert_uint_eq(sum(METRIC_ACCEPTED), 1);
@@ -1647,8 +1642,7 @@ START_TEST(a_stopped_listener_accepts_no_more)
 }
 END_TEST
 
-/* The stop comes while all places are taken: the queue is served as they get free. */
-START_TEST(a_stop_waits_for_places_and_serves_the_queue)
+START_TEST(stop_of_full_service_accepts_queue_as_slots_are_freed)
 {
 	enum { CLIENTS = 20, MAXIMUM = 3 };
 	int clients[CLIENTS];
@@ -1664,8 +1658,7 @@ START_TEST(a_stop_waits_for_places_and_serves_the_queue)
 }
 END_TEST
 
-/* Nobody is queued: what wakes the listener is the free place alone. */
-START_TEST(a_stop_of_a_full_service_is_over_when_a_place_gets_free)
+START_TEST(stop_of_full_service_with_empty_queue_ends_when_slot_is_freed)
 {
 	serve(ECHO "max_connections = 1\n", 1);
 	int client = connect_to(0);
@@ -1679,7 +1672,7 @@ START_TEST(a_stop_of_a_full_service_is_over_when_a_place_gets_free)
 }
 END_TEST
 
-START_TEST(a_stop_while_accepting_rests_serves_the_queue_after_it)
+START_TEST(stop_during_accept_pause_accepts_queue_after_it)
 {
 	prepare(ECHO, 1, UNLIMITED);
 	int client = connect_to(0);
@@ -1695,23 +1688,23 @@ START_TEST(a_stop_while_accepting_rests_serves_the_queue_after_it)
 }
 END_TEST
 
-START_TEST(drain_tells_at_once_where_nobody_is_connected)
+START_TEST(drain_without_connections_posts_idle_at_once)
 {
 	serve(ECHO, WORKERS);
-	tcp_drain(tcp, host.task_queue, &idle_mail);
+	tcp_drain(tcp, host.task_queue, &idle_task);
 	host_await(&host, &idle, 1);
 	finish();
 }
 END_TEST
 
-START_TEST(drain_tells_when_the_last_connection_has_ended)
+START_TEST(drain_posts_idle_after_last_connection_is_closed)
 {
 	enum { CLIENTS = 10 };
 	int clients[CLIENTS];
 	serve(ECHO, WORKERS);
 	connect_many(clients, CLIENTS);
 	assert_all_echo(clients, CLIENTS);
-	tcp_drain(tcp, host.task_queue, &idle_mail);
+	tcp_drain(tcp, host.task_queue, &idle_task);
 	for (int i = 0; i < CLIENTS; i++) {
 		host_run_tasks(&host, 5);
 		ck_assert_uint_eq(idle, 0);
@@ -1723,26 +1716,26 @@ START_TEST(drain_tells_when_the_last_connection_has_ended)
 }
 END_TEST
 
-START_TEST(end_all_ends_every_connection_in_order)
+START_TEST(end_all_closes_every_connection_with_fin)
 {
 	enum { CLIENTS = 30 };
 	int clients[CLIENTS];
 	serve(ECHO, WORKERS);
 	connect_many(clients, CLIENTS);
 	assert_all_echo(clients, CLIENTS);
-	tcp_drain(tcp, host.task_queue, &idle_mail);
+	tcp_drain(tcp, host.task_queue, &idle_task);
 	tcp_end_all(tcp);
 	assert_all_end(clients, CLIENTS);
 	host_await(&host, &idle, 1);
 	ck_assert_uint_eq(sum(METRIC_CLOSED_STOP), CLIENTS);
-	await_places(0);
+	await_slots(0);
 	close_all(clients, CLIENTS);
 	finish();
 }
 END_TEST
 
-/* The input that nobody reads any more must not turn the end into a reset that destroys what was sent. */
-START_TEST(end_all_does_not_destroy_what_was_sent)
+/* Unread input would turn close(2) into a reset, which destroys output that the client has not read. */
+START_TEST(end_all_with_unread_input_preserves_sent_output)
 {
 	static char bytes[10000 + 1];
 	enum { LENGTH = sizeof bytes - 1 };
@@ -1764,7 +1757,7 @@ START_TEST(end_all_does_not_destroy_what_was_sent)
 }
 END_TEST
 
-START_TEST(end_all_stops_a_listener_that_waits_for_places)
+START_TEST(end_all_stops_listener_that_waits_for_slot)
 {
 	int clients[2];
 	prepare(ECHO "max_connections = 1\n", 1, UNLIMITED);
@@ -1780,7 +1773,7 @@ START_TEST(end_all_stops_a_listener_that_waits_for_places)
 }
 END_TEST
 
-START_TEST(freeing_closes_what_is_open_still)
+START_TEST(tcp_free_closes_open_connections)
 {
 	enum { CLIENTS = 10 };
 	int clients[CLIENTS];
@@ -1797,7 +1790,7 @@ START_TEST(freeing_closes_what_is_open_still)
 }
 END_TEST
 
-START_TEST(what_never_ran_can_be_freed)
+START_TEST(listeners_of_workers_never_started_are_freed)
 {
 	prepare(ECHO, WORKERS, UNLIMITED);
 	listener_free(NULL);
@@ -1807,9 +1800,9 @@ START_TEST(what_never_ran_can_be_freed)
 }
 END_TEST
 
-/* --- what is told --- */
+/* --- log and DSCP --- */
 
-START_TEST(log_connections_tells_of_a_connection_at_its_end)
+START_TEST(log_connections_logs_each_closed_connection)
 {
 	char expected[128];
 	serve(ECHO "log_connections = yes\n", 1);
@@ -1831,7 +1824,7 @@ START_TEST(log_connections_tells_of_a_connection_at_its_end)
 }
 END_TEST
 
-START_TEST(replies_have_the_dscp_of_the_clients_syn)
+START_TEST(dscp_copy_marks_replies_as_client_syn)
 {
 	serve(ECHO "dscp = copy\n", 1);
 	int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -1844,9 +1837,9 @@ START_TEST(replies_have_the_dscp_of_the_clients_syn)
 }
 END_TEST
 
-/* --- generations, and a listener that is there for all --- */
+/* --- generations, round-robin and shared listeners --- */
 
-START_TEST(a_change_is_for_new_connections_and_open_ones_go_on)
+START_TEST(listener_change_applies_to_new_connections_only)
 {
 	serve(ECHO DAYTIME, WORKERS);
 	int open = connect_to(0);
@@ -1873,7 +1866,7 @@ static void on_over(void *generation)
 	generation_free(generation);
 }
 
-START_TEST(a_generation_is_over_when_the_last_who_serves_by_it_has_ended)
+START_TEST(generation_is_freed_after_its_last_connection_is_closed)
 {
 	struct diagnostics diagnostics = {0};
 	int clients[8];
@@ -1909,7 +1902,7 @@ START_TEST(a_generation_is_over_when_the_last_who_serves_by_it_has_ended)
 }
 END_TEST
 
-/* One listener for all workers: the group's second socket, which would get its share from the kernel, is closed. */
+/* Replaces the listeners by a single one that distributes round-robin. */
 static void prepare_round_robin(void)
 {
 	prepare(ECHO, WORKERS, UNLIMITED);
@@ -1938,13 +1931,13 @@ START_TEST(single_listener_distributes_connections_round_robin)
 }
 END_TEST
 
-START_TEST(what_is_dealt_while_everything_ends_is_closed)
+START_TEST(migrating_connections_are_closed_by_tcp_free)
 {
 	int clients[50];
 	prepare_round_robin();
-	ck_assert_int_eq(worker_start(host.workers[0]), 0); /* the other one never takes what it is dealt */
+	ck_assert_int_eq(worker_start(host.workers[0]), 0); /* worker 1 never adopts its connections */
 	connect_many(clients, 50);
-	for (int i = 0; i < 50; i += 2) /* the first goes to the other one */
+	for (int i = 0; i < 50; i += 2) /* odd ones stay on worker 0 */
 		net_assert_echo(clients[i + 1]);
 	finish();
 	for (int i = 0; i < 50; i++) {
@@ -1955,7 +1948,7 @@ START_TEST(what_is_dealt_while_everything_ends_is_closed)
 }
 END_TEST
 
-START_TEST(connections_of_a_removed_service_end_when_their_time_is_over)
+START_TEST(connections_of_removed_service_are_closed_after_drain_timeout)
 {
 	serve(ECHO DISCARD, WORKERS);
 	int clients[4], other = connect_to(1);
@@ -1977,7 +1970,7 @@ START_TEST(connections_of_a_removed_service_end_when_their_time_is_over)
 }
 END_TEST
 
-START_TEST(a_shared_listener_stops_while_clients_keep_coming)
+START_TEST(shared_listener_stops_while_new_clients_connect)
 {
 	prepare(ECHO, 1, UNLIMITED);
 	int clients[CLIENTS_MAX];
@@ -1986,17 +1979,17 @@ START_TEST(a_shared_listener_stops_while_clients_keep_coming)
 	start();
 	each_listener(stop_one);
 	host_await(&host, &stopped, 1);
-	assert_all_echo(clients, CLIENTS_MAX); /* those that were queued are served */
+	assert_all_echo(clients, CLIENTS_MAX); /* queued connections are served */
 	close_all(clients, CLIENTS_MAX);
-	int late = net_begin_connect(&endpoints[0].address); /* and this is for others to accept */
+	int late = net_begin_connect(&endpoints[0].address); /* left to the other process */
 	net_wait(late, POLLOUT);
 	close(late);
 	finish();
 }
 END_TEST
 
-/* The others serve its queue: it does not wait for a place. */
-START_TEST(a_shared_listener_that_waits_for_places_stops_at_once)
+/* The other process serves the queue. */
+START_TEST(shared_listener_waiting_for_slot_stops_at_once)
 {
 	prepare(ECHO "max_connections = 1\n", 1, UNLIMITED);
 	listener_keep_open(endpoints[0].listeners[0]);
@@ -2028,104 +2021,104 @@ static Suite *suite(void)
 {
 	Suite *suite = suite_create("tcp");
 	TCase *echo = add_tcase(suite, "echo");
-	tcase_add_test(echo, echo_returns_every_byte_in_order_however_it_was_cut);
-	tcase_add_test(echo, echo_returns_single_bytes_as_they_come);
-	tcase_add_test(echo, echo_serves_both_families);
-	tcase_add_test(echo, sixty_four_clients_each_get_their_own_bytes);
-	tcase_add_test(echo, a_half_close_gets_the_rest_and_then_the_end);
-	tcase_add_test(echo, a_client_that_says_nothing_and_ends_is_ended);
-	tcase_add_test(echo, what_lies_behind_urgent_data_is_echoed_before_a_short_idle_timeout);
-	tcase_add_test(echo, a_client_that_resets_is_counted_as_such);
-	tcase_add_test(echo, data_and_the_end_that_come_together_are_both_heard);
-	tcase_add_test(echo, what_lies_behind_urgent_data_is_echoed);
-	tcase_add_test(echo, what_lies_behind_urgent_data_is_echoed_when_the_end_has_come_too);
-	tcase_add_test(echo, a_connection_is_looked_at_once_more_after_a_read_and_stays_idle);
-	tcase_add_test(echo, a_short_send_stops_reading_until_the_client_reads);
-	tcase_add_test(echo, slow_readers_make_the_server_hold_a_scratch_buffer_each_at_most);
-	tcase_add_test(echo, a_worker_that_holds_much_reads_little);
-	tcase_add_test(echo, a_client_that_never_reads_and_leaves_costs_nothing_more);
+	tcase_add_test(echo, echo_returns_every_byte_in_order_for_any_segmentation);
+	tcase_add_test(echo, echo_returns_each_single_byte_at_once);
+	tcase_add_test(echo, echo_serves_ipv4_and_ipv6);
+	tcase_add_test(echo, echo_to_64_concurrent_clients_returns_to_each_its_own_bytes);
+	tcase_add_test(echo, half_closed_client_receives_remaining_echo_then_fin);
+	tcase_add_test(echo, fin_of_silent_client_is_answered_with_fin);
+	tcase_add_test(echo, data_behind_urgent_byte_is_echoed_before_short_idle_timeout);
+	tcase_add_test(echo, reset_by_client_is_counted_as_reset);
+	tcase_add_test(echo, data_and_fin_in_one_event_are_both_handled);
+	tcase_add_test(echo, data_behind_urgent_byte_is_echoed_after_recheck);
+	tcase_add_test(echo, data_behind_urgent_byte_is_echoed_before_fin);
+	tcase_add_test(echo, recheck_after_read_does_not_restart_idle_timeout);
+	tcase_add_test(echo, short_send_pauses_reading_until_client_reads);
+	tcase_add_test(echo, unsent_bytes_per_slow_reader_are_bounded_by_scratch_buffer);
+	tcase_add_test(echo, worker_above_unsent_limit_reads_small_pieces);
+	tcase_add_test(echo, client_closing_with_unread_echo_frees_its_slot);
 
 	TCase *workers = add_tcase(suite, "workers");
-	tcase_add_test(workers, two_workers_share_1000_connections_within_10_percent);
+	tcase_add_test(workers, kernel_distributes_1000_connections_over_two_workers_within_10_percent);
 
 	TCase *speakers = add_tcase(suite, "speakers");
-	tcase_add_loop_test(speakers, daytime_says_one_line_and_ends, 0, 2);
-	tcase_add_loop_test(speakers, daytime_line_and_end_leave_in_one_packet, 0, 2);
+	tcase_add_loop_test(speakers, daytime_sends_one_line_then_fin, 0, 2);
+	tcase_add_loop_test(speakers, daytime_line_and_fin_leave_in_one_packet, 0, 2);
 	tcase_add_loop_test(speakers, daytime_reply_survives_unread_input, 0, 2);
-	tcase_add_loop_test(speakers, daytime_reply_survives_input_that_comes_after_it, 0, 2);
-	tcase_add_loop_test(speakers, who_does_not_end_after_the_reply_is_ended_after_the_linger_time, 0, 2);
-	tcase_add_loop_test(speakers, who_says_a_bit_after_the_reply_is_heard_out, 0, 2);
-	tcase_add_loop_test(speakers, what_lies_behind_urgent_data_is_thrown_away_after_the_reply, 0, 2);
-	tcase_add_loop_test(speakers, who_sends_on_and_on_after_the_reply_is_ended, 0, 2);
-	tcase_add_loop_test(speakers, who_ends_at_once_after_the_reply_need_not_be_watched, 0,
-			    sizeof plenty / sizeof *plenty);
-	tcase_add_loop_test(speakers, where_places_are_few_each_is_given_back_as_soon_as_the_client_has_ended, 0,
-			    sizeof few_places / sizeof *few_places);
-	tcase_add_test(speakers, who_resets_after_the_reply_need_not_be_watched);
-	tcase_add_test(speakers, without_memory_for_a_timer_who_was_told_all_is_watched);
-	tcase_add_test(speakers, without_memory_to_be_watched_who_was_told_all_is_ended);
-	tcase_add_test(speakers, what_was_said_before_the_look_is_counted_and_bounded_too);
-	tcase_add_test(speakers, a_stop_ends_who_is_not_watched_either);
-	tcase_add_test(speakers, freeing_closes_who_is_not_watched_either);
-	tcase_add_test(speakers, discard_ends_at_once_with_a_client_that_resets_behind_its_data);
-	tcase_add_test(speakers, discard_takes_all_and_answers_nothing);
-	tcase_add_test(speakers, chargen_goes_on_without_a_seam_whatever_the_client_sends);
-	tcase_add_test(speakers, chargen_goes_on_after_a_half_close);
-	tcase_add_test(speakers, chargen_waits_for_a_slow_reader);
+	tcase_add_loop_test(speakers, daytime_reply_survives_input_after_it, 0, 2);
+	tcase_add_loop_test(speakers, client_without_fin_after_reply_is_closed_after_linger_timeout, 0, 2);
+	tcase_add_loop_test(speakers, input_within_linger_limit_after_reply_does_not_close, 0, 2);
+	tcase_add_loop_test(speakers, data_behind_urgent_byte_after_reply_is_discarded, 0, 2);
+	tcase_add_loop_test(speakers, input_above_linger_limit_after_reply_closes, 0, 2);
+	tcase_add_loop_test(speakers, fin_after_reply_is_polled_without_epoll_ctl, 0,
+			    sizeof many_slots / sizeof *many_slots);
+	tcase_add_loop_test(speakers, fin_with_few_spare_slots_frees_slot_without_poll, 0,
+			    sizeof few_slots / sizeof *few_slots);
+	tcase_add_test(speakers, reset_after_reply_is_polled_without_epoll_ctl);
+	tcase_add_test(speakers, fin_without_memory_for_poll_timer_is_reported_by_event);
+	tcase_add_test(speakers, lingering_connection_without_memory_for_event_is_closed);
+	tcase_add_test(speakers, input_before_fin_poll_is_counted_and_limited);
+	tcase_add_test(speakers, end_all_closes_connections_that_poll_for_fin);
+	tcase_add_test(speakers, tcp_free_closes_connections_that_poll_for_fin);
+	tcase_add_test(speakers, discard_with_reset_behind_data_closes_at_once);
+	tcase_add_test(speakers, discard_reads_all_input_and_sends_nothing);
+	tcase_add_test(speakers, chargen_output_is_continuous_and_independent_of_input);
+	tcase_add_test(speakers, chargen_continues_after_half_close);
+	tcase_add_test(speakers, chargen_to_slow_reader_does_not_delay_other_clients);
 
 	TCase *deadlines = add_tcase(suite, "deadlines");
-	tcase_add_test(deadlines, a_silent_connection_ends_after_the_idle_timeout_and_not_before);
-	tcase_add_test(deadlines, every_byte_starts_the_idle_timeout_again);
-	tcase_add_test(deadlines, a_proxy_that_took_its_time_leaves_the_client_the_idle_timeout);
-	tcase_add_test(deadlines, a_client_that_only_reads_is_not_idle);
-	tcase_add_test(deadlines, without_an_idle_timeout_a_silent_connection_stays);
-	tcase_add_test(deadlines, a_stream_that_is_cut_ends_in_a_reset);
-	tcase_add_test(deadlines, a_stream_that_its_client_has_not_got_ends_in_a_reset);
-	tcase_add_test(deadlines, a_busy_connection_ends_in_order_at_its_lifetime);
-	tcase_add_test(deadlines, a_lifetime_ends_a_stream_without_end);
-	tcase_add_test(deadlines, many_connections_end_each_at_its_own_time);
+	tcase_add_test(deadlines, silent_connection_is_closed_at_idle_timeout);
+	tcase_add_test(deadlines, input_restarts_idle_timeout);
+	tcase_add_test(deadlines, late_proxy_header_does_not_shorten_idle_timeout);
+	tcase_add_test(deadlines, output_restarts_idle_timeout);
+	tcase_add_test(deadlines, silent_connection_without_idle_timeout_stays_open);
+	tcase_add_test(deadlines, idle_timeout_with_unsent_output_resets);
+	tcase_add_test(deadlines, idle_timeout_with_unacknowledged_output_resets);
+	tcase_add_test(deadlines, busy_connection_is_closed_with_fin_at_its_lifetime);
+	tcase_add_test(deadlines, endless_output_is_closed_at_lifetime);
+	tcase_add_test(deadlines, each_connection_is_closed_at_its_own_idle_timeout);
 
 	TCase *limits = add_tcase(suite, "limits");
-	tcase_add_test(limits, max_connections_is_exact_across_workers_and_the_rest_wait_their_turn);
-	tcase_add_test(limits, the_daemons_limit_is_exact_across_workers);
-	tcase_add_test(limits, a_place_of_one_service_is_waited_for_by_another);
-	tcase_add_test(limits, a_full_service_does_not_stop_another);
+	tcase_add_test(limits, max_connections_is_exact_across_workers_and_others_wait_in_queue);
+	tcase_add_test(limits, daemon_limit_is_exact_across_workers);
+	tcase_add_test(limits, slot_freed_by_one_service_admits_client_of_another);
+	tcase_add_test(limits, full_service_does_not_delay_another);
 	tcase_add_test(limits, max_connections_per_source_is_exact_across_workers);
-	tcase_add_test(limits, a_source_is_as_wide_as_its_prefix);
-	tcase_add_test(limits, no_source_gets_more_than_half_of_the_daemons_places_unasked);
-	tcase_add_test(limits, connection_rate_turns_a_source_away_until_its_bucket_fills_again);
-	tcase_add_test(limits, who_is_denied_is_closed_and_holds_no_place);
-	tcase_add_test(limits, out_of_descriptors_accepting_rests_and_then_goes_on);
-	tcase_add_test(limits, a_connection_that_fails_before_it_is_accepted_holds_up_no_other);
-	tcase_add_test(limits, a_quiet_listener_costs_no_call);
+	tcase_add_test(limits, source_limit_counts_addresses_of_one_source_prefix_together);
+	tcase_add_test(limits, source_limit_by_default_is_half_of_daemon_limit);
+	tcase_add_test(limits, connection_rate_refuses_source_until_bucket_refills);
+	tcase_add_test(limits, denied_client_is_refused_and_takes_no_slot);
+	tcase_add_test(limits, accepting_without_descriptors_pauses_then_resumes);
+	tcase_add_test(limits, accept_error_of_one_connection_does_not_delay_others);
+	tcase_add_test(limits, idle_listener_makes_no_accept_call);
 
 	TCase *stopping = add_tcase(suite, "stopping");
-	tcase_add_loop_test(stopping, a_stop_serves_the_queue_and_tells_when_it_is_empty, 0,
+	tcase_add_loop_test(stopping, stop_accepts_queued_connections_then_posts_stopped, 0,
 			    sizeof queue_lengths / sizeof *queue_lengths);
-	tcase_add_test(stopping, a_stopped_listener_accepts_no_more);
-	tcase_add_test(stopping, a_stop_waits_for_places_and_serves_the_queue);
-	tcase_add_test(stopping, a_stop_of_a_full_service_is_over_when_a_place_gets_free);
-	tcase_add_test(stopping, a_stop_while_accepting_rests_serves_the_queue_after_it);
-	tcase_add_test(stopping, drain_tells_at_once_where_nobody_is_connected);
-	tcase_add_test(stopping, drain_tells_when_the_last_connection_has_ended);
-	tcase_add_test(stopping, end_all_ends_every_connection_in_order);
-	tcase_add_test(stopping, end_all_does_not_destroy_what_was_sent);
-	tcase_add_test(stopping, end_all_stops_a_listener_that_waits_for_places);
-	tcase_add_test(stopping, freeing_closes_what_is_open_still);
-	tcase_add_test(stopping, what_never_ran_can_be_freed);
+	tcase_add_test(stopping, stopped_listener_accepts_no_connection);
+	tcase_add_test(stopping, stop_of_full_service_accepts_queue_as_slots_are_freed);
+	tcase_add_test(stopping, stop_of_full_service_with_empty_queue_ends_when_slot_is_freed);
+	tcase_add_test(stopping, stop_during_accept_pause_accepts_queue_after_it);
+	tcase_add_test(stopping, drain_without_connections_posts_idle_at_once);
+	tcase_add_test(stopping, drain_posts_idle_after_last_connection_is_closed);
+	tcase_add_test(stopping, end_all_closes_every_connection_with_fin);
+	tcase_add_test(stopping, end_all_with_unread_input_preserves_sent_output);
+	tcase_add_test(stopping, end_all_stops_listener_that_waits_for_slot);
+	tcase_add_test(stopping, tcp_free_closes_open_connections);
+	tcase_add_test(stopping, listeners_of_workers_never_started_are_freed);
 
-	TCase *telling = add_tcase(suite, "telling");
-	tcase_add_test(telling, log_connections_tells_of_a_connection_at_its_end);
-	tcase_add_test(telling, replies_have_the_dscp_of_the_clients_syn);
+	TCase *observed = add_tcase(suite, "observed");
+	tcase_add_test(observed, log_connections_logs_each_closed_connection);
+	tcase_add_test(observed, dscp_copy_marks_replies_as_client_syn);
 
 	TCase *generations = add_tcase(suite, "generations");
-	tcase_add_test(generations, a_change_is_for_new_connections_and_open_ones_go_on);
-	tcase_add_test(generations, a_generation_is_over_when_the_last_who_serves_by_it_has_ended);
+	tcase_add_test(generations, listener_change_applies_to_new_connections_only);
+	tcase_add_test(generations, generation_is_freed_after_its_last_connection_is_closed);
 	tcase_add_test(generations, single_listener_distributes_connections_round_robin);
-	tcase_add_test(generations, what_is_dealt_while_everything_ends_is_closed);
-	tcase_add_test(generations, connections_of_a_removed_service_end_when_their_time_is_over);
-	tcase_add_test(generations, a_shared_listener_stops_while_clients_keep_coming);
-	tcase_add_test(generations, a_shared_listener_that_waits_for_places_stops_at_once);
+	tcase_add_test(generations, migrating_connections_are_closed_by_tcp_free);
+	tcase_add_test(generations, connections_of_removed_service_are_closed_after_drain_timeout);
+	tcase_add_test(generations, shared_listener_stops_while_new_clients_connect);
+	tcase_add_test(generations, shared_listener_waiting_for_slot_stops_at_once);
 	return suite;
 }
 
