@@ -2,8 +2,6 @@
 #include "config_build.h"
 
 #include <arpa/inet.h>
-#include <grp.h>
-#include <pwd.h>
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,33 +9,12 @@
 #include "config/loader.h"
 #include "core/ip.h"
 #include "core/transport.h"
+#include "core/user.h"
 #include "tls/tls.h"
 
 enum { ENDPOINTS_MAX = 1 << 20 };
 
 /* --- users and groups --- */
-
-/* Parses the number of a user or group. */
-static bool parse_id(const char *text, id_t *id)
-{
-	size_t digits = strspn(text, "0123456789");
-	unsigned long long number = strtoull(text, NULL, 10);
-
-	*id = (id_t)number;
-	return digits > 0 && text[digits] == '\0' && number < (id_t)-1;
-}
-
-static bool user_exists(const char *user)
-{
-	id_t id;
-	return getpwnam(user) != NULL || (parse_id(user, &id) && getpwuid(id) != NULL);
-}
-
-static bool group_exists(const char *group)
-{
-	id_t id;
-	return getgrnam(group) != NULL || (parse_id(group, &id) && getgrgid(id) != NULL);
-}
 
 /* Checks configured users and groups; the default user need not exist if the daemon is not root. */
 void check_accounts(struct loader *loader, const struct target *target)
@@ -47,10 +24,10 @@ void check_accounts(struct loader *loader, const struct target *target)
 
 	if (!target_find(target, "user", &user) || !target_find(target, "group", &group))
 		return;
-	if (daemon->user != NULL && strcmp(daemon->user, SMALLSERVD_USER) != 0 && !user_exists(daemon->user))
+	if (daemon->user != NULL && strcmp(daemon->user, SMALLSERVD_USER) != 0 && user_find(daemon->user) == NULL)
 		report_error(loader, *user.origin, "daemon", "user", "no such user: %s",
 			     option_quote(daemon->user).text);
-	if (daemon->group != NULL && !group_exists(daemon->group))
+	if (daemon->group != NULL && group_find(daemon->group) == NULL)
 		report_error(loader, *group.origin, "daemon", "group", "no such group: %s",
 			     option_quote(daemon->group).text);
 }

@@ -1,4 +1,4 @@
-/* ini.c: an INI file, read with inih, as sections, keys and values with their true lines. */
+/* ini.c: an INI file, read with inih, as sections, keys and values with their line numbers. */
 #include "config/ini.h"
 
 #include <errno.h>
@@ -12,11 +12,12 @@
 #include <ini.h>
 
 #include "core/text_file.h"
+#include "core/utf8.h"
 
 enum {
 	LINE_MAX_BYTES = 4096,
 	FILE_MAX_BYTES = 16 * 1024 * 1024,
-	NAME_MAX_BYTES = 48, /* inih would cut a longer one */
+	NAME_MAX_BYTES = 48, /* inih truncates longer ones */
 	SHOWN_BYTES = 60,
 	MESSAGE_SIZE = 512,
 };
@@ -29,24 +30,24 @@ struct span {
 	const char *start, *end;
 };
 
-/* inih calls on_read for each line and on_entry for each key; between the two the value waits here, because inih
- * would cut it at 199 bytes and at a `;` within quotes. */
+/* State between the callbacks of inih, on_read for each line and on_entry for each key. The value waits here, as inih would truncate it at
+ * 199 bytes and at a `;` within quotes. */
 struct parser {
 	struct ini *ini;
-	struct span rest; /* not read yet */
+	struct span rest; /* unread */
 	unsigned line;
-	struct ini_section *section; /* where keys go now; NULL: nowhere */
-	bool lost;                   /* nowhere because of a header that could not be understood */
+	struct ini_section *section; /* the section of further keys; NULL: none */
+	bool lost;                   /* after an invalid header */
 	struct span value;
 	bool out_of_memory;
 	ini_on_error on_error;
 	void *context;
 };
 
-static void complain(const struct parser *parser, const char *key, const char *format, ...)
+static void report_error(const struct parser *parser, const char *key, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-static void complain(const struct parser *parser, const char *key, const char *format, ...)
+static void report_error(const struct parser *parser, const char *key, const char *format, ...)
 {
 	char message[MESSAGE_SIZE];
 	va_list arguments;
@@ -87,7 +88,7 @@ static struct span trim(struct span span)
 	return span;
 }
 
-/* SPAN up to its comment, which needs white space before it. */
+/* Returns SPAN up to its comment, which needs white space before it. */
 static struct span without_comment(struct span span)
 {
 	for (const char *at = span.start + 1; at < span.end; at++)
@@ -96,7 +97,7 @@ static struct span without_comment(struct span span)
 	return span;
 }
 
-/* Is there nothing to read in SPAN, the end of a line? A comment needs white space before it here too. */
+/* Returns whether SPAN, the end of a line, is blank or a comment, which needs white space before it. */
 static bool is_blank_or_comment(struct span span)
 {
 	struct span text = trim(span);
@@ -117,7 +118,7 @@ struct shown {
 	char text[SHOWN_BYTES + sizeof("...")];
 };
 
-/* SPAN for a message: short, never cut within a character, a tab as a blank. */
+/* Shortens SPAN for a message, at a character boundary, with blanks for tabs. */
 static struct shown show(struct span span)
 {
 	struct shown shown;
@@ -132,31 +133,9 @@ static struct shown show(struct span span)
 	return shown;
 }
 
-/* The length of the UTF-8 character that SPAN starts with, as in RFC 3629; 0 when there is none. */
 static size_t character_length(struct span span)
 {
-	static const struct {
-		uint8_t first, last; /* of the first byte */
-		uint8_t low, high;   /* of the second one */
-		size_t length;
-	} forms[] = {
-		{0x00, 0x7f, 0x00, 0x00, 1}, {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-		{0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-		{0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
-	};
-	const uint8_t *byte = (const uint8_t *)span.start;
-	size_t form = 0;
-
-	while (form < sizeof forms / sizeof forms[0] && (byte[0] < forms[form].first || byte[0] > forms[form].last))
-		form++;
-	if (form == sizeof forms / sizeof forms[0] || forms[form].length > length_of(span))
-		return 0;
-	if (forms[form].length > 1 && (byte[1] < forms[form].low || byte[1] > forms[form].high))
-		return 0;
-	for (size_t i = 2; i < forms[form].length; i++)
-		if ((byte[i] & 0xc0) != 0x80)
-			return 0;
-	return forms[form].length;
+	return utf8_length((const unsigned char *)span.start, length_of(span));
 }
 
 static bool is_control(struct span character)
@@ -167,7 +146,7 @@ static bool is_control(struct span character)
 	return first == 0xc2 && (uint8_t)character.start[1] < 0xa0;
 }
 
-/* What no line may hold, in its comments neither. */
+/* Returns the reason why LINE is invalid, also in a comment, or NULL. */
 static const char *find_damage(struct span line)
 {
 	if (length_of(line) > LINE_MAX_BYTES)
@@ -185,7 +164,7 @@ static const char *find_damage(struct span line)
 	return NULL;
 }
 
-/* An array that doubles at each power of two: ARRAY of COUNT elements, with room for one more; NULL: out of memory. */
+/* Grows ARRAY of COUNT elements by doubling it at each power of two. Returns NULL when out of memory. */
 static void *grow(void *array, size_t count, size_t element_size)
 {
 	if (count & (count - 1))
@@ -209,9 +188,9 @@ static bool add_section(struct parser *parser, struct span name)
 	return true;
 }
 
-/* Takes `[name]`. A header that is wrong still gets its section where the name is plain, so that the keys below it
- * are checked, and never fall into the section above. */
-static bool take_header(struct parser *parser, struct span line, char *shown, size_t size)
+/* Reads `[name]`. An invalid header with a plain name still starts its section, so that the keys below are checked and do not fall into the section
+ * above. */
+static bool read_header(struct parser *parser, struct span line, char *shown, size_t size)
 {
 	const char *bracket = find_byte(line, ']');
 	struct span name = {line.start + 1, bracket != NULL ? bracket : without_comment(line).end};
@@ -219,12 +198,12 @@ static bool take_header(struct parser *parser, struct span line, char *shown, si
 	parser->section = NULL;
 	parser->lost = true;
 	if (bracket == NULL)
-		complain(parser, NULL, "section header without \"]\": \"%s\"", show(line).text);
+		report_error(parser, NULL, "section header without \"]\": \"%s\"", show(line).text);
 	else if (!is_blank_or_comment((struct span){bracket + 1, line.end}))
-		complain(parser, NULL, "text after \"]\": \"%s\"", show(line).text);
+		report_error(parser, NULL, "text after \"]\": \"%s\"", show(line).text);
 	else if (!is_name(name))
-		complain(parser, NULL, "bad section name \"%s\": 1 to %d letters, digits, \"_\", \".\" and \"-\"",
-			 show(name).text, NAME_MAX_BYTES);
+		report_error(parser, NULL, "bad section name \"%s\": 1 to %d letters, digits, \"_\", \".\" and \"-\"",
+			     show(name).text, NAME_MAX_BYTES);
 
 	name = trim(name);
 	if (!is_name(name))
@@ -237,37 +216,37 @@ static bool take_header(struct parser *parser, struct span line, char *shown, si
 	return true;
 }
 
-/* Says what is wrong with a line that has no `key =`. */
-static void complain_of_key(const struct parser *parser, struct span line, struct span key, const char *equals)
+/* Reports a line without `key =`. */
+static void report_key(const struct parser *parser, struct span line, struct span key, const char *equals)
 {
 	const char *colon = find_byte(key, ':');
 	struct span before_colon = trim((struct span){key.start, colon != NULL ? colon : key.start});
 
 	if (is_name(before_colon))
-		complain(parser, NULL, "\":\" after a key: write \"%s = %s\"", show(before_colon).text,
-			 show(trim((struct span){colon + 1, equals != NULL ? line.end : key.end})).text);
+		report_error(parser, NULL, "\":\" after a key: write \"%s = %s\"", show(before_colon).text,
+			     show(trim((struct span){colon + 1, equals != NULL ? line.end : key.end})).text);
 	else if (equals == NULL)
-		complain(parser, NULL, "no \"=\" in \"%s\": a line is \"key = value\"", show(key).text);
+		report_error(parser, NULL, "no \"=\" in \"%s\": a line is \"key = value\"", show(key).text);
 	else if (key.start == key.end)
-		complain(parser, NULL, "no key before \"=\"");
+		report_error(parser, NULL, "no key before \"=\"");
 	else
-		complain(parser, NULL, "bad key \"%s\": 1 to %d letters, digits, \"_\", \".\" and \"-\"",
-			 show(key).text, NAME_MAX_BYTES);
+		report_error(parser, NULL, "bad key \"%s\": 1 to %d letters, digits, \"_\", \".\" and \"-\"",
+			     show(key).text, NAME_MAX_BYTES);
 }
 
-/* Finds the value in AFTER, the rest of the line from its `=` on. */
-static bool take_value(struct parser *parser, const char *key, struct span after)
+/* Reads the value in AFTER, the rest of the line from its `=` on. */
+static bool read_value(struct parser *parser, const char *key, struct span after)
 {
 	struct span text = trim((struct span){after.start + 1, after.end});
 
 	if (text.start < text.end && *text.start == '"') {
 		const char *quote = find_byte((struct span){text.start + 1, text.end}, '"');
 		if (quote == NULL) {
-			complain(parser, key, "unclosed quote");
+			report_error(parser, key, "unclosed quote");
 			return false;
 		}
 		if (!is_blank_or_comment((struct span){quote + 1, text.end})) {
-			complain(parser, key, "text after the closing quote");
+			report_error(parser, key, "text after the closing quote");
 			return false;
 		}
 		parser->value = (struct span){text.start, quote + 1};
@@ -277,39 +256,39 @@ static bool take_value(struct parser *parser, const char *key, struct span after
 	text = without_comment(after);
 	parser->value = trim((struct span){text.start + 1, text.end});
 	if (parser->value.start == parser->value.end)
-		complain(parser, key, "empty value");
+		report_error(parser, key, "empty value");
 	else if (find_byte(parser->value, '"') != NULL)
-		complain(parser, key, "a quote inside a value: quotes go around the whole of it");
+		report_error(parser, key, "a quote inside a value: quotes go around the whole of it");
 	else
 		return true;
 	return false;
 }
 
-/* Takes `key = value`. */
-static bool take_entry(struct parser *parser, struct span line, char *shown, size_t size)
+/* Reads `key = value`. */
+static bool read_entry(struct parser *parser, struct span line, char *shown, size_t size)
 {
 	struct span key = without_comment(line);
 	const char *equals = find_byte(key, '=');
 	key = trim((struct span){key.start, equals != NULL ? equals : key.end});
 	if (equals == NULL || !is_name(key)) {
-		complain_of_key(parser, line, key, equals);
+		report_key(parser, line, key, equals);
 		return false;
 	}
 
 	struct shown name = show(key);
-	if (!take_value(parser, name.text, (struct span){equals, line.end}))
+	if (!read_value(parser, name.text, (struct span){equals, line.end}))
 		return false;
 	if (parser->section == NULL) {
 		if (!parser->lost)
-			complain(parser, name.text, "a key before any section");
+			report_error(parser, name.text, "a key before any section");
 		return false;
 	}
 	snprintf(shown, size, "%s=+\n", name.text);
 	return true;
 }
 
-/* Checks LINE and keeps what inih is not to see of it. True: SHOWN is the line for inih. */
-static bool take_line(struct parser *parser, struct span line, char *shown, size_t size)
+/* Checks LINE and keeps the parts that inih must not see. Returns whether SHOWN is a line for inih. */
+static bool read_line(struct parser *parser, struct span line, char *shown, size_t size)
 {
 	const char *damage = find_damage(line);
 	line = trim(line);
@@ -320,15 +299,15 @@ static bool take_line(struct parser *parser, struct span line, char *shown, size
 			parser->section = NULL;
 			parser->lost = true;
 		}
-		complain(parser, NULL, "%s", damage);
+		report_error(parser, NULL, "%s", damage);
 		return false;
 	}
 	if (line.start == line.end || is_comment_sign(*line.start))
 		return false;
-	return header ? take_header(parser, line, shown, size) : take_entry(parser, line, shown, size);
+	return header ? read_header(parser, line, shown, size) : read_entry(parser, line, shown, size);
 }
 
-/* The next line, without its end. */
+/* Returns the next line, without its end. */
 static struct span next_line(struct parser *parser)
 {
 	const char *newline = find_byte(parser->rest, '\n');
@@ -345,7 +324,7 @@ static char *on_read(char *shown, int size, void *stream)
 {
 	struct parser *parser = stream;
 	while (parser->rest.start < parser->rest.end && !parser->out_of_memory)
-		if (take_line(parser, next_line(parser), shown, (size_t)size))
+		if (read_line(parser, next_line(parser), shown, (size_t)size))
 			return shown;
 	return NULL;
 }
@@ -354,7 +333,7 @@ static int on_entry(void *user, const char *section_name, const char *key, const
 {
 	struct parser *parser = user;
 	struct ini_section *section = parser->section;
-	/* inih cuts names and values, and knows nothing of sections without keys: ours are whole */
+	/* inih truncates names and values, and drops sections without keys: the parser has its own */
 	(void)section_name;
 	(void)shown;
 
@@ -377,7 +356,7 @@ struct ini *ini_read_memory(const char *bytes, size_t length, ini_on_error on_er
 	struct parser parser = {.rest = {bytes, bytes + length}, .on_error = on_error, .context = context};
 
 	if (length > FILE_MAX_BYTES) {
-		complain(&parser, NULL, "over 16 MiB");
+		report_error(&parser, NULL, "over 16 MiB");
 		return NULL;
 	}
 	parser.ini = calloc(1, sizeof *parser.ini);
@@ -395,8 +374,7 @@ fail:
 	return NULL;
 }
 
-/* All of FILE, in *BYTES for the caller to free, but not much over FILE_MAX_BYTES: /dev/zero has no end. False: errno
- * tells why. */
+/* Reads FILE into *BYTES, for the caller to free, up to slightly over FILE_MAX_BYTES, as /dev/zero has no end. Returns false with errno. */
 static bool read_all(FILE *file, char **bytes, size_t *length)
 {
 	size_t size = 0;
@@ -414,7 +392,7 @@ static bool read_all(FILE *file, char **bytes, size_t *length)
 	return !ferror(file);
 }
 
-/* Reads FILE, if there is one, else WRONG says why there is none. */
+/* Reads FILE; NULL: it was not opened, for the reason WRONG. */
 static struct ini *read_stream(FILE *file, const char *wrong, ini_on_error on_error, void *context)
 {
 	struct parser parser = {.on_error = on_error, .context = context};
@@ -425,7 +403,7 @@ static struct ini *read_stream(FILE *file, const char *wrong, ini_on_error on_er
 	if (file != NULL && !read_all(file, &bytes, &length))
 		wrong = strerror(errno);
 	if (wrong != NULL)
-		complain(&parser, NULL, "cannot read: %s", wrong);
+		report_error(&parser, NULL, "cannot read: %s", wrong);
 	else
 		ini = ini_read_memory(bytes, length, on_error, context);
 	free(bytes);

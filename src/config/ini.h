@@ -1,10 +1,10 @@
-/* ini.h: an INI file as sections, keys and values with their true lines. */
+/* ini.h: an INI file as sections, keys and values with their line numbers. */
 #ifndef SMALLSERVD_CONFIG_INI_H
 #define SMALLSERVD_CONFIG_INI_H
 
 #include <stddef.h>
 
-/* `key = value`: the value trimmed and without its comment, the double quotes around it still on. */
+/* `key = value`: the value trimmed, without its comment, with its double quotes. */
 struct ini_entry {
 	char *key;
 	char *value;
@@ -18,24 +18,24 @@ struct ini_section {
 	size_t entry_count;
 };
 
-/* A file, in its order; sections and keys may repeat. */
+/* A file in its order; sections and keys may repeat. */
 struct ini {
 	struct ini_section *sections;
 	size_t section_count;
 };
 
-/* Told of each thing wrong, in the order of the lines. LINE 0: the whole file. SECTION and KEY: where it is, or NULL.
- * All text lives only as long as the call. */
+/* Called for each error, in the order of the lines. LINE 0: the whole file. SECTION and KEY of the error, or NULL. Texts are valid during the
+ * call. */
 typedef void (*ini_on_error)(void *context, unsigned line, const char *section, const char *key, const char *message);
 
-/* Reads the file PATH, as text_file_open opens it. Returns whatever could be understood, for ini_free, errors or not; NULL
- * when nothing can be read at all, or memory ran out. */
+/* Reads the file PATH, as text_file_open opens it. Returns all that could be parsed, for ini_free, also after errors; NULL if the file cannot
+ * be read, or when out of memory. */
 struct ini *ini_read_file(const char *path, ini_on_error on_error, void *context);
 
-/* The same from whatever PATH is, a pipe or a device too, and waits for what it has to say; `-` is standard input. */
+/* Reads any kind of file, also a pipe or a device, and waits for its end; `-` is standard input. Otherwise as ini_read_file. */
 struct ini *ini_read_input(const char *path, ini_on_error on_error, void *context);
 
-/* The same from LENGTH bytes of memory. */
+/* Reads LENGTH bytes of memory. Otherwise as ini_read_file. */
 struct ini *ini_read_memory(const char *bytes, size_t length, ini_on_error on_error, void *context);
 
 void ini_free(struct ini *ini);

@@ -1,4 +1,4 @@
-/* keys.c: what can be set: the options of [daemon] and those that every service has, as rows. */
+/* keys.c: the options of [daemon] and of every service, as rows. */
 #include "config_build.h"
 
 #include "config/keys.h"
@@ -7,17 +7,16 @@
 #include <string.h>
 #include <syslog.h>
 
+#include "core/array.h"
 #include "core/transport.h"
 #include "tls/tls.h"
-
-#define COUNT_OF(array) (sizeof array / sizeof((array)[0]))
 
 #define SECONDS INT64_C(1000)
 #define DAYS    (24 * 60 * 60 * SECONDS)
 #define KIB     INT64_C(1024)
 #define GIB     (KIB * KIB * KIB)
 
-enum { TYPES_MAX = 64 }; /* to suggest one of */
+enum { TYPES_MAX = 64 }; /* for suggestions */
 
 /* --- the option type of `type` --- */
 

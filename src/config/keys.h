@@ -1,4 +1,4 @@
-/* keys.h: what can be set: the options of [daemon] and those that every service has, as rows. */
+/* keys.h: the options of [daemon] and of every service, as rows. */
 #ifndef SMALLSERVD_CONFIG_KEYS_H
 #define SMALLSERVD_CONFIG_KEYS_H
 
@@ -19,8 +19,8 @@ enum config_sandbox { SANDBOX_AUTO, SANDBOX_ON, SANDBOX_OFF };
 /* [daemon] */
 struct config_daemon {
 	int64_t workers; /* 0: auto */
-	char *user;      /* whom to become when started as root */
-	char *group;     /* NULL: the user's own group */
+	char *user;      /* the user to become after a start as root */
+	char *group;     /* NULL: the user's primary group */
 	char *pid_file;  /* NULL: none */
 	int log_target;  /* enum config_log_target */
 	int log_level;   /* LOG_ERR .. LOG_DEBUG of syslog(3) less LOG_ERR, see config_log_level */
@@ -43,7 +43,7 @@ struct config_service {
 	struct option_ports ports;
 	char *interface; /* NULL: any */
 	bool free_bind;
-	char *socket_name; /* of descriptors that are handed over; NULL: any */
+	char *socket_name; /* FileDescriptorName of a socket from LISTEN_FDS; NULL: any */
 	int64_t backlog;
 	int64_t max_connections;            /* INT64_MAX: unlimited */
 	int64_t max_connections_per_source; /* INT64_MAX: unlimited; 0: auto, half of the daemon's */
@@ -52,10 +52,11 @@ struct config_service {
 	struct option_source_prefix source_prefix;
 	struct option_prefixes allow, deny;
 	struct option_prefix_file allow_file, deny_file;
-	struct option_ports refuse_source_ports; /* of UDP sources, beside those that are served; empty: none at all */
-	int64_t idle_timeout_ms;                 /* 0: off */
-	int64_t lifetime_ms;                     /* 0: off */
-	int64_t max_datagram;                    /* bytes */
+	struct option_ports
+		refuse_source_ports; /* source ports refused over UDP, besides the served ones; empty: none */
+	int64_t idle_timeout_ms;     /* 0: off */
+	int64_t lifetime_ms;         /* 0: off */
+	int64_t max_datagram;        /* bytes */
 	struct option_addresses multicast_groups;
 	int64_t dscp;           /* DSCP_NONE, DSCP_COPY, or 0 to 63 */
 	int64_t receive_buffer; /* bytes; 0: auto, 1 MiB for UDP, the kernel's for TCP */
@@ -87,10 +88,10 @@ extern const size_t config_daemon_option_count;
 extern const struct option config_service_options[];
 extern const size_t config_service_option_count;
 
-/* Adds to ERROR (OPTION_ERROR_SIZE bytes) the type that TEXT was meant to be, else all of them. */
+/* Appends to ERROR (OPTION_ERROR_SIZE bytes) the type that was probably meant by TEXT, else all types. */
 void config_options_suggest_type(const char *text, char *error);
 
-/* The facility of syslog(3) for the daemon's syslog_facility. */
+/* Returns the facility of syslog(3) for the daemon's syslog_facility. */
 int config_options_facility(const struct config_daemon *daemon);
 
 #endif

@@ -13,34 +13,12 @@
 
 #include "control/seccomp.h"
 #include "core/log.h"
-
-/* Parses a numeric id. */
-static bool parse_id(const char *text, unsigned long *id)
-{
-	char *end;
-	errno = 0;
-	*id = strtoul(text, &end, 10);
-	return errno == 0 && text[0] >= '0' && text[0] <= '9' && *end == '\0' && *id < (uid_t)-1;
-}
-
-static bool find_group(const char *name, gid_t *gid)
-{
-	unsigned long id;
-	const struct group *group = getgrnam(name);
-	if (group == NULL && parse_id(name, &id))
-		group = getgrgid((gid_t)id);
-	if (group != NULL)
-		*gid = group->gr_gid;
-	return group != NULL;
-}
+#include "core/user.h"
 
 bool sandbox_find_identity(const char *user, const char *group, struct sandbox_identity *identity, char *error,
 			   size_t size)
 {
-	unsigned long id;
-	const struct passwd *entry = getpwnam(user);
-	if (entry == NULL && parse_id(user, &id))
-		entry = getpwuid((uid_t)id);
+	const struct passwd *entry = user_find(user);
 	if (entry == NULL) {
 		snprintf(error, size, "no such user \"%s\"", user);
 		return false;
@@ -48,10 +26,13 @@ bool sandbox_find_identity(const char *user, const char *group, struct sandbox_i
 	identity->uid = entry->pw_uid;
 	identity->gid = entry->pw_gid;
 	snprintf(identity->user, sizeof identity->user, "%s", entry->pw_name);
-	if (group != NULL && !find_group(group, &identity->gid)) {
+	const struct group *group_entry = group != NULL ? group_find(group) : NULL;
+	if (group != NULL && group_entry == NULL) {
 		snprintf(error, size, "no such group \"%s\"", group);
 		return false;
 	}
+	if (group_entry != NULL)
+		identity->gid = group_entry->gr_gid;
 	return true;
 }
 

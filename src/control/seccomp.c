@@ -2,6 +2,7 @@
 #include "config_build.h"
 
 #include "control/seccomp.h"
+#include "core/array.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -110,8 +111,6 @@ static const char *const unknown[] = {
 	"clone3",     "fchmodat2",      "futex_requeue",    "futex_wait", "futex_waitv",
 	"futex_wake", "io_uring_setup", "map_shadow_stack", "openat2",
 };
-
-#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 static int add(scmp_filter_ctx filter, uint32_t action, const char *name, unsigned count,
 	       const struct scmp_arg_cmp *arguments)

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/utf8.h"
+
 static void print_text(struct json *json, const char *value, size_t length);
 
 /* Writes the comma after a previous value, and the key. */
@@ -53,26 +55,6 @@ void json_end(struct json *json)
 		fputc('\n', json->file);
 }
 
-/* Returns the length of the UTF-8 character at the start of LENGTH bytes (RFC 3629: shortest form, no surrogates); 0: none. */
-static size_t character_length(const unsigned char *at, size_t length)
-{
-	if (at[0] < 0x80)
-		return 1;
-	size_t wanted = at[0] >= 0xc2 && at[0] <= 0xdf   ? 2
-			: (at[0] & 0xf0) == 0xe0         ? 3
-			: at[0] >= 0xf0 && at[0] <= 0xf4 ? 4
-							 : 0;
-	if (wanted == 0 || wanted > length)
-		return 0;
-	for (size_t i = 1; i < wanted; i++)
-		if ((at[i] & 0xc0) != 0x80)
-			return 0;
-	bool too_long = (at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xf0 && at[1] < 0x90);
-	bool surrogate = at[0] == 0xed && at[1] >= 0xa0;
-	bool too_large = at[0] == 0xf4 && at[1] >= 0x90;
-	return too_long || surrogate || too_large ? 0 : wanted;
-}
-
 static void print_character(FILE *file, const unsigned char *at, size_t length)
 {
 	if (length == 0)
@@ -92,7 +74,7 @@ static void print_text(struct json *json, const char *value, size_t length)
 	const unsigned char *at = (const unsigned char *)value, *end = at + length;
 	fputc('"', json->file);
 	while (at < end) {
-		size_t character = character_length(at, (size_t)(end - at));
+		size_t character = utf8_length(at, (size_t)(end - at));
 		print_character(json->file, at, character);
 		at += character > 0 ? character : 1;
 	}

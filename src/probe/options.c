@@ -1,5 +1,6 @@
 /* options.c: the command line of smallprobe as a value. */
 #include "probe/options.h"
+#include "core/array.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -8,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-
-#define COUNT_OF(array) (sizeof array / sizeof((array)[0]))
 
 const struct options_type options_types[TYPE_COUNT] = {
 	[TYPE_ECHO] = {"echo", 7},  [TYPE_DISCARD] = {"discard", 9},  [TYPE_DAYTIME] = {"daytime", 13},
