@@ -1,4 +1,4 @@
-/* load.c: gives a server a stated amount of work, checks every byte of its answers, and says what they cost it. */
+/* load.c: load generator: runs a number of operations, checks every byte of the replies, prints the server's cost. */
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -27,18 +27,18 @@
 #endif
 
 enum {
-	PATTERN_PERIOD = 65521, /* a prime, so that no likely displacement goes unnoticed */
-	CHUNK = 256 * 1024,     /* the most that is sent or received at once */
+	PATTERN_PERIOD = 65521, /* a prime, so that displaced data is detected */
+	CHUNK = 256 * 1024,     /* upper limit of one send or receive */
 	MESSAGE_MAX = 64 * 1024,
-	DEPTH_MAX = 64, /* also what one train may have */
+	DEPTH_MAX = 64, /* also the most segments of a GSO batch */
 	DATAGRAM_MAX = 65507,
 	RECEIVES_AT_ONCE = 16,
 	EVENTS_AT_ONCE = 1024,
-	SOURCES = 200,        /* of 127.0.0.0/8: so that neither ports nor limits a source run out */
-	PATIENCE_MS = 10000,  /* for an answer on TCP, unless told otherwise */
-	LOST_AFTER_MS = 1000, /* for an answer on UDP, likewise */
-	SILENCES_MAX = 5,     /* of a UDP server that then is not worth waiting for */
-	SETTLE_MS = 20,       /* what the server does after its last answer belongs to the work */
+	SOURCES = 200,        /* addresses of 127.0.0.0/8, enough for the ports and the limits of a source */
+	TIMEOUT_MS = 10000,   /* default for a reply on TCP */
+	LOST_AFTER_MS = 1000, /* default for a reply on UDP */
+	SILENCES_MAX = 5,     /* consecutive timeouts that end a run on UDP */
+	SETTLE_MS = 20,       /* time for the work of the server after its last reply */
 	LINE_MAX_BYTES = 256,
 	BUCKETS_A_DOUBLING = 64, /* latencies are exact to 1/64 */
 	BUCKETS = 64 * BUCKETS_A_DOUBLING,
@@ -46,7 +46,7 @@ enum {
 
 struct mode {
 	const char *name;
-	uint64_t connections, size, depth, operations; /* unless told otherwise */
+	uint64_t connections, size, depth, operations; /* defaults */
 	void (*open)(void);
 	void (*work)(void);
 };
@@ -56,7 +56,7 @@ static struct {
 	struct sockaddr_in server;
 	pid_t pid;
 	uint64_t connections, size, depth, operations;
-	int patience_ms; /* for an answer; 0: as it says above */
+	int timeout_ms; /* for a reply; 0: the default */
 	bool trains, steps, tls;
 } options;
 
@@ -96,7 +96,7 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/* --- what every byte must be: a function of its connection and its place in the stream --- */
+/* --- the pattern: each byte is a function of its connection and its offset --- */
 
 static void pattern_fill(void)
 {
@@ -112,7 +112,7 @@ static const char *pattern_at(uint64_t position)
 	return pattern + position % PATTERN_PERIOD;
 }
 
-/* Where the stream of connection INDEX begins. */
+/* Returns the offset in the pattern where the stream of connection INDEX begins. */
 static uint64_t pattern_first(uint64_t index)
 {
 	return index * 7919;
@@ -160,7 +160,7 @@ static uint64_t percentile(double part)
 
 struct process {
 	pid_t pid, parent;
-	uint64_t children_ticks; /* of those that have ended */
+	uint64_t children_ticks; /* of exited children */
 	bool ours;
 };
 
@@ -177,7 +177,7 @@ static bool process_read(pid_t pid, struct process *process)
 
 	int parent;
 	uint64_t user, system;
-	const char *rest = strrchr(text, ')'); /* a name may have any character */
+	const char *rest = strrchr(text, ')'); /* a name may contain any character */
 	if (rest == NULL || sscanf(rest,
 				   ") %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u"
 				   " %" SCNu64 " %" SCNu64,
@@ -226,7 +226,7 @@ static void mark_ours(struct process *list, size_t count)
 	} while (found);
 }
 
-/* Processor time in ns of the tasks of PID; threads that have ended are not in it. */
+/* Returns the processor time of the tasks of PID in ns, without exited threads. */
 static uint64_t tasks_cpu_ns(pid_t pid)
 {
 	char path[sizeof "/proc//task//schedstat" + 300];
@@ -250,7 +250,7 @@ static uint64_t tasks_cpu_ns(pid_t pid)
 	return sum;
 }
 
-/* Of the server and all it has ever forked, as inetds do. */
+/* Returns the processor time of the server and all its forked processes in ns. */
 static uint64_t server_cpu_ns(void)
 {
 	struct process *list;
@@ -266,14 +266,14 @@ static uint64_t server_cpu_ns(void)
 
 /* --- sockets --- */
 
-static void watch(int operation, int fd, uint32_t what, void *whose)
+static void watch(int operation, int fd, uint32_t mask, void *context)
 {
-	struct epoll_event event = {.events = what, .data.ptr = whose};
+	struct epoll_event event = {.events = mask, .data.ptr = context};
 	if (epoll_ctl(poller, operation, fd, &event) < 0)
 		fail("epoll_ctl: %s", strerror(errno));
 }
 
-/* A TCP socket that will leave from the next source. */
+/* Returns a TCP socket bound to the next source address. */
 static int tcp_socket(int flags)
 {
 	static uint32_t source;
@@ -292,12 +292,12 @@ static int tcp_socket(int flags)
 }
 
 /* Handles events by CALLBACK until *OPEN is 0. */
-static void loop(const uint64_t *open, void (*callback)(void *whose, uint32_t what), int patience_ms,
+static void loop(const uint64_t *open, void (*callback)(void *context, uint32_t events), int timeout_ms,
 		 void (*on_silence)(void))
 {
 	static struct epoll_event events[EVENTS_AT_ONCE];
 	while (*open > 0) {
-		int count = epoll_wait(poller, events, EVENTS_AT_ONCE, patience_ms);
+		int count = epoll_wait(poller, events, EVENTS_AT_ONCE, timeout_ms);
 		if (count < 0 && errno != EINTR)
 			fail("epoll_wait: %s", strerror(errno));
 		if (count == 0)
@@ -307,33 +307,33 @@ static void loop(const uint64_t *open, void (*callback)(void *whose, uint32_t wh
 	}
 }
 
-static int patience_ms(int otherwise)
+static int timeout_ms(int otherwise)
 {
-	return options.patience_ms > 0 ? options.patience_ms : otherwise;
+	return options.timeout_ms > 0 ? options.timeout_ms : otherwise;
 }
 
 static void no_answer(void)
 {
-	fail("no answer for %d ms after %" PRIu64 " operations", patience_ms(PATIENCE_MS), results.operations);
+	fail("no answer for %d ms after %" PRIu64 " operations", timeout_ms(TIMEOUT_MS), results.operations);
 }
 
-/* What connection INDEX shall do in whole, of messages. */
+/* Returns the number of messages of connection INDEX. */
 static uint64_t share(uint64_t index)
 {
 	return options.operations / options.connections + (index < options.operations % options.connections ? 1 : 0);
 }
 
-/* --- echo on TCP: connections that stay --- */
+/* --- echo on TCP: persistent connections --- */
 
 struct stream {
 	int fd;
-	SSL *tls;                       /* NULL: none */
-	uint64_t first;                 /* where in the pattern it begins */
+	SSL *tls;                       /* NULL without TLS */
+	uint64_t first;                 /* offset of its first byte in the pattern */
 	uint64_t sent, received, limit; /* bytes */
-	uint64_t *began_ns;             /* of each message in flight */
+	uint64_t *began_ns;             /* start of each message in flight */
 };
 static struct stream *streams;
-static uint64_t streams_open; /* with work left */
+static uint64_t streams_open; /* connections with messages left */
 
 static void check_bytes(const struct stream *stream, const char *bytes, size_t length)
 {
@@ -341,7 +341,7 @@ static void check_bytes(const struct stream *stream, const char *bytes, size_t l
 		fail("wrong bytes on connection %td near its byte %" PRIu64, stream - streams, stream->received);
 }
 
-/* As send and recv, through TLS where there is one. */
+/* Sends and receives as send(2) and recv(2) do, through TLS if the connection has it. */
 
 static ssize_t stream_result(const struct stream *stream, int result)
 {
@@ -368,8 +368,7 @@ static ssize_t stream_read(const struct stream *stream, char *bytes, size_t size
 	return stream_result(stream, SSL_read(stream->tls, bytes, (int)size));
 }
 
-/* Sends as much as may be in flight. What the socket does not take is sent when an echo comes back: one does, as the
- * socket is full. */
+/* Sends as much as may be in flight. The rest that does not fit the socket is sent when an echo arrives. */
 static void stream_send(struct stream *stream)
 {
 	uint64_t window = (stream->received / options.size + options.depth) * options.size;
@@ -393,7 +392,7 @@ static void stream_send(struct stream *stream)
 	}
 }
 
-/* Takes what has come. False: nothing had. */
+/* Receives and checks data. Returns false if there was none. */
 static bool stream_receive(struct stream *stream)
 {
 	ssize_t length = stream_read(stream, buffer[0], CHUNK);
@@ -414,15 +413,15 @@ static bool stream_receive(struct stream *stream)
 	return true;
 }
 
-static void on_stream(void *whose, uint32_t what)
+static void on_stream(void *context, uint32_t events)
 {
-	const struct stream *stream = whose;
-	(void)what;
-	while (stream_receive(whose) && stream->tls != NULL && SSL_has_pending(stream->tls))
+	const struct stream *stream = context;
+	(void)events;
+	while (stream_receive(context) && stream->tls != NULL && SSL_has_pending(stream->tls))
 		;
 }
 
-/* A client for TLS, whose certificate of the server is of no concern here. */
+/* Returns a TLS context for clients that does not verify certificates. */
 static void stream_secure(struct stream *stream)
 {
 	static SSL_CTX *context;
@@ -440,7 +439,7 @@ static void stream_secure(struct stream *stream)
 		fail("no TLS on a new connection");
 }
 
-/* Sends a message and gets it back, waiting. */
+/* Sends a message and waits for its echo. */
 static ssize_t stream_exchange(struct stream *stream)
 {
 	const char *message = pattern_at(stream->first);
@@ -468,11 +467,11 @@ static ssize_t stream_exchange(struct stream *stream)
 	return received;
 }
 
-/* One message there and back, so that the server has seen the connection and is in its steady state. */
+/* Exchanges one message, so that the server has accepted the connection and is in its steady state. */
 static void stream_greet(struct stream *stream)
 {
-	const struct timeval patience = {.tv_sec = patience_ms(PATIENCE_MS) / 1000};
-	if (setsockopt(stream->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0)
+	const struct timeval timeout = {.tv_sec = timeout_ms(TIMEOUT_MS) / 1000};
+	if (setsockopt(stream->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout) < 0)
 		fail("SO_RCVTIMEO: %s", strerror(errno));
 	if (connect(stream->fd, (struct sockaddr *)&options.server, sizeof options.server) < 0)
 		fail("connect: %s", strerror(errno));
@@ -505,12 +504,12 @@ static void streams_work(void)
 {
 	for (uint64_t i = 0; i < options.connections; i++)
 		stream_send(&streams[i]);
-	loop(&streams_open, on_stream, patience_ms(PATIENCE_MS), no_answer);
+	loop(&streams_open, on_stream, timeout_ms(TIMEOUT_MS), no_answer);
 }
 
-/* --- TCP connections that are opened, answered and closed again --- */
+/* --- connect, exchange, close on TCP --- */
 
-/* One at a time in each of as many places as there are to be connections. */
+/* A slot with one connection at a time. */
 struct visit {
 	int fd;
 	uint64_t first, received, began_ns;
@@ -518,7 +517,7 @@ struct visit {
 };
 static uint64_t visits_open, visits_begun;
 
-static void visit_begin(struct visit *visit, uint32_t what)
+static void visit_begin(struct visit *visit, uint32_t events)
 {
 	if (visits_begun == options.operations) {
 		visits_open--;
@@ -530,21 +529,21 @@ static void visit_begin(struct visit *visit, uint32_t what)
 	visit->began_ns = now_ns();
 	if (connect(visit->fd, (struct sockaddr *)&options.server, sizeof options.server) < 0 && errno != EINPROGRESS)
 		fail("connect: %s", strerror(errno));
-	watch(EPOLL_CTL_ADD, visit->fd, what, visit);
+	watch(EPOLL_CTL_ADD, visit->fd, events, visit);
 }
 
-static void visit_end(struct visit *visit, uint32_t what)
+static void visit_end(struct visit *visit, uint32_t events)
 {
 	close(visit->fd);
 	results.opened++;
 	operation_done(visit->began_ns, now_ns());
-	visit_begin(visit, what);
+	visit_begin(visit, events);
 }
 
-static void on_echo_visit(void *whose, uint32_t what)
+static void on_echo_visit(void *context, uint32_t events)
 {
-	struct visit *visit = whose;
-	if (visit->received == 0 && what & EPOLLOUT) {
+	struct visit *visit = context;
+	if (visit->received == 0 && events & EPOLLOUT) {
 		if (send(visit->fd, pattern_at(visit->first), options.size, MSG_NOSIGNAL) != (ssize_t)options.size)
 			fail("cannot send %" PRIu64 " bytes at once: %s", options.size, strerror(errno));
 		results.sent_bytes += options.size;
@@ -563,7 +562,7 @@ static void on_echo_visit(void *whose, uint32_t what)
 		visit_end(visit, EPOLLOUT);
 }
 
-/* A line of printable characters with a clock in it, ended once. */
+/* Checks that a reply is one line of printable characters with a time. */
 static bool is_daytime(const char *line, size_t length)
 {
 	bool clock = false;
@@ -577,10 +576,10 @@ static bool is_daytime(const char *line, size_t length)
 	return clock;
 }
 
-static void on_daytime_visit(void *whose, uint32_t what)
+static void on_daytime_visit(void *context, uint32_t events)
 {
-	struct visit *visit = whose;
-	(void)what;
+	struct visit *visit = context;
+	(void)events;
 	ssize_t length = recv(visit->fd, visit->line + visit->received, sizeof visit->line - visit->received, 0);
 	if (length < 0)
 		fail("no daytime: %s", strerror(errno));
@@ -593,13 +592,13 @@ static void on_daytime_visit(void *whose, uint32_t what)
 	visit_end(visit, EPOLLIN);
 }
 
-static void visits_work(uint32_t first_event, void (*callback)(void *whose, uint32_t what))
+static void visits_work(uint32_t first_event, void (*callback)(void *context, uint32_t events))
 {
 	struct visit *visits = allocate(options.connections, sizeof *visits);
 	visits_open = options.connections;
 	for (uint64_t i = 0; i < options.connections; i++)
 		visit_begin(&visits[i], first_event);
-	loop(&visits_open, callback, patience_ms(PATIENCE_MS), no_answer);
+	loop(&visits_open, callback, timeout_ms(TIMEOUT_MS), no_answer);
 	free(visits);
 }
 
@@ -613,17 +612,17 @@ static void daytime_visits_work(void)
 	visits_work(EPOLLIN, on_daytime_visit);
 }
 
-static void nothing_to_prepare(void)
+static void prepare_none(void)
 {
 }
 
 /* --- echo on UDP: flows, each a socket of its own --- */
 
-/* A datagram is its number in its flow, as a uint64_t, and then what the pattern has at that place. */
+/* A datagram is its number in its flow, a uint64_t, followed by the pattern at that offset. */
 struct flow {
 	int fd;
 	uint64_t first;
-	uint64_t sent, received, limit; /* datagrams; RECEIVED counts the lost ones too */
+	uint64_t sent, received, limit; /* datagrams; RECEIVED includes the lost ones */
 	uint64_t *began_ns;
 };
 static struct flow *flows;
@@ -634,7 +633,7 @@ static const char *datagram_rest(const struct flow *flow, uint64_t number)
 	return pattern_at(flow->first + number * options.size);
 }
 
-/* Sends COUNT datagrams as one train, which the kernel cuts. */
+/* Sends COUNT datagrams as one GSO batch. */
 static int send_train(int fd, struct iovec *parts, unsigned count)
 {
 	union {
@@ -662,7 +661,7 @@ static int send_singly(int fd, struct iovec *parts, unsigned count)
 	return sendmmsg(fd, messages, count, 0);
 }
 
-/* Sends what may be in flight. A train is sent when the last has come back whole, so that all servers get the same. */
+/* Sends as much as may be in flight; a GSO batch only after all replies to the last one. */
 static void flow_send(struct flow *flow)
 {
 	uint64_t numbers[DEPTH_MAX], in_flight = flow->sent - flow->received, now = now_ns();
@@ -703,7 +702,7 @@ static void check_datagram(struct flow *flow, const char *bytes, size_t length, 
 	operation_done(flow->began_ns[number % options.depth], now);
 }
 
-/* How long each of the datagrams in MESSAGE is; the last may be shorter. */
+/* Returns the length of each datagram in MESSAGE; the last may be shorter. */
 static size_t segment_size(struct msghdr *message, size_t length)
 {
 	for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part != NULL; part = CMSG_NXTHDR(message, part)) {
@@ -723,14 +722,14 @@ static void flow_go_on(struct flow *flow)
 		flows_open--;
 }
 
-static void on_flow(void *whose, uint32_t what)
+static void on_flow(void *context, uint32_t events)
 {
-	struct flow *flow = whose;
+	struct flow *flow = context;
 	struct mmsghdr messages[RECEIVES_AT_ONCE];
 	struct iovec parts[RECEIVES_AT_ONCE];
 	_Alignas(struct cmsghdr) char control[RECEIVES_AT_ONCE][CMSG_SPACE(sizeof(int))];
 
-	(void)what;
+	(void)events;
 	for (unsigned i = 0; i < RECEIVES_AT_ONCE; i++) {
 		parts[i] = (struct iovec){buffer[i], CHUNK};
 		messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &parts[i],
@@ -750,7 +749,7 @@ static void on_flow(void *whose, uint32_t what)
 	flow_go_on(flow);
 }
 
-/* What is in flight for so long will not come back. */
+/* Counts datagrams that are in flight for too long as lost. */
 static void on_lost(void)
 {
 	static unsigned silences;
@@ -793,31 +792,31 @@ static void flows_work(void)
 {
 	for (uint64_t i = 0; i < options.connections; i++)
 		flow_send(&flows[i]);
-	loop(&flows_open, on_flow, patience_ms(LOST_AFTER_MS), on_lost);
+	loop(&flows_open, on_flow, timeout_ms(LOST_AFTER_MS), on_lost);
 }
 
-/* --- what to do --- */
+/* --- modes and options --- */
 
 static const struct mode modes[] = {
 	{"tcp-echo", 50, 64, 1, 100000, streams_prepare, streams_work},
 	{"tcp-bulk", 4, 64 * 1024, 8, 16384, streams_prepare, streams_work},
-	{"connect-echo-close", 16, 64, 1, 10000, nothing_to_prepare, echo_visits_work},
-	{"connect-daytime-close", 16, 0, 1, 10000, nothing_to_prepare, daytime_visits_work},
+	{"connect-echo-close", 16, 64, 1, 10000, prepare_none, echo_visits_work},
+	{"connect-daytime-close", 16, 0, 1, 10000, prepare_none, daytime_visits_work},
 	{"udp-echo", 50, 64, 16, 100000, flows_prepare, flows_work},
 };
 
 static const char usage[] =
 	"usage: load [OPTION...] MODE ADDRESS:PORT\n"
 	"MODE: tcp-echo, tcp-bulk, connect-echo-close, connect-daytime-close or udp-echo\n"
-	"  -p, --pid PID          the server, whose processor time is read\n"
-	"  -c, --connections N    or flows; of connect-*, how many at a time\n"
-	"  -s, --size BYTES       of a message\n"
+	"  -p, --pid PID          server process, for its processor time\n"
+	"  -c, --connections N    connections or flows; for connect-*, concurrent ones\n"
+	"  -s, --size BYTES       size of a message\n"
 	"  -d, --depth N          messages in flight on each connection\n"
-	"  -o, --operations N     the work in whole: messages echoed, or connections\n"
-	"  -e, --tls              tcp-echo, tcp-bulk: inside TLS\n"
+	"  -o, --operations N     number of echoed messages, or of connections\n"
+	"  -e, --tls              TLS, for tcp-echo and tcp-bulk\n"
 	"  -g, --trains           UDP: send with UDP_SEGMENT, receive with UDP_GRO\n"
-	"      --patience SECONDS for an answer: 10 on TCP, 1 on UDP unless it is given\n"
-	"      --steps            say `ready` and wait for a line before the work, and for another after the result\n"
+	"      --timeout SECONDS  for a reply; default 10 on TCP, 1 on UDP\n"
+	"      --steps            print `ready` and wait for a line before the run, wait for another after the result\n"
 	"The result is one line of JSON.\n";
 
 static uint64_t parse_number(const char *text, uint64_t maximum)
@@ -882,7 +881,7 @@ static void parse_option(int letter, const char *value)
 		options.trains = true;
 		break;
 	case 'a':
-		options.patience_ms = (int)parse_number(value, 3600) * 1000;
+		options.timeout_ms = (int)parse_number(value, 3600) * 1000;
 		break;
 	case 'w':
 		options.steps = true;
@@ -920,14 +919,14 @@ static void parse_arguments(int count, char **arguments)
 		{"operations", required_argument, NULL, 'o'},
 		{"tls", no_argument, NULL, 'e'},
 		{"trains", no_argument, NULL, 'g'},
-		{"patience", required_argument, NULL, 'a'},
+		{"timeout", required_argument, NULL, 'a'},
 		{"steps", no_argument, NULL, 'w'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
 	const char *letters = "p:c:s:d:o:egh";
 
-	/* the mode goes first, as its defaults give way to the options */
+	/* the mode is applied first, because options override its defaults */
 	while (getopt_long(count, arguments, letters, names, NULL) >= 0)
 		;
 	if (count - optind != 2) {

@@ -1,4 +1,4 @@
-/* reference.c: the simplest honest servers, without libevent, limits, counters or logs, to measure ours against. */
+/* reference.c: reference servers for the bench: raw epoll, without libevent, limits, counters or logs. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -30,29 +30,29 @@ enum {
 	DATAGRAM_SIZE = 64 * 1024,
 	RECEIVE_BUFFER = 1024 * 1024,
 	LINGER_MS = 2000,
-	ACCEPTS_A_WAKEUP = 64, /* so that new connections do not starve open ones */
+	ACCEPTS_A_WAKEUP = 64, /* limits accepting, so that open connections are served */
 };
 
-/* As ours are: copies to an odd place in a page cost 1 % of a message of 4 KiB. */
+/* Aligned as in the daemon: copies to an unaligned address cost 1 % of a message of 4 KiB. */
 static _Alignas(BUFFER_ALIGNMENT) char buffer[BUFFER_SIZE];
 static int poller;
 static struct epoll_event events[EVENTS_AT_ONCE];
 
-static void check(bool good, const char *what)
+static void check(bool good, const char *call)
 {
 	if (good)
 		return;
-	perror(what);
+	perror(call);
 	exit(EXIT_FAILURE);
 }
 
-static void watch(int operation, int fd, uint32_t what, void *whose)
+static void watch(int operation, int fd, uint32_t mask, void *context)
 {
-	struct epoll_event event = {.events = what, .data.ptr = whose};
+	struct epoll_event event = {.events = mask, .data.ptr = context};
 	check(epoll_ctl(poller, operation, fd, &event) == 0, "epoll_ctl");
 }
 
-/* On a port the kernel picks, which it prints; heard on the loopback interface alone, whatever the address. */
+/* Binds a socket to a port chosen by the kernel and to the loopback interface, and prints the port. */
 static int bound_socket(int type, const char *address)
 {
 	const int yes = 1;
@@ -74,8 +74,8 @@ static int bound_socket(int type, const char *address)
 	return fd;
 }
 
-/* Calls back for each event; WHOSE is NULL for the listener's. Before each wait ON_IDLE says how long it may last. */
-static void loop(int fd, void (*callback)(int fd, void *whose), int (*on_idle)(void))
+/* Calls ON_EVENT for each event, with NULL for the listener. ON_IDLE returns the timeout of each wait. */
+static void loop(int fd, void (*callback)(int fd, void *context), int (*on_idle)(void))
 {
 	watch(EPOLL_CTL_ADD, fd, EPOLLIN, NULL);
 	for (;;) {
@@ -86,7 +86,7 @@ static void loop(int fd, void (*callback)(int fd, void *whose), int (*on_idle)(v
 	}
 }
 
-/* Hands what waits to be accepted to BEGIN. */
+/* Accepts queued connections and passes them to BEGIN. */
 static void accept_some(int listener, void (*begin)(int fd))
 {
 	for (int i = 0; i < ACCEPTS_A_WAKEUP; i++) {
@@ -99,7 +99,7 @@ static void accept_some(int listener, void (*begin)(int fd))
 	}
 }
 
-static int wait_for_ever(void)
+static int no_timeout(void)
 {
 	return -1;
 }
@@ -108,10 +108,10 @@ static int wait_for_ever(void)
 
 struct connection {
 	int fd;
-	size_t from, to; /* of what a short send left over */
+	size_t from, to; /* unsent bytes of a short send */
 	char *rest;
 };
-static uint32_t input = EPOLLIN; /* how it is watched for */
+static uint32_t input = EPOLLIN; /* epoll events for input */
 
 static void connection_close(struct connection *connection)
 {
@@ -160,7 +160,7 @@ static void echo(struct connection *connection)
 	else if (sent < length)
 		keep(connection, buffer + (sent > 0 ? sent : 0), (size_t)(length - (sent > 0 ? sent : 0)));
 	else if (input != EPOLLIN && length == sizeof buffer)
-		watch(EPOLL_CTL_MOD, connection->fd, input, connection); /* no edge tells of the rest */
+		watch(EPOLL_CTL_MOD, connection->fd, input, connection); /* no further edge for the unread rest */
 }
 
 static void connection_new(int fd)
@@ -171,9 +171,9 @@ static void connection_new(int fd)
 	watch(EPOLL_CTL_ADD, fd, input, connection);
 }
 
-static void on_echo(int listener, void *whose)
+static void on_echo(int listener, void *context)
 {
-	struct connection *connection = whose;
+	struct connection *connection = context;
 	if (connection == NULL)
 		accept_some(listener, connection_new);
 	else if (connection->rest != NULL)
@@ -184,7 +184,7 @@ static void on_echo(int listener, void *whose)
 
 static void tcp_echo(const char *address)
 {
-	loop(bound_socket(SOCK_STREAM, address), on_echo, wait_for_ever);
+	loop(bound_socket(SOCK_STREAM, address), on_echo, no_timeout);
 }
 
 static void tcp_echo_edges(const char *address)
@@ -193,10 +193,10 @@ static void tcp_echo_edges(const char *address)
 	tcp_echo(address);
 }
 
-/* --- daytime on TCP: write, shut down, read until the client's end or for 2 s, close --- */
+/* --- daytime on TCP: write, shutdown, read until FIN or for 2 s, close --- */
 
 struct visit {
-	struct visit *next, **link; /* in the order of their deadlines, as all wait equally long */
+	struct visit *next, **link; /* in the order of their deadlines, since all timeouts are equal */
 	int fd;
 	uint64_t deadline_ms;
 };
@@ -247,9 +247,9 @@ static void visit_new(int fd)
 		watch(EPOLL_CTL_ADD, fd, EPOLLIN, visit);
 }
 
-static void on_daytime(int listener, void *whose)
+static void on_daytime(int listener, void *context)
 {
-	struct visit *visit = whose;
+	struct visit *visit = context;
 	if (visit == NULL) {
 		accept_some(listener, visit_new);
 		return;
@@ -275,11 +275,11 @@ static int udp_socket(const char *address)
 	return fd;
 }
 
-static void on_datagram(int fd, void *whose)
+static void on_datagram(int fd, void *context)
 {
 	struct sockaddr_in from;
 	socklen_t from_length = sizeof from;
-	(void)whose;
+	(void)context;
 	ssize_t length = recvfrom(fd, buffer, DATAGRAM_SIZE, 0, (struct sockaddr *)&from, &from_length);
 	if (length >= 0)
 		sendto(fd, buffer, (size_t)length, 0, (struct sockaddr *)&from, from_length);
@@ -287,7 +287,7 @@ static void on_datagram(int fd, void *whose)
 
 static void udp_single(const char *address)
 {
-	loop(udp_socket(address), on_datagram, wait_for_ever);
+	loop(udp_socket(address), on_datagram, no_timeout);
 }
 
 static _Alignas(BUFFER_ALIGNMENT) char datagrams[BATCH][DATAGRAM_SIZE];
@@ -327,27 +327,27 @@ static void send_batch(int fd, int count)
 	for (int done = 0; done < count;) {
 		int sent = sendmmsg(fd, messages + done, (unsigned)(count - done), 0);
 		if (sent <= 0)
-			break; /* what the socket does not take is lost, as datagrams may be */
+			break; /* datagrams that do not fit the socket are dropped */
 		done += sent;
 	}
 }
 
-static void on_batch(int fd, void *whose)
+static void on_batch(int fd, void *context)
 {
-	(void)whose;
+	(void)context;
 	send_batch(fd, receive_batch(fd, 0));
 }
 
 static void udp_batch(const char *address)
 {
 	batch_prepare();
-	loop(udp_socket(address), on_batch, wait_for_ever);
+	loop(udp_socket(address), on_batch, no_timeout);
 }
 
-/* Replies leave from the address that was asked. */
-static void on_addressed_batch(int fd, void *whose)
+/* Sends each reply from the destination address of its request. */
+static void on_addressed_batch(int fd, void *context)
 {
-	(void)whose;
+	(void)context;
 	int count = receive_batch(fd, sizeof controls->bytes);
 	for (int i = 0; i < count; i++) {
 		struct in_pktinfo *info = (void *)CMSG_DATA(CMSG_FIRSTHDR(&messages[i].msg_hdr));
@@ -362,10 +362,10 @@ static void udp_batch_addressed(const char *address)
 	int fd = udp_socket(address);
 	check(setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &yes, sizeof yes) == 0, "IP_PKTINFO");
 	batch_prepare();
-	loop(fd, on_addressed_batch, wait_for_ever);
+	loop(fd, on_addressed_batch, no_timeout);
 }
 
-/* A train is answered by a train: the size of its segments, an int with UDP_GRO, is a uint16_t with UDP_SEGMENT. */
+/* Answers a GRO batch by a GSO batch. The segment size is an int for UDP_GRO and a uint16_t for UDP_SEGMENT. */
 static void turn_control(struct msghdr *message)
 {
 	struct cmsghdr *part = CMSG_FIRSTHDR(message);
@@ -383,9 +383,9 @@ static void turn_control(struct msghdr *message)
 	message->msg_controllen = CMSG_SPACE(sizeof segment);
 }
 
-static void on_trains(int fd, void *whose)
+static void on_trains(int fd, void *context)
 {
-	(void)whose;
+	(void)context;
 	int count = receive_batch(fd, sizeof controls->bytes);
 	for (int i = 0; i < count; i++)
 		turn_control(&messages[i].msg_hdr);
@@ -398,7 +398,7 @@ static void udp_trains(const char *address)
 	int fd = udp_socket(address);
 	check(setsockopt(fd, SOL_UDP, UDP_GRO, &yes, sizeof yes) == 0, "UDP_GRO");
 	batch_prepare();
-	loop(fd, on_trains, wait_for_ever);
+	loop(fd, on_trains, no_timeout);
 }
 
 static const struct {

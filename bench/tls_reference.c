@@ -1,4 +1,4 @@
-/* tls_reference.c: an echo inside TLS, as plain as OpenSSL over epoll gets, to measure ours against. */
+/* tls_reference.c: reference server for the bench: echo over TLS with OpenSSL and raw epoll. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -19,26 +19,26 @@ struct connection {
 	SSL *tls;
 	int fd;
 	bool established;
-	size_t from, to; /* of what a short write left over */
+	size_t from, to; /* unsent bytes of a short write */
 	char *rest;
 };
 
-static _Alignas(BUFFER_ALIGNMENT) char buffer[BUFFER_SIZE]; /* as ours */
+static _Alignas(BUFFER_ALIGNMENT) char buffer[BUFFER_SIZE]; /* as in the daemon */
 static int poller;
 static SSL_CTX *context;
 
-static void check(bool good, const char *what)
+static void check(bool good, const char *call)
 {
 	if (good)
 		return;
-	perror(what);
+	perror(call);
 	ERR_print_errors_fp(stderr);
 	exit(EXIT_FAILURE);
 }
 
-static void watch(int operation, int fd, uint32_t what, void *whose)
+static void watch(int operation, int fd, uint32_t mask, void *data)
 {
-	struct epoll_event event = {.events = what, .data.ptr = whose};
+	struct epoll_event event = {.events = mask, .data.ptr = data};
 	check(epoll_ctl(poller, operation, fd, &event) == 0, "epoll_ctl");
 }
 
@@ -56,7 +56,7 @@ static bool must_wait(const struct connection *connection, int result)
 	return error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE;
 }
 
-/* Writes as much of BYTES as the socket takes. Returns the count, or -1. */
+/* Writes as much of BYTES as the socket accepts. Returns the count, or -1. */
 static ssize_t write_some(struct connection *connection, const char *bytes, size_t length)
 {
 	size_t total = 0, written;
@@ -79,7 +79,7 @@ static void keep(struct connection *connection, const char *bytes, size_t length
 	watch(EPOLL_CTL_MOD, connection->fd, EPOLLOUT, connection);
 }
 
-/* Echoes what has come, as much as the buffer holds. Returns whether TLS holds more that no event would tell of. */
+/* Echoes up to a buffer of data. Returns whether OpenSSL holds more, which causes no event. */
 static bool echo(struct connection *connection)
 {
 	size_t total = 0, got;
@@ -174,7 +174,7 @@ static void make_context(const char *certificate, const char *key)
 	SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
 }
 
-/* On a port the kernel picks, which it prints. */
+/* Listens on a port chosen by the kernel and prints the port. */
 static int listen_on(const char *address)
 {
 	const int yes = 1;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# The bench: that what it compares did the same work, that it notices a wrong answer, and what it counts of ours.
+# The bench: daemon and references do the same work, wrong answers are detected, and system calls are counted.
 # shellcheck disable=SC2030,SC2031,SC2034 # a test and helpers.bash share their variables, each test has its own
 
 load helpers
@@ -11,7 +11,7 @@ need_bench() {
 	unset NOTIFY_SOCKET
 }
 
-# Datagrams are lost where the buffers that are asked for are not to be had.
+# Datagrams are lost if the kernel caps the requested buffers.
 need_large_buffers() {
 	is_root || (($(cat /proc/sys/net/core/rmem_max) >= 1048576)) || skip "net.core.rmem_max is too small for this user"
 }
@@ -40,7 +40,7 @@ bench() {
 	[[ $(grep -c 'the same for both' out) == 6 ]]
 }
 
-# build_other COUNT: makes `other`, a build whose loads send one byte more in each message, but for the first COUNT of them.
+# build_other COUNT: makes a build `other`; its load generator sends a byte more in each message after COUNT runs.
 build_other() {
 	mkdir -p other/bench
 	ln -s "$BUILD/smallservd" other/smallservd
@@ -66,10 +66,10 @@ build_other() {
 
 @test "bench: a failed workload is reported at the end and the other workloads are measured" {
 	need_bench
-	build_other 2 # the daemon's, with its warm-up
+	build_other 2 # the runs of the daemon, with its warm-up
 	run -1 bench --build other quick --only tcp-64-open tcp-64-edges
 	[[ $output == *"FAILED:   and sandbox = off: different work: sent_bytes "* ]]
-	[[ $output =~ "reference that watches by edges"\ +[0-9]+\ +[0-9]+\ +[0-9]\.[0-9]+ ]]
+	[[ $output =~ "edge-triggered reference"\ +[0-9]+\ +[0-9]+\ +[0-9]\.[0-9]+ ]]
 	grep -q '"failures": \[$' other/bench/results/bench.json
 }
 
@@ -77,17 +77,17 @@ build_other() {
 	need_bench
 	python_background port wrong_echo.py 5000
 	wait_for_line port '[0-9]+'
-	run -1 timeout "$DEADLINE" "$BUILD/bench/load" --pid "$HELPER" --patience "$DEADLINE" -c1 -s64 -o200 tcp-echo \
+	run -1 timeout "$DEADLINE" "$BUILD/bench/load" --pid "$HELPER" --timeout "$DEADLINE" -c1 -s64 -o200 tcp-echo \
 		"127.0.0.1:$(cat port)"
 	[[ $output == *"wrong bytes on connection 0 near its byte 4"* ]]
 }
 
-# One receive, one send and a share of a wait for each message: no clock, no timer, no change of an event, no option.
+# One receive, one send and a share of an epoll_wait for each message: no clock, no timer, no epoll_ctl, no setsockopt.
 @test "bench: a message costs one receive call, one send call and no other system call" {
 	need_bench
 	need_programs strace
 	need_large_buffers
-	! sanitized || skip "a sanitizer calls the kernel for itself"
+	! sanitized || skip "a sanitizer makes system calls of its own"
 	run bench syscalls
 	[[ $output != *"strace cannot attach"* ]] || skip "strace may not attach here"
 	echo "$output"

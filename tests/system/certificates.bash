@@ -1,5 +1,5 @@
-# certificates.bash: an authority of the test's own and what it signs, made by openssl(1). For tests that have loaded
-# helpers.bash. Everything lies in the directory PKI, in files NAME.pem and NAME.key.
+# certificates.bash: a certificate authority and its certificates, made by openssl(1), as NAME.pem and NAME.key in the
+# directory PKI. Requires helpers.bash.
 # shellcheck shell=bash
 
 openssl_quietly() {
@@ -9,13 +9,13 @@ openssl_quietly() {
 	}
 }
 
-# A key and a request to sign it as CN=NAME.
+# Makes a key and a certificate request for CN=NAME.
 make_request() {
 	openssl_quietly req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256 -subj "/CN=$1" \
 		-keyout "$PKI/$1.key" -out "$PKI/$1.csr"
 }
 
-# An authority that can sign and revoke.
+# Makes an authority that can sign and revoke.
 make_authority() {
 	: >"$PKI/$1.db"
 	cat >"$PKI/$1.cnf" <<-END
@@ -46,7 +46,7 @@ make_authority() {
 		-keyout "$PKI/$1.key" -out "$PKI/$1.pem"
 }
 
-# sign AUTHORITY NAME PURPOSE [OPTION...]: the certificate of NAME; PURPOSE is server or client.
+# sign AUTHORITY NAME PURPOSE [OPTION...]: makes a key and a certificate for NAME; PURPOSE is server or client.
 sign() {
 	local authority=$1 name=$2 purpose=$3
 	shift 3
@@ -55,12 +55,12 @@ sign() {
 		-in "$PKI/$name.csr" -out "$PKI/$name.pem" "$@"
 }
 
-# What AUTHORITY has revoked so far, as AUTHORITY.crl.
+# Writes the revocation list of AUTHORITY to AUTHORITY.crl.
 make_revocation_list() {
 	openssl_quietly ca -gencrl -config "$PKI/$1.cnf" -out "$PKI/$1.crl"
 }
 
-# An authority with a server, a good client, and every client that is not to be let in.
+# Makes an authority, a server, a valid client and clients that must be refused, one for each reason.
 make_clients() {
 	make_authority authority
 	make_authority stranger

@@ -1,4 +1,4 @@
-"""What the helpers of the system tests share: sockets with a deadline, exchanges, and the choice of a command."""
+"""Common functions of the Python helpers: sockets with a deadline, exchanges, process figures, commands."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ def family_of(host):
 
 
 def tcp(host, port, receive_buffer=None):
-    """A connection to HOST and PORT whose every operation has a deadline."""
+    """Returns a connection to HOST and PORT on which every operation has a deadline."""
     client = socket.socket(family_of(host), socket.SOCK_STREAM)
     if receive_buffer is not None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -24,7 +24,7 @@ def tcp(host, port, receive_buffer=None):
 
 
 def udp(host, port, bind=None):
-    """A connected UDP socket: a reply from another address or port than the one asked does not get in."""
+    """Returns a connected UDP socket, which receives only from HOST and PORT."""
     client = socket.socket(family_of(host), socket.SOCK_DGRAM)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
     client.settimeout(DEADLINE)
@@ -35,7 +35,7 @@ def udp(host, port, bind=None):
 
 
 def receive(client, count):
-    """COUNT bytes, or fewer when the peer ends first."""
+    """Returns COUNT bytes, or fewer if the peer closes first."""
     parts = []
     while count > 0:
         part = client.recv(min(count, 1 << 20))
@@ -51,19 +51,19 @@ def receive_all(client):
 
 
 def ask(client, request, size=65536):
-    """The datagram that answers the datagram REQUEST."""
+    """Sends the datagram REQUEST and returns the reply."""
     client.send(request)
     return client.recv(size)
 
 
 def echoes(client, text):
-    """Whether TEXT comes back."""
+    """Sends TEXT and returns whether it comes back."""
     client.sendall(text)
     return receive(client, len(text)) == text
 
 
 def silent(client, seconds=0.3):
-    """Whether nothing comes, the end of the connection included, for SECONDS."""
+    """Returns whether neither data nor a close arrives for SECONDS."""
     client.settimeout(seconds)
     try:
         client.recv(1)
@@ -74,22 +74,22 @@ def silent(client, seconds=0.3):
         client.settimeout(DEADLINE)
 
 
-def wait_until(holds, what):
+def wait_until(holds, condition):
     ends = time.monotonic() + DEADLINE
     while not holds():
-        assert time.monotonic() < ends, f"not within {DEADLINE:.0f} s: {what}"
+        assert time.monotonic() < ends, f"not within {DEADLINE:.0f} s: {condition}"
         time.sleep(0.02)
 
 
 def cpu_seconds(pid):
-    """The CPU time of process PID so far."""
+    """Returns the CPU time of process PID so far."""
     with open(f"/proc/{pid}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def pss_kib(pid):
-    """The memory of process PID, shared pages in proportion."""
+    """Returns the proportional set size of process PID."""
     with open(f"/proc/{pid}/smaps_rollup") as rollup:
         for line in rollup:
             if line.startswith("Pss:"):
@@ -97,14 +97,14 @@ def pss_kib(pid):
     raise AssertionError("no Pss in smaps_rollup")
 
 
-def limit_that_leaves(count, pid):
-    """The RLIMIT_NOFILE that leaves a worker of process PID COUNT descriptors more than it has, and none fewer."""
+def limit_with_free(count, pid):
+    """Returns the RLIMIT_NOFILE that leaves each worker of process PID at least COUNT free descriptors."""
     workers = [task for task in os.listdir(f"/proc/{pid}/task") if int(task) != pid]
     return max(free_below(count, f"/proc/{pid}/task/{task}/fd") for task in workers)
 
 
 def free_below(count, table):
-    """The number below which COUNT descriptors are free in TABLE."""
+    """Returns the number below which COUNT descriptors are free in TABLE."""
     used = set(map(int, os.listdir(table)))
     limit = 0
     while count > 0:
@@ -114,6 +114,6 @@ def free_below(count, table):
 
 
 def run(*commands):
-    """Calls the one of COMMANDS, functions, that the first argument names, with the other arguments as text."""
+    """Calls the function of COMMANDS that the first argument names with the other arguments as text."""
     table = {command.__name__: command for command in commands}
     table[sys.argv[1]](*sys.argv[2:])

@@ -1,9 +1,9 @@
 #!/usr/bin/env bats
-# The command line and the configuration: what is read, what is refused, and how it is told.
+# The command line and the configuration: accepted input, errors and their messages.
 
 load helpers
 
-# Checks the configuration on standard input, which becomes test.conf: sets status and output.
+# Writes standard input to test.conf and runs --check on it. Sets status and output.
 check() {
 	cat >test.conf
 	check_again
@@ -18,8 +18,8 @@ accepts() {
 	[[ $status == 0 ]] || fail "exit status $status: $output"
 }
 
-# The configuration on standard input has exactly one error, on line LINE, in `[SECTION] KEY` where WHERE is not empty;
-# its text matches the extended regular expression PATTERN.
+# Checks that the configuration on standard input has exactly one error, on line LINE and, if WHERE is not empty, in
+# WHERE, `[SECTION] KEY`. The text of the error matches the extended regular expression PATTERN.
 refuses() {
 	local line=$1 where=$2 pattern=${3:-.}
 	check
@@ -31,13 +31,14 @@ refuses() {
 	[[ ${errors#"test.conf:$line: "} =~ $pattern ]] || fail "not $pattern: $errors"
 }
 
-# The effective configuration of test.conf, in dump; DUMPED KEY [SECTION] is one value of it.
+# Writes the effective configuration of test.conf to the file dump.
 dump() {
 	run -0 --separate-stderr timeout "$DEADLINE" "$SMALLSERVD" -T -c test.conf
 	# shellcheck disable=SC2154 # run sets output
 	printf '%s\n' "$output" >dump
 }
 
+# dumped KEY SECTION: prints a value of the file dump.
 dumped() {
 	awk -v section="[$2]" -v key="$1" '
 		/^\[/ { here = $0 == section }
@@ -139,7 +140,7 @@ start_daemon_from_stdin() {
 		need_programs setpriv
 		chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" .
 		as=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
-		"${as[@]}" test -x "$SMALLSERVD" || skip "nobody may not run $SMALLSERVD"
+		"${as[@]}" test -x "$SMALLSERVD" || skip "the user nobody cannot execute $SMALLSERVD"
 	fi
 	run -2 "${as[@]}" "$SMALLSERVD" -t -c test.conf
 	[[ $output == *test.conf*'Permission denied'* ]]
@@ -160,7 +161,7 @@ start_daemon_from_stdin() {
 	if is_root; then
 		need_programs setpriv
 		as=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
-		"${as[@]}" test -x "$SMALLSERVD" || skip "nobody may not run $SMALLSERVD"
+		"${as[@]}" test -x "$SMALLSERVD" || skip "the user nobody cannot execute $SMALLSERVD"
 	fi
 	run -0 "${as[@]}" "$SMALLSERVD" -t -c - <<-END
 		[daemon]
@@ -173,17 +174,14 @@ start_daemon_from_stdin() {
 }
 
 @test "files: --check binds no port and writes no file" {
-	local port
-	python_background taken take.py tcp 127.0.0.1 0
-	wait_for_line taken 'port [0-9]+'
-	port=$(awk '{ print $2 }' taken)
+	python_server occupied occupy_port.py tcp 127.0.0.1 0
 	accepts <<-END
 		[daemon]
 		pid_file = $BATS_TEST_TMPDIR/pid
 		[echo]
 		protocol = tcp
 		address = 127.0.0.1
-		port = $port
+		port = $SERVER_PORT
 	END
 	[[ ! -e pid ]]
 }
@@ -386,7 +384,7 @@ start_daemon_from_stdin() {
 	[[ -z $output || $output != *warning* ]]
 }
 
-# What a line is: inih alone gets each of these wrong
+# Lines: inih alone fails each of these tests
 
 @test "lines: a comment of up to 4 KiB is read as one comment" {
 	local filler

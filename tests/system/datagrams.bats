@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# Datagrams: where replies come from, and what gets none.
+# UDP requests: the source address of replies, and requests that get no reply.
 
 load helpers
 
@@ -127,7 +127,7 @@ load helpers
 	wait_for_helper before
 }
 
-# At most a datagram or two have been answered, and the daemon rests.
+# Checks that the daemon is idle and has sent fewer than ten datagrams.
 assert_no_loop() {
 	local sent
 	assert_idle
@@ -152,7 +152,7 @@ assert_no_loop() {
 	local name port
 	for name in echo chargen; do
 		port=$(port_of "$name" udp)
-		python datagrams.py forge 127.0.0.1 "$port" 127.0.0.1 "$port"
+		python spoof.py send 127.0.0.1 "$port" 127.0.0.1 "$port"
 	done
 	assert_no_loop
 	kill -USR1 "$PID"
@@ -174,7 +174,7 @@ assert_no_loop() {
 		address = 127.0.0.2
 		port = 0
 	END
-	python datagrams.py forge 127.0.0.2 "$(port_of chargen udp)" 127.0.0.1 "$(port_of echo udp)"
+	python spoof.py send 127.0.0.2 "$(port_of chargen udp)" 127.0.0.1 "$(port_of echo udp)"
 	assert_no_loop
 	python echo.py datagrams 127.0.0.1 "$(port_of echo udp)" 5
 }
@@ -189,8 +189,8 @@ assert_no_loop() {
 	END
 	local port
 	port=$(port_of echo udp)
-	python datagrams.py forge 127.0.0.1 "$port" 127.0.0.1 "$port"
-	python datagrams.py forge 127.0.0.2 "$port" 127.0.0.1 "$port"
+	python spoof.py send 127.0.0.1 "$port" 127.0.0.1 "$port"
+	python spoof.py send 127.0.0.2 "$port" 127.0.0.1 "$port"
 	assert_no_loop
 	python echo.py datagrams 127.0.0.1 "$port" 5
 }
@@ -205,7 +205,7 @@ assert_no_loop() {
 	END
 	local port
 	port=$(port_of echo udp)
-	python datagrams.py forge 127.0.0.1 0 127.0.0.1 "$port"
+	python spoof.py send 127.0.0.1 0 127.0.0.1 "$port"
 	python echo.py datagrams 127.0.0.1 "$port" 5
 	kill -USR1 "$PID"
 	wait_for_log 'echo.*udp.*port_zero[^ ]*[=: ]+1( |$)'

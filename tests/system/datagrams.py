@@ -1,4 +1,4 @@
-"""Datagrams to groups, to broadcast addresses, and with a forged source."""
+"""Clients that send datagrams to multicast groups and broadcast addresses, or close before the reply."""
 
 import os
 import socket
@@ -6,18 +6,18 @@ import struct
 
 import client
 
-TEXT = b"who is there?"
+TEXT = b"hello, group"
 
 
 def sender(host, source):
-    """An unconnected socket of SOURCE, as replies come from another address than HOST."""
+    """Returns an unconnected socket bound to SOURCE, because replies come from another address than HOST."""
     peer = socket.socket(client.family_of(host), socket.SOCK_DGRAM)
     peer.settimeout(client.DEADLINE)
     peer.bind((source, 0))
     return peer
 
 
-def sends_to_groups(peer, source):
+def set_multicast_interface(peer, source):
     if peer.family == socket.AF_INET6:
         peer.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("net0"))
     else:
@@ -32,30 +32,30 @@ def join(peer, group, source):
         peer.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + socket.inet_aton(source))
 
 
-def answered_alone(peer, source, port):
-    """The next thing to come is the one reply to a datagram to SOURCE itself: what was sent before has none."""
+def assert_only_reply(peer, source, port):
+    """Sends a datagram to SOURCE itself; its reply must come next and be the only one."""
     fence = os.urandom(16)
     peer.sendto(fence, (source, port))
     reply, _ = peer.recvfrom(65536)
-    assert reply == fence, f"a reply that should not be: {reply!r}"
+    assert reply == fence, f"an unexpected reply: {reply!r}"
     assert client.silent(peer), "more replies than one"
 
 
 def broadcast(host, source, port):
-    """No reply to a datagram to the broadcast address HOST."""
+    """Checks that a datagram to the broadcast address HOST has no reply."""
     peer = sender(host, source)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"net0")
     peer.sendto(TEXT, (host, int(port)))
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"")
-    answered_alone(peer, source, int(port))
+    assert_only_reply(peer, source, int(port))
 
 
 def foreign_group(group, source, port):
-    """No reply to a datagram to GROUP, which this program has joined on another port."""
+    """Checks that a datagram to GROUP, which only this program has joined, has no reply."""
     peer = sender(group, source)
     join(peer, group, source)
-    sends_to_groups(peer, source)
+    set_multicast_interface(peer, source)
     witness = socket.socket(peer.family, socket.SOCK_DGRAM)
     witness.settimeout(client.DEADLINE)
     witness.bind(("", 0))
@@ -63,13 +63,13 @@ def foreign_group(group, source, port):
     peer.sendto(TEXT, (group, witness.getsockname()[1]))
     assert witness.recv(65536) == TEXT, "the group does not work on this host"
     peer.sendto(TEXT, (group, int(port)))
-    answered_alone(peer, source, int(port))
+    assert_only_reply(peer, source, int(port))
 
 
 def group(group, source, port):
-    """Each datagram to GROUP has one reply, from a unicast address and the port asked."""
+    """Checks that each datagram to GROUP has one reply, from a unicast address and PORT."""
     peer = sender(group, source)
-    sends_to_groups(peer, source)
+    set_multicast_interface(peer, source)
     for _ in range(10):
         text = os.urandom(32)
         peer.sendto(text, (group, int(port)))
@@ -81,7 +81,7 @@ def group(group, source, port):
 
 
 def member(group, source, port):
-    """Another program that has joined GROUP on the same port, until it hears a datagram."""
+    """Joins GROUP on the same port and waits for a datagram."""
     peer = socket.socket(client.family_of(group), socket.SOCK_DGRAM)
     peer.settimeout(client.DEADLINE)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -91,19 +91,8 @@ def member(group, source, port):
     peer.recv(65536)
 
 
-def forge(source, source_port, host, port):
-    """A datagram from SOURCE and SOURCE_PORT, as anybody can write it."""
-    text = TEXT
-    length = 8 + len(text)
-    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + length, 1, 0, 64, socket.IPPROTO_UDP, 0,
-                         socket.inet_aton(source), socket.inet_aton(host))
-    datagram = struct.pack("!HHHH", int(source_port), int(port), length, 0) + text
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.sendto(header + datagram, (host, 0))
-
-
 def gone(host, port, count):
-    """COUNT clients that ask and are gone before the reply, among one that stays."""
+    """Runs COUNT clients that close before the reply, while another one must get all replies."""
     stays = client.udp(host, port)
     for number in range(int(count)):
         with client.udp(host, port) as leaves:
@@ -112,4 +101,4 @@ def gone(host, port, count):
         assert client.ask(stays, text) == text
 
 
-client.run(broadcast, foreign_group, group, member, forge, gone)
+client.run(broadcast, foreign_group, group, member, gone)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# daytime, RFC 867: one line, then the end.
+# daytime, RFC 867: one line, then the close.
 # shellcheck disable=SC2034 # helpers.bash uses RUNNER
 
 load helpers
@@ -8,7 +8,7 @@ days='(Mon|Tue|Wed|Thu|Fri|Sat|Sun)'
 months='(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)'
 clock='([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)'
 
-# A daemon whose daytime has the KEY = VALUE lines given.
+# Starts a daemon with the given lines in [daytime].
 start_daytime() {
 	start_daemon <<-END
 		[daemon]
@@ -20,14 +20,14 @@ start_daytime() {
 	END
 }
 
-# What a client of tcp and of udp is told, byte for byte, with line ends visible: in REPLY, twice the same form.
+# Writes the replies over TCP and UDP to reply.tcp and reply.udp.
 ask_both() {
 	netcat -N 127.0.0.1 "$(port_of daytime tcp)" </dev/null >reply.tcp
 	netcat -u -W 1 127.0.0.1 "$(port_of daytime udp)" <<<"" >reply.udp
 	[[ -s reply.tcp && -s reply.udp ]]
 }
 
-# Whether both replies, as a whole and with their line ends written as \r and \n, match the extended regular expression.
+# Checks that both replies, with line ends written as \r and \n, match the extended regular expression as a whole.
 replies_match() {
 	local file text
 	for file in reply.tcp reply.udp; do
@@ -36,7 +36,7 @@ replies_match() {
 	done
 }
 
-# Whether DATE, which date(1) reads, is now.
+# Checks that DATE, in a format of date(1), is the current time.
 is_now() {
 	local age
 	age=$(($(date -u +%s) - $(date -u -d "$1" +%s)))
@@ -119,7 +119,7 @@ is_now() {
 	local port replies
 	port=$(port_of daytime tcp)
 	junk() {
-		printf 'junk that nobody asked for\n' | timeout "$DEADLINE" nc -N 127.0.0.1 "$2" || echo "$1: status $?"
+		printf 'unexpected input\n' | timeout "$DEADLINE" nc -N 127.0.0.1 "$2" || echo "$1: status $?"
 	}
 	export -f junk
 	seq 500 | xargs -P 8 -I{} bash -c 'junk "$@"' junk {} "$port" >replies

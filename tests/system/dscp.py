@@ -1,4 +1,4 @@
-"""What the headers of replies say: the traffic class."""
+"""Clients that check the traffic class in the headers of replies."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ def set_class(peer, traffic_class):
 
 
 def datagram(host, port, sent, expected):
-    """The reply to a datagram of class SENT has class EXPECTED."""
+    """Checks that the reply to a datagram of class SENT has class EXPECTED."""
     peer = client.udp(host, port)
     set_class(peer, int(sent, 0))
     if peer.family == socket.AF_INET6:
@@ -27,12 +27,12 @@ def datagram(host, port, sent, expected):
     peer.send(b"hello")
     text, control, _, _ = peer.recvmsg(100, 100)
     assert text == b"hello"
-    heard = int.from_bytes(control[0][2], "little")
-    assert heard == int(expected, 0), f"class {heard:#x}"
+    received = int.from_bytes(control[0][2], "little")
+    assert received == int(expected, 0), f"class {received:#x}"
 
 
 def stream(host, port, sent, expected, header=""):
-    """What echo sends to a connection of class SENT has class EXPECTED; HEADER, a line, goes first."""
+    """Checks that echo sends to a connection of class SENT with class EXPECTED. HEADER is a line sent first."""
     port, text = int(port), os.urandom(100)
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
     sniffer.settimeout(client.DEADLINE)
@@ -49,8 +49,8 @@ def stream(host, port, sent, expected, header=""):
         size = 40 if packet[0] >> 4 == 6 else 20
         if not packet.endswith(text) or int.from_bytes(packet[size:size + 2], "big") != port:
             continue
-        heard = packet[1] if size == 20 else (packet[0] & 15) << 4 | packet[1] >> 4
-        assert heard == int(expected, 0), f"class {heard:#x}"
+        received = packet[1] if size == 20 else (packet[0] & 15) << 4 | packet[1] >> 4
+        assert received == int(expected, 0), f"class {received:#x}"
         return
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# echo, RFC 862: what comes in goes out.
+# echo, RFC 862: received data is sent back.
 
 load helpers
 

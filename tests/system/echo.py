@@ -1,4 +1,4 @@
-"""Clients of echo that netcat cannot be."""
+"""Clients of echo with more control over sockets than netcat has."""
 
 import os
 import select
@@ -9,7 +9,7 @@ import client
 
 
 def split(host, port, count):
-    """COUNT bytes, each a segment of its own."""
+    """Sends COUNT bytes, each in a segment of its own."""
     peer = client.tcp(host, port)
     text = os.urandom(int(count))
     for byte in text:
@@ -18,7 +18,7 @@ def split(host, port, count):
 
 
 def half_close(host, port, count):
-    """COUNT bytes and the end of the sending side, before the first byte is read."""
+    """Sends COUNT bytes and a FIN before it reads the first byte."""
     peer = client.tcp(host, port, receive_buffer=4096)
     text = os.urandom(int(count))
     peer.sendall(text)
@@ -29,7 +29,7 @@ def half_close(host, port, count):
 
 
 def many(host, port, count, size):
-    """COUNT connections at once, SIZE bytes on each."""
+    """Opens COUNT connections at once and sends SIZE bytes on each."""
     peers = [client.tcp(host, port) for _ in range(int(count))]
     texts = [os.urandom(int(size)) for _ in peers]
     for peer, text in zip(peers, texts):
@@ -41,7 +41,7 @@ def many(host, port, count, size):
 
 
 def datagrams(host, port, *sizes):
-    """A datagram of each of SIZES."""
+    """Sends a datagram of each of SIZES and checks its reply."""
     peer = client.udp(host, port)
     for size in map(int, sizes):
         text = os.urandom(size)
@@ -50,17 +50,17 @@ def datagrams(host, port, *sizes):
 
 
 def dropped(host, port, too_long, fits):
-    """No reply to a datagram of TOO_LONG bytes, and one to the next, of FITS bytes."""
+    """Checks that a datagram of TOO_LONG bytes has no reply and the next one, of FITS bytes, has."""
     peer = client.udp(host, port)
     text = os.urandom(int(fits))
     peer.send(os.urandom(int(too_long)))
     reply = client.ask(peer, text)
     assert reply == text, f"{len(reply)} bytes came back for {fits}"
-    assert client.silent(peer), "the datagram that was too long has a reply"
+    assert client.silent(peer), "the oversized datagram has a reply"
 
 
 def burst(host, port, count, size):
-    """COUNT datagrams of SIZE bytes at once."""
+    """Sends COUNT datagrams of SIZE bytes at once; each must have one reply."""
     peer = client.udp(host, port)
     texts = {number.to_bytes(4, "big") + os.urandom(int(size) - 4) for number in range(int(count))}
     for text in texts:
@@ -71,14 +71,14 @@ def burst(host, port, count, size):
         if not ready:
             sys.exit(f"{len(replies)} replies to {len(texts)} datagrams")
         reply = peer.recv(65536)
-        assert reply in texts, "a reply to nothing that was sent"
+        assert reply in texts, "a reply that matches no request"
         assert reply not in replies, "a second reply to the same datagram"
         replies.add(reply)
     assert client.silent(peer), "more replies than datagrams"
 
 
 def mixed_burst(host, port, count):
-    """COUNT datagrams of all lengths at once, in an order that has short after long ones."""
+    """Sends COUNT datagrams of different lengths at once, with short ones after long ones."""
     peer = client.udp(host, port)
     sizes = [(number * 619) % 1400 for number in range(int(count))]
     texts = [os.urandom(size) for size in sizes]

@@ -1,4 +1,4 @@
-# helpers.bash: what every system test needs: daemons that are started, watched and ended, networks, clients.
+# helpers.bash: common functions of the system tests: daemons, network namespaces, clients.
 # shellcheck shell=bash
 
 bats_require_minimum_version 1.5.0
@@ -13,12 +13,12 @@ if [[ ! -x $SMALLSERVD ]]; then
 	exit 1
 fi
 
-# Whether the daemon was built with a sanitizer, which makes it slow and large.
+# True if the daemon was built with a sanitizer, which makes it slow and large.
 sanitized() {
 	grep -qaE '__(asan|tsan|msan|lsan)_init' "$SMALLSERVD"
 }
 
-# Seconds within which what is promised has to happen: an end for tests that would hang, no measure of speed.
+# Time limit in seconds of each wait. It ends tests that hang and is no measure of speed.
 DEADLINE=30
 if sanitized; then
 	DEADLINE=150
@@ -26,20 +26,20 @@ fi
 export DEADLINE
 
 setup() {
-	STARTED=() # daemons, by PID
-	HELD=()    # other processes of this test
-	NETWORK=() # what puts a command into this test's own network
-	RUNNER=()  # what runs the daemon: a program that runs another, and its arguments
+	STARTED=()    # process ids of daemons
+	BACKGROUND=() # process ids of other programs
+	NETWORK=()    # command prefix that enters the network namespace of the test
+	RUNNER=()     # command prefix of the daemon
 	cd "$BATS_TEST_TMPDIR" || return
 }
 
-# Ends what the test started. A daemon that is still there has to end well, also under a sanitizer.
+# Ends the processes of the test. A daemon that is still running has to exit with status 0, without a sanitizer report.
 teardown() {
 	local pid status=0
 	for pid in "${STARTED[@]}"; do
 		end_daemon "$pid" || status=1
 	done
-	for pid in "${HELD[@]}"; do
+	for pid in "${BACKGROUND[@]}"; do
 		kill -TERM "$pid" 2>/dev/null || true
 		wait "$pid" 2>/dev/null || true
 	done
@@ -53,14 +53,14 @@ teardown() {
 }
 
 end_daemon() {
-	local pid=$1 began=$SECONDS told_again=
+	local pid=$1 began=$SECONDS resent=
 	running "$pid" || return 0
 	kill -CONT "$pid"
 	kill -TERM "$pid"
 	while running "$pid"; do
-		if [[ -z $told_again ]] && ((SECONDS > began + 2)); then
+		if [[ -z $resent ]] && ((SECONDS > began + 2)); then
 			kill -TERM "$pid" 2>/dev/null || true
-			told_again=yes
+			resent=yes
 		fi
 		if ((SECONDS > began + DEADLINE)); then
 			kill -KILL "$pid" 2>/dev/null || true
@@ -88,7 +88,7 @@ need_root() {
 	is_root || skip "needs root"
 }
 
-# What the host or the build has not got is a reason to skip, not to fail.
+# Features that the host or the build lacks are a reason to skip.
 need_programs() {
 	local program
 	for program; do
@@ -98,7 +98,7 @@ need_programs() {
 
 need_mounts() {
 	need_programs unshare
-	unshare --mount true 2>/dev/null || skip "cannot make mounts of its own here"
+	unshare --mount true 2>/dev/null || skip "cannot make a mount namespace here"
 }
 
 has_ipv6() {
@@ -116,7 +116,7 @@ running() {
 	[[ $stat != [ZX]* ]]
 }
 
-# Runs COMMAND again and again until it succeeds; false at the deadline.
+# Repeats COMMAND until it succeeds. Fails at the deadline.
 wait_until() {
 	local ends=$((SECONDS + DEADLINE))
 	until "$@"; do
@@ -125,8 +125,8 @@ wait_until() {
 	done
 }
 
-# Writes the configuration on standard input to FILE. Root is only kept when it is written, so it is written here
-# unless the test chose a user.
+# Writes the configuration on standard input to FILE. Adds `user = root` for root unless the test sets a user, because
+# the default user may not exist.
 write_config() {
 	local text
 	text=$(cat)
@@ -140,13 +140,13 @@ write_config() {
 	printf '%s\n' "$text" >"$1"
 }
 
-# Sections of the services NAME..., each on 127.0.0.1 and on ports that the kernel picks.
+# Prints sections of the services NAME..., each on 127.0.0.1 with ports chosen by the kernel.
 local_services() {
 	printf '[%s]\naddress = 127.0.0.1\nport = 0\n' "$@"
 }
 
-# Runs a daemon with the configuration on standard input, and ARGUMENTS besides, but does not wait for it. Sets PID,
-# LOG and CONF.
+# Starts a daemon with the configuration on standard input and further ARGUMENTS, without waiting for it. Sets PID, LOG
+# and CONF.
 launch_daemon() {
 	local number=${#STARTED[@]}
 	CONF=$BATS_TEST_TMPDIR/conf.$number
@@ -159,16 +159,16 @@ launch_daemon() {
 	STARTED+=("$PID")
 }
 
-# The same, until it is ready.
+# Starts a daemon as launch_daemon does and waits until it is ready.
 # shellcheck disable=SC2120 # tests give it arguments
 start_daemon() {
 	launch_daemon "$@"
 	wait_for_log '(^|[ >=])ready: '
 }
 
-# The same with echo on 127.0.0.1 and two workers; the LINES given go into [daemon].
+# Starts a daemon with echo on 127.0.0.1 and two workers; LINES are added to [daemon].
 start_local_echo() {
-	# shellcheck disable=SC2119 # its own arguments are lines of the configuration
+	# shellcheck disable=SC2119 # the arguments are lines of the configuration
 	start_daemon <<-END
 		[daemon]
 		workers = 2
@@ -183,7 +183,7 @@ wait_for_log() {
 	until grep -qaE -e "$1" "$LOG"; do
 		if ! running "$PID"; then
 			grep -qaE -e "$1" "$LOG" && return
-			fail "the daemon ended before it logged: $1"
+			fail "the daemon exited before it logged: $1"
 			return
 		fi
 		((SECONDS < ends)) || {
@@ -198,10 +198,10 @@ log_matches() {
 	grep -qaE -e "$1" "$LOG"
 }
 
-# Waits until the daemon has ended by itself; its exit status is in STATUS.
+# Waits until the daemon has exited and sets STATUS to its exit status.
 wait_for_end() {
 	wait_until ended "$PID" || {
-		fail "the daemon goes on"
+		fail "the daemon is still running"
 		return
 	}
 	STATUS=0
@@ -212,14 +212,14 @@ ended() {
 	! running "$1"
 }
 
-# Ends the daemon in the orderly way and holds it to its exit status.
+# Stops the daemon with TERM and checks that its exit status is 0.
 stop_daemon() {
 	kill -TERM "$PID"
 	wait_for_end
 	[[ $STATUS == 0 ]] || fail "exit status $STATUS after TERM"
 }
 
-# The port of service NAME on PROTOCOL, and on ADDRESS (IPv6 in brackets) where it has several.
+# Prints the port of service NAME on PROTOCOL, and on ADDRESS (IPv6 in brackets) if given.
 port_of() {
 	local name=$1 protocol=$2 address=${3:-} line
 	while read -r line; do
@@ -232,12 +232,12 @@ port_of() {
 	fail "no port of $name $protocol $address in the log" >&2
 }
 
-# The first of COUNT ports in a row that are free for TCP and UDP, outside what the kernel hands out.
+# Prints the first of COUNT consecutive ports that are free for TCP and UDP and outside the ephemeral range.
 free_port() {
-	python ports.py "${1:-1}"
+	python free_ports.py "${1:-1}"
 }
 
-# CPU time of a daemon so far, in ticks of 10 ms.
+# Prints the CPU time of process PID so far, in ticks of 10 ms.
 cpu_ticks() {
 	local stat fields
 	read -r stat <"/proc/$1/stat"
@@ -245,7 +245,7 @@ cpu_ticks() {
 	echo $((fields[11] + fields[12]))
 }
 
-# The daemon must use next to nothing in a second of doing nothing.
+# Checks that the idle daemon uses less than 0.1 s of CPU time in a second.
 assert_idle() {
 	local before after
 	before=$(cpu_ticks "$PID")
@@ -254,25 +254,25 @@ assert_idle() {
 	((after - before < 10)) || fail "the daemon spins: $((after - before)) ticks of CPU time in a second"
 }
 
-# A network of this test alone, with loopback up: commands prefixed by "${NETWORK[@]}", daemons and clients run in it.
-# It ends with its holder.
+# Makes a network namespace with loopback up and sets NETWORK to the command prefix that enters it. Daemons and clients
+# of this file use the prefix. The namespace exists as long as its holder process.
 make_network() {
 	need_root
 	need_programs unshare nsenter ip
-	unshare --net true 2>/dev/null || skip "cannot make a network of its own here"
+	unshare --net true 2>/dev/null || skip "cannot make a network namespace here"
 	unshare --net sleep infinity </dev/null >/dev/null 2>&1 3>&- 4>&- &
 	local holder=$!
-	HELD+=("$holder")
-	wait_until in_sleep "$holder"
+	BACKGROUND+=("$holder")
+	wait_until is_sleep "$holder"
 	NETWORK=(nsenter --target "$holder" --net)
 	"${NETWORK[@]}" ip link set lo up
 }
 
-in_sleep() {
+is_sleep() {
 	[[ $(cat "/proc/$1/comm" 2>/dev/null) == sleep ]]
 }
 
-# An interface `net0` in that network: 10.9.0.1/24, 10.9.0.2/24, fd00:9::1/64, fd00:9::2/64, and multicast.
+# Adds an interface net0 to the namespace, with 10.9.0.1/24, 10.9.0.2/24, fd00:9::1/64, fd00:9::2/64 and multicast.
 make_interface() {
 	"${NETWORK[@]}" ip link add net0 type veth peer name net1 2>/dev/null || skip "the kernel has no veth"
 	local address
@@ -287,12 +287,12 @@ make_interface() {
 	"${NETWORK[@]}" ip route add 224.0.0.0/4 dev net0
 }
 
-# netcat with a deadline.
+# Runs netcat with a deadline.
 netcat() {
 	"${NETWORK[@]}" timeout "$DEADLINE" nc "$@"
 }
 
-# Echo answers on TRANSPORT HOST PORT.
+# Checks that echo answers on TRANSPORT HOST PORT.
 assert_echo() {
 	local how=(-N) answer
 	[[ $1 == tcp ]] || how=(-u -W 1)
@@ -300,25 +300,34 @@ assert_echo() {
 	[[ $answer == hello ]] || fail "no echo on $*: $answer"
 }
 
-# The probe with a deadline.
+# Runs smallprobe with a deadline.
 smallprobe() {
 	"${NETWORK[@]}" timeout $((DEADLINE * 4)) "$SMALLPROBE" "$@"
 }
 
-# A Python helper of these tests with a deadline, as `python echo.py split ...`.
+# Runs a Python helper of this folder with a deadline, as in `python echo.py split ...`.
 python() {
 	"${NETWORK[@]}" timeout $((DEADLINE * 4)) python3 "$BATS_TEST_DIRNAME/$1" "${@:2}"
 }
 
-# The same in the background, with standard output in FILE; its PID is in HELPER.
+# Starts a Python helper in the background with its output in FILE and sets HELPER to its process id.
 python_background() {
 	: >"$1"
 	"${NETWORK[@]}" timeout $((DEADLINE * 4)) python3 "$BATS_TEST_DIRNAME/$2" "${@:3}" \
 		</dev/null >"$1" 2>&1 3>&- 4>&- &
 	HELPER=$!
-	HELD+=("$HELPER")
+	BACKGROUND+=("$HELPER")
 }
 
+# Starts a Python helper that prints `port N`, as python_background does, and sets SERVER_PORT to that port.
+# shellcheck disable=SC2034 # tests use SERVER_PORT
+python_server() {
+	python_background "$@"
+	wait_for_line "$1" 'port [0-9]+'
+	SERVER_PORT=$(sed -n 's/^port //p' "$1")
+}
+
+# Waits for a line of FILE that matches the extended regular expression PATTERN as a whole.
 wait_for_line() {
 	wait_until grep -qsxE -e "$2" "$1" || {
 		cat "$1"
@@ -326,7 +335,7 @@ wait_for_line() {
 	}
 }
 
-# Waits for a background helper and holds it to its exit status.
+# Waits for HELPER and checks that its exit status is 0; else prints its output in FILE.
 wait_for_helper() {
 	local status=0
 	wait "$HELPER" || status=$?

@@ -1,15 +1,15 @@
 #!/usr/bin/env bats
-# The ledger: under load, whatever is done to the daemon, no byte, no datagram and no connection is missing.
+# The ledger: under load, reloads and upgrades lose no byte, datagram or connection.
 
 load helpers
 
-# Keeps books for MINUTES; all there are must be in order at the end. `./dev check` runs this in several builds, a minute
-# together; by hand tests/ledger runs as long as one likes.
-keep_books() {
+# Runs tests/ledger for some seconds. `./dev check` runs it in several builds, a minute in all; by hand it runs as long
+# as its option --minutes says.
+run_ledger() {
 	local minutes=0.3 memory=()
 	if sanitized; then
 		minutes=0.15
-		memory=(--any-memory) # what was freed is kept a while
+		memory=(--any-memory) # a sanitizer keeps freed memory for a while
 	fi
 	! is_root || make_network
 	run "${NETWORK[@]}" timeout $((DEADLINE * 8)) "$TESTS_SRCDIR/ledger" --daemon "$SMALLSERVD" \
@@ -19,5 +19,5 @@ keep_books() {
 }
 
 @test "ledger: reloads and upgrades under load lose no byte, datagram or connection" {
-	keep_books --upgrades
+	run_ledger --upgrades
 }

@@ -1,12 +1,12 @@
 #!/usr/bin/env bats
-# Limits: of connections, time, descriptors and memory.
+# Limits of connections, time, descriptors and memory.
 # shellcheck disable=SC2030,SC2031,SC2034 # a test and helpers.bash share their variables, each test has its own
 
 load helpers
 
-# Memory is measured only where the daemon itself uses it, and where the kernel lets us look.
+# Skips the test if the memory of the daemon cannot be measured.
 need_memory_figures() {
-	! sanitized || skip "a sanitizer's memory says nothing about the daemon's"
+	! sanitized || skip "a sanitizer uses memory of its own"
 	[[ -r /proc/self/smaps_rollup ]] || skip "the kernel has no smaps_rollup"
 	cat "/proc/$PID/smaps_rollup" >/dev/null 2>&1 || skip "the daemon's memory cannot be read by this user"
 }
@@ -40,7 +40,7 @@ start_echo() {
 
 @test "limits: queued clients that disconnect do not delay the clients behind them" {
 	start_echo 'max_connections = 2'
-	python limits.py gone_while_waiting 2 127.0.0.1 "$(port_of echo tcp)"
+	python limits.py disconnects_while_queued 2 127.0.0.1 "$(port_of echo tcp)"
 }
 
 @test "limits: a service at its limit does not affect another service" {
@@ -60,7 +60,7 @@ start_echo() {
 	END
 	local port
 	port=$(port_of echo tcp)
-	python_background held hold.py 127.0.0.1 "$port" 2
+	python_background held hold_connections.py 127.0.0.1 "$port" 2
 	wait_for_line held 'served 1'
 	assert_echo tcp 127.0.0.1 "$(port_of other-echo tcp)"
 }
@@ -117,7 +117,7 @@ start_echo() {
 		address = 127.0.0.1
 		port = 0
 	END
-	python_background held hold.py 127.0.0.1 "$(port_of echo tcp)" 2
+	python_background held hold_connections.py 127.0.0.1 "$(port_of echo tcp)" 2
 	wait_for_line held 'served 1'
 	python echo.py burst 127.0.0.1 "$(port_of echo udp)" 50 32
 }
@@ -171,7 +171,7 @@ start_echo() {
 		port = 0
 	END
 	need_memory_figures
-	python limits.py deaf "$PID" 127.0.0.1 "$(port_of chargen tcp)"
+	python limits.py chargen_stalled "$PID" 127.0.0.1 "$(port_of chargen tcp)"
 }
 
 @test "limits: beside 2000 idle connections a new one is served" {

@@ -1,4 +1,4 @@
-"""Clients that press against limits: of connections, time, descriptors and memory."""
+"""Clients that exceed limits of connections, time, descriptors and memory."""
 
 import os
 import resource
@@ -10,7 +10,7 @@ import client
 
 
 class Crowd:
-    """Clients of echo that all have something to say; those that were echoed are served, the others wait."""
+    """Clients of echo that have each sent a message. Those that have received the echo are served, the others wait."""
 
     def __init__(self, count, *endpoints):
         self.waiting = []
@@ -20,8 +20,8 @@ class Crowd:
             peer.sendall(b"hello")
             self.waiting.append(peer)
 
-    def look(self, seconds):
-        """Takes the echoes that come until none has come for SECONDS."""
+    def receive_echoes(self, seconds):
+        """Receives echoes until none has arrived for SECONDS."""
         while True:
             ready, _, _ = select.select(self.waiting, [], [], seconds)
             if not ready:
@@ -35,8 +35,8 @@ class Crowd:
         ends = time.monotonic() + client.DEADLINE
         while len(self.served) < count:
             assert time.monotonic() < ends, f"{len(self.served)} clients served, not {count}"
-            self.look(0.05)
-        self.look(0.3)
+            self.receive_echoes(0.05)
+        self.receive_echoes(0.3)
         assert len(self.served) == count, f"{len(self.served)} clients served at once, not {count}"
 
     def leave(self):
@@ -44,7 +44,7 @@ class Crowd:
 
 
 def assert_idle(pid):
-    """Process PID uses next to no CPU time in a second of waiting."""
+    """Checks that process PID uses less than 0.1 s of CPU time in a second."""
     before = client.cpu_seconds(pid)
     time.sleep(1)
     used = client.cpu_seconds(pid) - before
@@ -52,7 +52,7 @@ def assert_idle(pid):
 
 
 def connections(pid, limit, count, host, *ports):
-    """Of COUNT clients of PORTS exactly LIMIT are served at once, and each gets its turn."""
+    """Checks that exactly LIMIT of COUNT clients of PORTS are served at once, and each in the end."""
     limit, count = int(limit), int(count)
     crowd = Crowd(count, *((host, port) for port in ports))
     crowd.await_served(limit)
@@ -65,32 +65,32 @@ def connections(pid, limit, count, host, *ports):
     while crowd.waiting:
         if crowd.served:
             crowd.leave()
-        crowd.look(0.01)
+        crowd.receive_echoes(0.01)
         assert len(crowd.served) <= limit
-        assert time.monotonic() < ends, f"{len(crowd.waiting)} clients are never served"
+        assert time.monotonic() < ends, f"{len(crowd.waiting)} clients were not served"
     for peer in crowd.served:
         assert client.echoes(peer, b"still served")
 
 
 def churn(limit, count, rounds, host, *ports):
-    """The limit holds, and nobody is forgotten, while COUNT clients at once come and go for ROUNDS."""
+    """Checks that LIMIT holds and each client is served while COUNT clients at once connect and leave, for ROUNDS."""
     for _ in range(int(rounds)):
         crowd = Crowd(int(count), *((host, port) for port in ports))
         ends = time.monotonic() + client.DEADLINE
         while crowd.waiting:
-            crowd.look(0.002)
+            crowd.receive_echoes(0.002)
             assert len(crowd.served) <= int(limit), f"{len(crowd.served)} clients served at once"
             while crowd.served:
                 crowd.leave()
-            assert time.monotonic() < ends, f"{len(crowd.waiting)} clients are never served"
+            assert time.monotonic() < ends, f"{len(crowd.waiting)} clients were not served"
 
 
-def gone_while_waiting(limit, host, port):
-    """Clients that leave before their turn cost those behind them nothing."""
+def disconnects_while_queued(limit, host, port):
+    """Checks that clients that disconnect while queued do not delay the clients behind them."""
     crowd = Crowd(int(limit), (host, port))
     crowd.await_served(int(limit))
-    impatient = [client.tcp(host, port) for _ in range(50)]
-    for number, peer in enumerate(impatient):
+    leaving = [client.tcp(host, port) for _ in range(50)]
+    for number, peer in enumerate(leaving):
         if number % 2:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         peer.close()
@@ -102,21 +102,21 @@ def gone_while_waiting(limit, host, port):
 def seconds_until_closed(peer):
     began = time.monotonic()
     try:
-        assert peer.recv(1) == b"", "an answer to nothing"
+        assert peer.recv(1) == b"", "data without a request"
     except ConnectionResetError:
         pass
     return time.monotonic() - began
 
 
 def idle(host, port, timeout):
-    """A connection without a byte is closed after TIMEOUT seconds, and not much before."""
+    """Checks that a connection without traffic is closed after TIMEOUT seconds and not much before."""
     peer = client.tcp(host, port)
     seconds = seconds_until_closed(peer)
     assert seconds > float(timeout) * 0.9, f"closed after {seconds:.2f} s"
 
 
 def active(host, port, timeout):
-    """A connection that moves a byte now and then outlives TIMEOUT seconds three times."""
+    """Checks that a connection with occasional traffic outlives three times TIMEOUT seconds."""
     pause, rounds = float(timeout) / 10, 30
     for _ in range(5):
         peer, longest = client.tcp(host, port), 0.0
@@ -132,11 +132,11 @@ def active(host, port, timeout):
         except ConnectionError:
             longest = max(longest, time.monotonic() - began)
         assert max(longest, time.monotonic() - began) > float(timeout) * 0.7, "closed though it was active"
-    print("this host is too slow to tell")
+    print("this host is too slow for this test")
 
 
 def reader(host, port, timeout):
-    """A connection that only receives is active too: chargen outlives TIMEOUT seconds."""
+    """Checks that a connection that only receives, from chargen, outlives TIMEOUT seconds."""
     peer = client.tcp(host, port)
     ends = time.monotonic() + 2 * float(timeout)
     while time.monotonic() < ends:
@@ -144,13 +144,13 @@ def reader(host, port, timeout):
 
 
 def lifetime(host, port, age):
-    """A connection that is busy is closed at AGE seconds, and not much before."""
+    """Checks that a busy connection is closed at AGE seconds and not much before."""
     began = time.monotonic()
     peer = client.tcp(host, port)
     ends = began + client.DEADLINE
     try:
         while client.echoes(peer, b"x"):
-            assert time.monotonic() < ends, "it lives on"
+            assert time.monotonic() < ends, "still open"
             time.sleep(0.02)
     except ConnectionError:
         pass
@@ -159,14 +159,14 @@ def lifetime(host, port, age):
 
 
 def descriptors(pid, host, port):
-    """Out of descriptors, the daemon serves those it has, waits without a spin, and serves the rest when it can."""
+    """Checks that without free descriptors open connections are served, the daemon is idle, and it accepts again later."""
     pid = int(pid)
     first = Crowd(1, (host, port))
     first.await_served(1)
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (client.limit_that_leaves(3, pid), before[1]))
-    crowd = Crowd(60, (host, port))  # enough for each worker to have many that wait
-    crowd.look(0.5)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (client.limit_with_free(3, pid), before[1]))
+    crowd = Crowd(60, (host, port))  # enough that each worker has clients that wait
+    crowd.receive_echoes(0.5)
     assert crowd.served and crowd.waiting, f"{len(crowd.served)} of 60 clients served"
     assert_idle(pid)
     for peer in crowd.served + first.served:
@@ -177,12 +177,12 @@ def descriptors(pid, host, port):
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
     ends = time.monotonic() + client.DEADLINE
     while crowd.waiting:
-        crowd.look(0.1)
-        assert time.monotonic() < ends, f"{len(crowd.waiting)} clients are never served"
+        crowd.receive_echoes(0.1)
+        assert time.monotonic() < ends, f"{len(crowd.waiting)} clients were not served"
 
 
 def fill(peers):
-    """Sends on PEERS until none has taken a byte for half a second; the count of bytes that were taken."""
+    """Sends on PEERS until no byte was accepted for half a second. Returns the number of bytes sent."""
     block, total = bytes(1 << 18), 0
     for peer in peers:
         peer.setblocking(False)
@@ -198,30 +198,30 @@ def fill(peers):
 
 
 def stalled(pid, host, port):
-    """Eight clients that send and never read cost less than 4 MiB together, and another one is served."""
+    """Checks that eight clients that send without reading cost less than 4 MiB in all and another one is served."""
     warm = [client.tcp(host, port) for _ in range(32)]
     for peer in warm:
         assert client.echoes(peer, bytes(1 << 20))
         peer.close()
     before = client.pss_kib(pid)
     peers = [client.tcp(host, port) for _ in range(8)]
-    taken = fill(peers)
+    sent = fill(peers)
     after = client.pss_kib(pid)
     assert_idle(pid)
     assert client.echoes(client.tcp(host, port), os.urandom(100000))
     cost = after - before
-    print(f"{taken >> 10} KiB taken, {cost} KiB of memory")
+    print(f"{sent >> 10} KiB sent, {cost} KiB of memory")
     assert cost < 4096, f"{cost} KiB for eight clients that do not read"
     for peer in peers:
         peer.setblocking(True)
         peer.settimeout(client.DEADLINE)
         peer.shutdown(socket.SHUT_WR)
     got = sum(len(client.receive_all(peer)) for peer in peers)
-    assert got == taken, f"{got} bytes came back of {taken}"
+    assert got == sent, f"{got} of {sent} bytes came back"
 
 
-def deaf(pid, host, port):
-    """Eight clients of chargen that never read cost less than 4 MiB together."""
+def chargen_stalled(pid, host, port):
+    """Checks that eight clients of chargen that do not read cost less than 4 MiB in all."""
     warm = [client.tcp(host, port) for _ in range(32)]
     for peer in warm:
         client.receive(peer, 1 << 20)
@@ -236,13 +236,13 @@ def deaf(pid, host, port):
     assert cost < 4096, f"{cost} KiB for eight clients that do not read"
 
 
-def idle_memory(pid, host, port, count, weighs):
-    """COUNT idle connections cost less than a KiB each (unless WEIGHS is no), and a new one beside them is served."""
+def idle_memory(pid, host, port, count, measure):
+    """Checks that beside COUNT idle connections a new one is served and, if MEASURE is yes, that each costs less than 1 KiB."""
     count = int(count)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     assert client.echoes(client.tcp(host, port), os.urandom(1 << 20))
-    before = client.pss_kib(pid) if weighs == "yes" else 0
+    before = client.pss_kib(pid) if measure == "yes" else 0
     peers = []
     while len(peers) < count:
         batch = [client.tcp(host, port) for _ in range(min(500, count - len(peers)))]
@@ -255,11 +255,11 @@ def idle_memory(pid, host, port, count, weighs):
     for peer in (peers[0], peers[count // 2], peers[-1]):
         assert client.echoes(peer, b"still served")
     assert_idle(pid)
-    if weighs == "yes":
+    if measure == "yes":
         cost = (client.pss_kib(pid) - before) * 1024 / count
         print(f"{cost:.0f} bytes a connection")
         assert cost < 1024, f"{cost:.0f} bytes for each of {count} idle connections"
 
 
-client.run(connections, churn, gone_while_waiting, idle, active, reader, lifetime, descriptors, stalled, deaf,
+client.run(connections, churn, disconnects_while_queued, idle, active, reader, lifetime, descriptors, stalled, chargen_stalled,
            idle_memory)

@@ -1,16 +1,16 @@
 #!/usr/bin/env bats
-# Listening: addresses, ports, who may have them, and as whom.
+# Listening: addresses, ports, conflicts with other programs, the user of the daemon, the pid file.
 
 # shellcheck disable=SC2030,SC2031,SC2153 # helpers.bash sets PID, LOG, CONF and STATUS in the test's own shell
 
 load helpers
 
-# A daemon that must not get what it asks for: ends with 1 and the line that matches PATTERN.
+# Checks that a daemon exits with status 1 and a log line that matches PATTERN.
 assert_cannot_start() {
 	launch_daemon
 	wait_for_end
 	[[ $STATUS == 1 ]] || fail "exit status $STATUS"
-	log_matches "$1" || fail "no such line: $1"
+	log_matches "$1" || fail "not logged: $1"
 	run ! log_matches 'ready:'
 }
 
@@ -96,8 +96,8 @@ listening_lines() {
 }
 
 @test "listen: with a kernel without IPv6 address = * serves IPv4" {
-	RUNNER=(python3 "$BATS_TEST_DIRNAME/without_ipv6.py")
-	"${RUNNER[@]}" true || skip "cannot take IPv6 away here"
+	RUNNER=(python3 "$BATS_TEST_DIRNAME/reduced_kernel.py" ipv6)
+	"${RUNNER[@]}" true || skip "cannot hide IPv6 here"
 	start_daemon <<-END
 		[echo]
 		address = *
@@ -109,8 +109,8 @@ listening_lines() {
 }
 
 @test "listen: with a kernel without IPv6 an IPv6 address is an error" {
-	RUNNER=(python3 "$BATS_TEST_DIRNAME/without_ipv6.py")
-	"${RUNNER[@]}" true || skip "cannot take IPv6 away here"
+	RUNNER=(python3 "$BATS_TEST_DIRNAME/reduced_kernel.py" ipv6)
+	"${RUNNER[@]}" true || skip "cannot hide IPv6 here"
 	assert_cannot_start 'echo: cannot listen on (tcp|udp) \[::1\]:[0-9]+: ' <<-END
 		[echo]
 		address = ::1
@@ -123,9 +123,8 @@ listening_lines() {
 	for options in "" reuse_address; do
 		for protocol in tcp udp; do
 			# shellcheck disable=SC2086
-			python_background taken take.py "$protocol" 127.0.0.1 0 $options
-			wait_for_line taken 'port [0-9]+'
-			port=$(awk '{ print $2 }' taken)
+			python_server occupied occupy_port.py "$protocol" 127.0.0.1 0 $options
+			port=$SERVER_PORT
 			assert_cannot_start "(^|[ >=])echo: cannot listen on $protocol 127\\.0\\.0\\.1:$port: Address already in use\$" <<-END
 				[daemon]
 				workers = 2
@@ -206,7 +205,7 @@ listening_lines() {
 	for protocol in tcp udp; do
 		for options in "" reuse_address; do
 			# shellcheck disable=SC2086
-			run -1 python take.py "$protocol" 127.0.0.1 "$(port_of echo "$protocol")" $options
+			run -1 python occupy_port.py "$protocol" 127.0.0.1 "$(port_of echo "$protocol")" $options
 			[[ $output == *'Address already in use'* ]]
 		done
 	done
@@ -224,7 +223,7 @@ listening_lines() {
 	END
 	local protocol
 	for protocol in tcp udp; do
-		run -1 python take.py "$protocol" 127.0.0.1 "$(port_of echo "$protocol")" reuse_port
+		run -1 python occupy_port.py "$protocol" 127.0.0.1 "$(port_of echo "$protocol")" reuse_port
 		[[ $output == *'Address already in use'* ]]
 	done
 }
@@ -239,7 +238,7 @@ listening_lines() {
 		address = 127.0.0.1
 		port = $port
 	END
-	python_background held hold.py 127.0.0.1 "$port" 3
+	python_background held hold_connections.py 127.0.0.1 "$port" 3
 	wait_for_line held 'served 3'
 	stop_daemon
 	start_daemon <"$CONF"
@@ -357,10 +356,8 @@ listening_lines() {
 @test "listen: several ports in use are an error that names one of them" {
 	local first
 	first=$(free_port 2)
-	python_background one take.py tcp 127.0.0.1 "$first"
-	wait_for_line one 'port [0-9]+'
-	python_background other take.py tcp 127.0.0.1 $((first + 1))
-	wait_for_line other 'port [0-9]+'
+	python_server one occupy_port.py tcp 127.0.0.1 "$first"
+	python_server other occupy_port.py tcp 127.0.0.1 $((first + 1))
 	assert_cannot_start "echo: cannot listen on tcp 127\\.0\\.0\\.1:$first: Address already in use\$" <<-END
 		[echo]
 		protocol = tcp
@@ -375,7 +372,7 @@ listening_lines() {
 	need_programs setpriv
 	make_network
 	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" .
-	RUNNER=(setpriv "--groups=0,1,2") # which must not be nobody's
+	RUNNER=(setpriv "--groups=0,1,2") # the daemon has to drop these
 	start_daemon <<-END
 		[daemon]
 		user = nobody
@@ -456,12 +453,12 @@ is_ready_or_ended() {
 
 @test "listen: port 7 without privileges fails with EACCES" {
 	make_network
-	"${NETWORK[@]}" sysctl -qw net.ipv4.ip_unprivileged_port_start=1024 || skip "cannot set the first port for all"
+	"${NETWORK[@]}" sysctl -qw net.ipv4.ip_unprivileged_port_start=1024 || skip "cannot set ip_unprivileged_port_start"
 	is_root || skip "needs root"
 	need_programs setpriv
 	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" .
 	RUNNER=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
-	"${RUNNER[@]}" test -x "$SMALLSERVD" || skip "nobody may not run $SMALLSERVD"
+	"${RUNNER[@]}" test -x "$SMALLSERVD" || skip "the user nobody cannot execute $SMALLSERVD"
 	assert_cannot_start 'echo: cannot listen on tcp (0\.0\.0\.0|\[::\]):7: Permission denied$' <<-END
 		[daemon]
 		user = nobody
@@ -512,15 +509,14 @@ is_ready_or_ended() {
 }
 
 @test "listen: a daemon that fails to start leaves no pid_file" {
-	python_background taken take.py tcp 127.0.0.1 0
-	wait_for_line taken 'port [0-9]+'
+	python_server occupied occupy_port.py tcp 127.0.0.1 0
 	assert_cannot_start 'Address already in use' <<-END
 		[daemon]
 		pid_file = $BATS_TEST_TMPDIR/pid
 		[echo]
 		protocol = tcp
 		address = 127.0.0.1
-		port = $(awk '{ print $2 }' taken)
+		port = $SERVER_PORT
 	END
 	[[ ! -e pid ]]
 }

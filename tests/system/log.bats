@@ -1,11 +1,12 @@
 #!/usr/bin/env bats
-# The log, and what the service manager is told.
+# The log, and the notifications of the service manager.
 # shellcheck disable=SC2030,SC2031,SC2034,SC2153 # helpers.bash and a test share PID, LOG, STATUS and RUNNER
 
 load helpers
 
-# A daemon with echo whose log does not tell when it is ready.
-start_silent_echo() {
+# Starts a daemon with echo and waits for its pid file, because its log may have no ready line. An argument that begins with -
+# is one of the daemon, the others are lines in [daemon].
+start_quiet_echo() {
 	local arguments=()
 	if [[ $1 == -* ]]; then
 		arguments=("$1")
@@ -66,7 +67,7 @@ need_libsystemd() {
 }
 
 @test "log: with log_level = warning a start and a stop log no line" {
-	start_silent_echo 'log_level = warning'
+	start_quiet_echo 'log_level = warning'
 	stop_daemon
 	[[ ! -s $LOG ]]
 }
@@ -78,27 +79,26 @@ need_libsystemd() {
 }
 
 @test "log: -v raises the level by one, -vv by two" {
-	start_silent_echo -v 'log_level = error'
+	start_quiet_echo -v 'log_level = error'
 	stop_daemon
 	run ! log_matches 'ready:'
-	start_silent_echo -v 'log_level = warning'
+	start_quiet_echo -v 'log_level = warning'
 	wait_for_log 'ready:'
 	stop_daemon
-	start_silent_echo -vv 'log_level = error'
+	start_quiet_echo -vv 'log_level = error'
 	wait_for_log 'ready:'
 	stop_daemon
 }
 
 @test "log: log_level = error includes the reason of a failed start" {
-	python_background taken take.py tcp 127.0.0.1 0
-	wait_for_line taken 'port [0-9]+'
+	python_server occupied occupy_port.py tcp 127.0.0.1 0
 	launch_daemon <<-END
 		[daemon]
 		log_level = error
 		[echo]
 		protocol = tcp
 		address = 127.0.0.1
-		port = $(awk '{ print $2 }' taken)
+		port = $SERVER_PORT
 	END
 	wait_for_end
 	[[ $STATUS == 1 ]]
@@ -153,15 +153,15 @@ need_libsystemd() {
 }
 
 @test "log: lines have a priority prefix where standard error is the journal's stream" {
-	need_log_stream
+	use_journal_stream
 	start_local_echo 'log_target = stderr'
 	[[ $(grep -cE '^<5>echo: listening on tcp 127\.0\.0\.1:[0-9]+$' "$LOG") == 1 ]]
 	[[ $(grep -cE '^<5>ready: ' "$LOG") == 1 ]]
 	run ! grep -qvE '^<[0-7]>' "$LOG"
 }
 
-# Has the daemon believe that its log, log.0, is the journal's stream.
-need_log_stream() {
+# Sets JOURNAL_STREAM so that the log of the next daemon, log.0, counts as the journal's stream.
+use_journal_stream() {
 	: >log.0
 	RUNNER=(env "JOURNAL_STREAM=$(stat -c %d:%i log.0)")
 }
@@ -174,15 +174,15 @@ need_log_stream() {
 	[[ $(grep -cE '^ready: ' "$LOG") == 1 ]]
 }
 
-# Has the daemon run below a log daemon of the test's own, with its socket NAME in FOLDER.
-behind_log_daemon() {
+# Has the daemon run below a log daemon of this test, with its socket NAME in FOLDER.
+use_log_daemon() {
 	need_mounts
-	RUNNER+=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_socket.py" "$@")
+	RUNNER+=(unshare --mount python3 "$BATS_TEST_DIRNAME/log_daemon.py" "$@")
 }
 
 @test "log: log_target = syslog writes to /dev/log, with facility and priority" {
 	need_root
-	behind_log_daemon /dev log
+	use_log_daemon /dev log
 	start_local_echo 'log_target = syslog' 'syslog_facility = local3'
 	wait_for_log '^socket: <157>.*smallservd\[[0-9]+\]: echo: listening on tcp 127\.0\.0\.1:[0-9]+'
 	log_matches '^socket: <157>.*smallservd\[[0-9]+\]: ready: '
@@ -193,7 +193,7 @@ behind_log_daemon() {
 @test "log: log_target = journal writes to the journal, with fields" {
 	need_root
 	need_libsystemd
-	behind_log_daemon /run systemd/journal/socket
+	use_log_daemon /run systemd/journal/socket
 	start_local_echo 'log_target = journal'
 	assert_in_journal
 }
@@ -201,7 +201,7 @@ behind_log_daemon() {
 @test "log: a journal entry of a connection has its client in the field SOURCE" {
 	need_root
 	need_libsystemd
-	behind_log_daemon /run systemd/journal/socket
+	use_log_daemon /run systemd/journal/socket
 	local port
 	port=$(free_port)
 	start_daemon <<-END
@@ -221,13 +221,13 @@ behind_log_daemon() {
 @test "log: log_target = auto is the journal where standard error is the journal's stream" {
 	need_root
 	need_libsystemd
-	need_log_stream
-	behind_log_daemon /run systemd/journal/socket
+	use_journal_stream
+	use_log_daemon /run systemd/journal/socket
 	start_local_echo
 	assert_in_journal
 }
 
-# A daemon on ports that are in PORTS, since it tells them to a log of another form.
+# Starts a daemon with log_target = TARGET and sets PORTS, because port_of cannot read that log.
 start_logging_echo() {
 	PORTS=()
 	mapfile -t PORTS < <(free_port && free_port)
@@ -242,36 +242,36 @@ start_logging_echo() {
 	END
 }
 
-loses_lines_and_goes_on() {
+assert_serves_while_log_stalls() {
 	local reader
 	reader=$(tr -d " " <"/proc/$PID/task/$PID/children")
 	sed "s/^port = .*/port = ${PORTS[*]}/; s/^\(port = [0-9]*\) /\1, /" "$CONF" >next
-	python log_unread.py goes_on "$reader" "$PID" "$CONF" next 127.0.0.1 "${PORTS[@]}"
-	wait_until tells_of_losses || fail "what was lost is not told"
+	python stalled_log_daemon.py serves_while_stalled "$reader" "$PID" "$CONF" next 127.0.0.1 "${PORTS[@]}"
+	wait_until reports_lost_lines || fail "lost lines are not reported"
 }
 
-# It does behind the line of a connection.
-tells_of_losses() {
-	python log_unread.py flood 127.0.0.1 "${PORTS[0]}" 1
+# The daemon reports lost lines with the next line, which a connection causes.
+reports_lost_lines() {
+	python stalled_log_daemon.py flood 127.0.0.1 "${PORTS[0]}" 1
 	log_matches 'log: [0-9]+ lines lost, more than could be written'
 }
 
 @test "log: a syslog daemon that does not read does not stop the daemon" {
 	need_root
-	behind_log_daemon /dev log
+	use_log_daemon /dev log
 	start_logging_echo syslog
-	loses_lines_and_goes_on
+	assert_serves_while_log_stalls
 }
 
 @test "log: a journal that does not read does not stop the daemon" {
 	need_root
 	need_libsystemd
-	behind_log_daemon /run systemd/journal/socket
+	use_log_daemon /run systemd/journal/socket
 	start_logging_echo journal
-	loses_lines_and_goes_on
+	assert_serves_while_log_stalls
 }
 
-# One entry has all fields of an endpoint's line: its parts are joined by | on one line here.
+# Checks that the journal entry of an endpoint has all fields. The log daemon joins the fields of an entry by |.
 assert_in_journal() {
 	local field
 	wait_for_log '^socket: .*MESSAGE=ready: '
@@ -301,57 +301,56 @@ assert_in_journal() {
 }
 
 @test "log: a closed pipe on standard error does not end the daemon" {
-	python log_reader_gone.py "$SMALLSERVD"
+	python closed_log_pipe.py "$SMALLSERVD"
 }
 
 @test "notify: READY=1 is sent when the endpoints answer, STOPPING=1 at a stop" {
 	need_libsystemd
-	python_background told notify.py "$BATS_TEST_TMPDIR/socket"
-	wait_for_line told listening
+	python_background messages notify_socket.py "$BATS_TEST_TMPDIR/socket"
+	wait_for_line messages listening
 	RUNNER=(env "NOTIFY_SOCKET=$BATS_TEST_TMPDIR/socket")
 	start_local_echo
-	wait_for_line told 'READY=1'
+	wait_for_line messages 'READY=1'
 	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
-	grep -qE '^STATUS=.+' told
-	run ! grep -q STOPPING told
+	grep -qE '^STATUS=.+' messages
+	run ! grep -q STOPPING messages
 	stop_daemon
-	wait_for_line told 'STOPPING=1'
-	[[ $(grep -cx 'READY=1' told) == 1 && $(grep -cx 'STOPPING=1' told) == 1 ]]
+	wait_for_line messages 'STOPPING=1'
+	[[ $(grep -cx 'READY=1' messages) == 1 && $(grep -cx 'STOPPING=1' messages) == 1 ]]
 }
 
 @test "notify: a failed start sends no READY=1" {
 	need_libsystemd
-	python_background told notify.py "$BATS_TEST_TMPDIR/socket"
-	wait_for_line told listening
-	python_background taken take.py tcp 127.0.0.1 0
-	wait_for_line taken 'port [0-9]+'
+	python_background messages notify_socket.py "$BATS_TEST_TMPDIR/socket"
+	wait_for_line messages listening
+	python_server occupied occupy_port.py tcp 127.0.0.1 0
 	RUNNER=(env "NOTIFY_SOCKET=$BATS_TEST_TMPDIR/socket")
 	launch_daemon <<-END
 		[echo]
 		protocol = tcp
 		address = 127.0.0.1
-		port = $(awk '{ print $2 }' taken)
+		port = $SERVER_PORT
 	END
 	wait_for_end
 	[[ $STATUS == 1 ]]
-	run ! grep -q READY told
+	run ! grep -q READY messages
 }
 
 @test "notify: STOPPING=1 is sent while connections are still open" {
 	need_libsystemd
-	python_background told notify.py "$BATS_TEST_TMPDIR/socket"
-	wait_for_line told listening
+	python_background messages notify_socket.py "$BATS_TEST_TMPDIR/socket"
+	wait_for_line messages listening
 	RUNNER=(env "NOTIFY_SOCKET=$BATS_TEST_TMPDIR/socket")
 	start_local_echo 'stop_timeout = 1h'
-	python_background held hold.py 127.0.0.1 "$(port_of echo tcp)" 1
+	python_background held hold_connections.py 127.0.0.1 "$(port_of echo tcp)" 1
 	wait_for_line held 'served 1'
 	kill -TERM "$PID"
-	wait_for_line told 'STOPPING=1'
+	wait_for_line messages 'STOPPING=1'
 	running "$PID"
 }
 
 @test "notify: a NOTIFY_SOCKET without a reader has no effect" {
-	RUNNER=(env "NOTIFY_SOCKET=$BATS_TEST_TMPDIR/nobody")
+	RUNNER=(env "NOTIFY_SOCKET=$BATS_TEST_TMPDIR/missing")
 	start_local_echo
 	assert_echo tcp 127.0.0.1 "$(port_of echo tcp)"
 	stop_daemon

@@ -1,14 +1,14 @@
 #!/usr/bin/env bats
-# smallprobe as people call it: every type, every transport, what it says, and how it ends.
+# smallprobe on the command line: types, transports, output and exit status.
 
-# run sets stderr, too
+# run sets stderr
 # shellcheck disable=SC2154
 
 load helpers
 
 : "${SMALLPROBE:=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)/smallprobe}"
 
-# What is waited for comes at once, or the test fails at the deadline: so a slow machine is no lost reply.
+# Runs smallprobe with a timeout that is the deadline of the tests, so that a slow machine loses no reply.
 probe() {
 	"${NETWORK[@]}" timeout $((DEADLINE * 2)) "$SMALLPROBE" -W "$DEADLINE" "$@"
 }
@@ -32,11 +32,10 @@ start_all() {
 	END
 }
 
-# Starts a server of probe.py; its port is in PORT.
+# Starts a server of probe.py and sets PORT.
 start_server() {
-	python_background server probe.py "$@"
-	wait_for_line server 'port [0-9]+'
-	PORT=$(sed -n 's/^port //p' server)
+	python_server server probe.py "$@"
+	PORT=$SERVER_PORT
 }
 
 json() {
@@ -44,7 +43,7 @@ json() {
 }
 
 has() {
-	[[ $output == *"$1"* ]] || fail "not said: $1
+	[[ $output == *"$1"* ]] || fail "not in the output: $1
 $output"
 }
 
@@ -101,7 +100,7 @@ $output"
 	has_line "56 bytes from \[::1\]:$port: seq=1 ttl=64 time=.*"
 }
 
-# Runs the probe where /etc/hosts has the lines on standard input alone.
+# Runs smallprobe in a mount namespace where /etc/hosts consists of standard input.
 probe_with_hosts() {
 	cat >hosts
 	"${NETWORK[@]}" unshare --mount timeout $((DEADLINE * 2)) \
@@ -125,7 +124,7 @@ probe_with_hosts() {
 	has "56 bytes from 127.0.0.1:$port: seq=1"
 	run -3 probe_with_hosts -6 -c 1 echo "two.example:$port" < <(printf '%s two.example\n' ::1 127.0.0.1)
 	has "connect to [::1]:$port: Connection refused"
-	# nobody says that this one is not there: the other is tried while it is waited for
+	# the first address sends no error: the second is tried while the first is pending
 	run -0 probe_with_hosts -c 1 echo "two.example:$(port_of echo tcp 10.9.0.1)" \
 		< <(printf '%s two.example\n' fd00:9::99 10.9.0.1)
 	has "56 bytes from 10.9.0.1:$(port_of echo tcp 10.9.0.1): seq=1"
@@ -155,7 +154,7 @@ probe_with_hosts() {
 		done
 	done
 	probe -u -c 5 -i 0.05 --json time "127.0.0.1:$(port_of time udp 127.0.0.1)" >out.json
-	# one machine, one clock: the offset is 0 within its uncertainty
+	# both programs read the same clock: the offset is 0 within its uncertainty
 	[[ $(json 'abs(j["clock"]["offset_s"]) <= j["clock"]["uncertainty_s"] + 1e-6') == True ]]
 	[[ $(json 'j["clock"]["answers"], j["received"]') == '(5, 5)' ]]
 }
@@ -320,7 +319,7 @@ probe_with_hosts() {
 	start_server datagrams twice
 	run -0 probe -u -c 2 -i 0.05 echo "127.0.0.1:$PORT"
 	has_line '.* seq=1 .* duplicate'
-	# the second of the last may come when all is over
+	# the duplicate of the last reply may arrive after the end
 	has_line '2 sent, 2 received, 0% lost, [12] duplicated, .*'
 	start_server datagrams swap
 	run -0 probe -u -c 2 -i 0.01 echo "127.0.0.1:$PORT"
@@ -340,7 +339,7 @@ probe_with_hosts() {
 
 @test "probe: SIGINT and --deadline end the run with the summary" {
 	start_all
-	# the deadline is only there so that nothing is left behind
+	# the deadline ends the probe if the test fails
 	"$SMALLPROBE" -w $((DEADLINE * 4)) -i 0.01 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)" >out &
 	local pid=$!
 	wait_until grep -qs 'seq=3' out
@@ -350,29 +349,29 @@ probe_with_hosts() {
 	run cat out
 	has ' 0% lost'
 	has 'rtt min/avg/max/mdev'
-	# within so short a time a busy server may not have answered
+	# a busy server may not answer in so short a time
 	run probe -u -i 0.05 -w 0.3 echo "127.0.0.1:$(port_of echo udp 127.0.0.1)"
 	[[ $status == [01] ]]
 	has ' sent, '
 }
 
-# A server of names that answers nothing: getaddrinfo asks it for ten seconds.
+# The name server sends no reply: getaddrinfo tries for ten seconds.
 @test "probe: --deadline and --wait bound the lookup of a name" {
 	make_network
 	need_mounts
 	"${NETWORK[@]}" nc -k -u -l 127.0.0.1 53 </dev/null >/dev/null 2>&1 3>&- 4>&- &
-	HELD+=("$!")
-	names_are_asked_for() { "${NETWORK[@]}" ss -Huln 'sport = 53' | grep -q 53; }
-	wait_until names_are_asked_for || fail "no server of names"
+	BACKGROUND+=("$!")
+	name_server_listens() { "${NETWORK[@]}" ss -Huln 'sport = 53' | grep -q 53; }
+	wait_until name_server_listens || fail "no name server"
 	echo 'nameserver 127.0.0.1' >resolv.conf
 	echo 'hosts: dns' >nsswitch.conf
-	local unnamed=("${NETWORK[@]}" unshare --mount sh -c
+	local with_silent_dns=("${NETWORK[@]}" unshare --mount sh -c
 		'mount --bind resolv.conf /etc/resolv.conf && mount --bind nsswitch.conf /etc/nsswitch.conf && exec "$@"' -
 		timeout "$DEADLINE" "$SMALLPROBE")
-	run -3 "${unnamed[@]}" -w 0.3 echo nobody.example:7
-	has 'nobody.example: the name was not looked up within 0.3 s'
-	run -3 "${unnamed[@]}" --wait 0.4 --json -u echo nobody.example:7
-	has 'did not answer within 0.4 s: nobody.example: the name was not looked up within 0.'
+	run -3 "${with_silent_dns[@]}" -w 0.3 echo missing.example:7
+	has 'missing.example: the name was not looked up within 0.3 s'
+	run -3 "${with_silent_dns[@]}" --wait 0.4 --json -u echo missing.example:7
+	has 'did not answer within 0.4 s: missing.example: the name was not looked up within 0.'
 }
 
 @test "probe: a broken connection ends the run, with --reconnect it continues and reports the outage" {
@@ -385,7 +384,7 @@ probe_with_hosts() {
 	has 'connection lost: '
 	has "connected again to 127.0.0.1:$PORT after an outage of "
 	has_line '1 outages, [0-9.]+ s in all'
-	# what was in flight is lost: one, or more where this machine is busy
+	# requests in flight are lost: one, or more on a busy machine
 	has_line '9 sent, [2-8] received, .*'
 	start_server breaks 112
 	run -0 probe -c 9 -i 0.01 --reconnect --max-loss 99 --json echo "127.0.0.1:$PORT"
@@ -431,7 +430,7 @@ probe_with_hosts() {
 	has 'connect to 10.9.0.99:13: Connection timed out'
 }
 
-# Reads two lines of what COMMAND says; its own status has to be 1 then.
+# Reads two lines of the output of COMMAND and closes the pipe; COMMAND has to exit with 1.
 read_two() {
 	"$@" | head -n 2
 	[[ ${PIPESTATUS[0]} == 1 ]]
@@ -439,7 +438,7 @@ read_two() {
 
 @test "probe: a closed pipe on standard output ends the run" {
 	start_all
-	# without an end of its own it would be stopped by the deadline
+	# a probe that ignored the closed pipe would run into the deadline
 	run -0 read_two timeout "$DEADLINE" "$SMALLPROBE" -i 0.01 echo "127.0.0.1:$(port_of echo tcp 127.0.0.1)"
 	has 'seq=1'
 	run -0 read_two timeout "$DEADLINE" "$SMALLPROBE" -i 0.01 -c 1000000 qotd "127.0.0.1:$(port_of qotd tcp 127.0.0.1)"
@@ -598,7 +597,7 @@ make_certificates() {
 	[[ $(json '0 < j["rtt_ms"]["min"] <= j["rtt_ms"]["median"] <= j["rtt_ms"]["p99"] <= j["rtt_ms"]["max"]') == True ]]
 }
 
-# A router between the probe and the daemon, whose far link takes 1400 bytes.
+# Makes three namespaces, NEAR, ROUTER and FAR; the link between ROUTER and FAR has an MTU of 1400.
 make_path() {
 	make_network
 	NEAR=("${NETWORK[@]}")
@@ -626,7 +625,7 @@ make_path() {
 	"${NEAR[@]}" ip -6 route add default via fd00:8:1::2
 	"${FAR[@]}" ip -6 route add default via fd00:8:2::2
 	"${ROUTER[@]}" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 2>/dev/null ||
-		skip "cannot make a router here"
+		skip "cannot enable forwarding here"
 }
 
 @test "probe: --mtu finds the MTU of a narrow link and prints the ICMP answers of the path" {

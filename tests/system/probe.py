@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Servers for the probe that do what good ones do not, and a terminal for it.
+"""Faulty servers for the probe, and a terminal.
 
-usage: probe.py KIND [ARGUMENT...]   the port, or the family and the port, is the first line of output
+usage: probe.py KIND [ARGUMENT...]
+
+A server prints `port N` first.
 """
 import os
 import pty
@@ -43,7 +45,7 @@ def echo_until_end(client):
 
 
 def tls(certificate, key, authority=None):
-    """Echoes over TLS; with AUTHORITY only to clients whose certificate it signed."""
+    """Echoes over TLS; with AUTHORITY only for clients with a certificate signed by it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     if authority:
@@ -62,7 +64,7 @@ def tls(certificate, key, authority=None):
 
 
 def proxied(address="127.0.0.1"):
-    """Prints the PROXY header of each connection as `header SOURCE PORT DESTINATION PORT`, and whether it is true, then echoes."""
+    """Echoes behind a PROXY header. Prints `header true` if it has the addresses of the connection, else `header wrong ...`."""
     server = listen(address=address)
     while True:
         client, peer = server.accept()
@@ -91,7 +93,7 @@ def proxied(address="127.0.0.1"):
 
 
 def breaks(length):
-    """Echoes LENGTH bytes and resets; from the second connection on it echoes without end."""
+    """Echoes LENGTH bytes of the first connection and resets it; echoes all of the later connections."""
     server = listen()
     client = server.accept()[0]
     left = int(length)
@@ -99,7 +101,7 @@ def breaks(length):
         data = client.recv(min(left, 65536))
         client.sendall(data)
         left -= len(data)
-    # what is not read any more makes the reset come for sure
+    # unread input makes the kernel send a RST
     client.recv(1, socket.MSG_PEEK)
     reset(client)
     while True:
@@ -107,14 +109,14 @@ def breaks(length):
 
 
 def silent():
-    """Takes connections and says nothing."""
+    """Accepts connections and sends no data."""
     server, clients = listen(), []
     while True:
         clients.append(server.accept()[0])
 
 
 def says(text, end="close"):
-    """Sends TEXT (Python escapes) to each connection, then ends it by `close`, `reset` or not at all (`stay`)."""
+    """Sends TEXT, with Python escapes, on each connection; END is `close`, `reset` or `stay` to keep it open."""
     data = text.encode("latin-1").decode("unicode_escape").encode("latin-1")
     server, clients = listen(), []
     while True:
@@ -129,26 +131,26 @@ def says(text, end="close"):
             clients.append(client)
 
 
-def datagrams(manner):
-    """Answers datagrams in a bad MANNER."""
+def datagrams(fault):
+    """Answers datagrams with FAULT: swallow, elsewhere, flip, twice, chatty or swap."""
     server = listen(socket.SOCK_DGRAM)
     other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     other.bind(("127.0.0.1", 0))
     held = None
     while True:
         data, peer = server.recvfrom(65536)
-        if manner == "swallow":
+        if fault == "swallow":
             continue
-        if manner == "elsewhere":
+        if fault == "elsewhere":
             other.sendto(data, peer)
-        elif manner == "flip":
+        elif fault == "flip":
             server.sendto(data[:40] + bytes([data[40] ^ 1]) + data[41:], peer)
-        elif manner == "twice":
+        elif fault == "twice":
             server.sendto(data, peer)
             server.sendto(data, peer)
-        elif manner == "chatty":
+        elif fault == "chatty":
             server.sendto(b"hello", peer)
-        elif manner == "swap":
+        elif fault == "swap":
             if held is None:
                 held = data
                 continue
@@ -158,7 +160,7 @@ def datagrams(manner):
 
 
 def terminal(*command):
-    """Runs COMMAND on a terminal and prints what it says."""
+    """Runs COMMAND on a terminal and prints its output."""
     sys.exit(os.waitstatus_to_exitcode(pty.spawn(list(command), lambda fd: os.read(fd, 65536), lambda fd: b"")))
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bats
-# smallprobe against the inetds of others: right with every type that they have, and right about what they do wrong.
+# smallprobe against other inetds: all their types are measured, and their errors are reported.
 
 load helpers
 
 TYPES=(echo discard daytime chargen time)
 
-# start_inetd PROGRAM ARGUMENTS...: one of those that were unpacked, in a network of this test alone, with its own libraries.
+# start_inetd PROGRAM ARGUMENTS...: starts an unpacked inetd in a network namespace with its own libraries.
 start_inetd() {
 	[[ -d ${SMALLSERVD_PEERS:-} ]] || skip "SMALLSERVD_PEERS names no folder of unpacked inetds (./dev check fetches them)"
 	local program=$SMALLSERVD_PEERS/usr/sbin/$1 libraries
@@ -16,7 +16,7 @@ start_inetd() {
 	make_network
 	make_interface
 	"${NETWORK[@]}" env LD_LIBRARY_PATH="$libraries" "$program" "$@" </dev/null >inetd.out 2>&1 3>&- 4>&- &
-	HELD+=("$!")
+	BACKGROUND+=("$!")
 	wait_until all_listen || {
 		cat inetd.out
 		fail "${program##*/} does not listen"
@@ -27,7 +27,7 @@ all_listen() {
 	[[ $("${NETWORK[@]}" ss -Hlntu 'sport <= 37' | wc -l) -ge $((2 * ${#TYPES[@]})) ]]
 }
 
-# A configuration in the manner of inetd.conf(5).
+# Writes a configuration as in inetd.conf(5).
 write_inetd_conf() {
 	local type
 	for type in "${TYPES[@]}"; do
@@ -49,48 +49,48 @@ write_xinetd_conf() {
 	done
 }
 
-# ask STATUS ARGUMENTS...: one probe, whose output is in $output.
+# ask STATUS ARGUMENTS...: runs smallprobe and sets output.
 ask() {
 	run smallprobe -W "$DEADLINE" "${@:2}" 10.9.0.1
 	# shellcheck disable=SC2154 # run sets it
 	[[ $status == "$1" ]] || fail "exit status $status of ${*:2}, not $1: $output"
 }
 
-# check_common DATAGRAMS: what all of them are right with, over both transports, with so many datagrams one behind the other.
+# check_common DATAGRAMS: checks echo and discard over both transports, with that many datagrams in succession.
 check_common() {
 	local over count=20
 	for over in --ipv4 --udp; do
 		[[ $over == --ipv4 ]] || count=$1
 		ask 0 "$over" -c "$count" -i 0.01 echo
 		grep -q "^$count sent, $count received, 0% lost, 0 duplicated, 0 reordered, 0 late, 0 corrupted" <<<"$output"
-		# over UDP it waits for an answer that must not come
+		# over UDP the probe waits for a reply that must not arrive
 		ask 0 "$over" -W 1 discard
 		grep -q '^1 sent, 1 received' <<<"$output"
 	done
 }
 
-# check_load OVER
+# check_load OVER: checks echo under load.
 check_load() {
 	ask 0 "$1" -s 1000 -c 300 --connections 3 --depth 2 echo
 	grep -q '^300 sent, 300 received, 0 lost (0%)$' <<<"$output"
 }
 
-# check_clock TYPE FORMAT: over both transports, and that it is about ours.
+# check_clock TYPE FORMAT: checks that the clock over both transports is near that of this host.
 check_clock() {
 	local over offset
 	for over in --ipv4 --udp; do
 		ask 0 "$over" "$1"
 		offset=$(sed -nE "s/^clock [-0-9]+T[:0-9]+Z \($2[^)]*\), offset ([-+][0-9]+)\.[0-9]+ s, .*/\1/p" <<<"$output")
 		[[ -n $offset ]] || fail "no clock of format $2: $output"
-		# half the time that a slow machine takes for the answer is in it
+		# the offset includes half of the reply time of a slow machine
 		((offset > -DEADLINE && offset < DEADLINE)) || fail "$offset s from our clock"
 	done
 }
 
-# check_chargen OVER STATUS PATTERN
+# check_chargen OVER STATUS PATTERN: checks chargen with exit status STATUS and output that matches PATTERN.
 check_chargen() {
 	ask "$2" "$1" chargen
-	grep -qE "$3" <<<"$output" || fail "not said: $3: $output"
+	grep -qE "$3" <<<"$output" || fail "not in the output: $3: $output"
 }
 
 readonly LINE='^!"#\$%&.\(\)\*\+,-\./0123456789:;<=>\?@ABCDEFGHIJKLMNOPQRSTUVWXYZ'
@@ -98,7 +98,7 @@ readonly LINE='^!"#\$%&.\(\)\*\+,-\./0123456789:;<=>\?@ABCDEFGHIJKLMNOPQRSTUVWXY
 @test "inetds: all types of xinetd are measured, and its broken chargen pattern over UDP is reported" {
 	write_xinetd_conf >xinetd.conf
 	start_inetd xinetd -dontfork -f "$BATS_TEST_TMPDIR/xinetd.conf" -pidfile "$BATS_TEST_TMPDIR/xinetd.pid"
-	check_common 1 # it drops datagrams that it finds behind another
+	check_common 1 # xinetd drops further queued datagrams
 	check_load --ipv4
 	check_clock daytime smtp
 	check_clock time time

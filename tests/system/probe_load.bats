@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# smallprobe as a load: many requests at once, every byte of the answers checked.
+# smallprobe as a load generator: many requests at once, every byte of the replies checked.
 
 load helpers
 load certificates
@@ -17,7 +17,7 @@ start_echo() {
 	UDP=$(port_of echo udp)
 }
 
-# load_result STATUS ARGUMENTS...: runs a load, whose result is in `result` and its errors in `errors`.
+# load_result STATUS ARGUMENTS...: runs a load; writes its JSON to `result` and its errors to `errors`.
 load_result() {
 	local expected=$1 status=0
 	shift
@@ -29,15 +29,15 @@ load_result() {
 	grep -q "\"exit_status\": $expected}\$" result
 }
 
-# A load in the background, as in the foreground of a terminal: a shell lets background processes ignore ^C.
+# Starts a load in the background with the default action for SIGINT, which a shell ignores in background processes.
 start_probe() {
 	: >result
 	env --default-signal=INT "$SMALLPROBE" echo "$@" >result 2>errors 3>&- 4>&- &
 	PROBE=$!
-	HELD+=("$PROBE")
+	BACKGROUND+=("$PROBE")
 }
 
-# assert_members NAME=VALUE...: of the result
+# assert_members NAME=VALUE...: checks members of the result.
 assert_members() {
 	python3 -c 'import functools, json, sys
 result = json.load(open("result"))
@@ -56,9 +56,8 @@ all_answered() {
 }
 
 start_relay() {
-	python_background relay.out relay.py "$@"
-	wait_for_line relay.out 'port [0-9]+'
-	RELAY=$(sed -n 's/^port //p' relay.out)
+	python_server relay.out relay.py "$@"
+	RELAY=$SERVER_PORT
 }
 
 end_relay() {
@@ -100,7 +99,7 @@ end_relay() {
 	all_answered 1001
 	load_result 0 "127.0.0.1:$UDP" -u -c 1001 --connections 7 --threads 3
 	all_answered 1001
-	# there is nothing to do for more threads than connections
+	# there are at most as many threads as connections
 	load_result 0 "127.0.0.1:$TCP" -c 10 --connections 2 --threads 5
 	assert_members sent=10 load.threads=2
 }
@@ -145,7 +144,7 @@ start_tls() {
 	assert_members transport=tls
 	load_result 0 "127.0.0.1:$port" -c 10 -s 300000 --connections 2 --depth 2 --tls --cacert "$PKI/lab.pem"
 	all_answered 10
-	# each ended as TLS ends: none was cut off
+	# each connection had a close_notify: none is counted as truncated
 	await_counters echo tcp 'accepted=7( closed\{(client|reset)\}=[0-9]+)+'
 	load_result 0 "127.0.0.1:$port" -c 10 --connections 2 --tls -k
 	load_result 1 "127.0.0.1:$port" -c 10 --connections 2 --tls
@@ -162,7 +161,7 @@ start_tls() {
 		load_result 0 "127.0.0.1:$(port_of both tcp)" -c 200 --connections 5 --proxy "$version" --tls --cacert "$PKI/lab.pem"
 		all_answered 200
 	done
-	# which the service insists on
+	# without a header the service refuses the connection
 	load_result 1 "127.0.0.1:$(port_of proxied tcp)" -c 200 --connections 2
 }
 
@@ -190,7 +189,7 @@ start_tls() {
 	python3 -c 'import json
 r = json.load(open("result"))
 assert r["received"] > 0 and r["elapsed_s"] >= 0.3 and r["load"]["duration_s"] == 0.3, r'
-	# the deadline in all does it, too
+	# --deadline ends the run too
 	load_result 0 "127.0.0.1:$TCP" -w 200ms --connections 2
 }
 
@@ -207,8 +206,8 @@ assert r["elapsed_s"] >= 0.2 and r["load"]["rate"] == 200, r'
 
 @test "load: with --rate a stall counts for all requests that were due in it" {
 	start_echo
-	# silent for a second before reply 11 of 56 bytes: 200 requests are due in that second
-	start_relay tcp "$TCP" books reply:delay:561=1000
+	# a second of silence before reply 11 of 56 bytes: 200 requests are due in that second
+	start_relay tcp "$TCP" counts reply:delay:561=1000
 	load_result 0 "127.0.0.1:$RELAY" --rate 200 -c 250 --depth 1 -W 20
 	all_answered 250
 	python3 -c 'import json
@@ -216,23 +215,23 @@ r = json.load(open("result"))
 slow = sum(row["count"] for row in r["histogram"] if row["from_ms"] >= 100)
 assert slow >= 100, (slow, r)
 assert r["rtt_ms"]["max"] >= 990, r'
-	# while a load that waits for each reply sees one slow request
-	start_relay tcp "$TCP" books reply:delay:561=1000
+	# without --rate each request waits for the reply before it, and one is slow
+	start_relay tcp "$TCP" counts reply:delay:561=1000
 	load_result 0 "127.0.0.1:$RELAY" -c 250 --depth 1 -W 20
 	assert_members received=250
 }
 
 @test "load: with --rate due requests without a free slot are counted as behind" {
 	start_echo
-	# nothing is answered for far longer than the load goes on
-	start_relay tcp "$TCP" books reply:delay:1=60000
+	# no reply arrives before the end of the run
+	start_relay tcp "$TCP" counts reply:delay:1=60000
 	load_result 1 "127.0.0.1:$RELAY" --rate 100 --duration 0.5 --depth 3 -W 0.2
 	assert_members sent=3 received=0 lost=3 behind=47 stalls=1
 }
 
 @test "load: a silent connection and its recovery are reported during the run" {
 	start_echo
-	start_relay tcp "$TCP" books reply:delay:5601=1500
+	start_relay tcp "$TCP" counts reply:delay:5601=1500
 	start_probe "127.0.0.1:$RELAY" -W 300ms --duration 100 --json
 	wait_for_line errors "smallprobe: connection 1 to 127.0.0.1:$RELAY: no byte for [0-9.]+ m?s, 1 requests in flight"
 	wait_for_line errors "smallprobe: connection 1 to 127.0.0.1:$RELAY: goes on after [0-9.]+ m?s"
@@ -242,13 +241,13 @@ assert r["rtt_ms"]["max"] >= 990, r'
 	wait "$PROBE" || true
 	python3 -c 'import json
 r = json.load(open("result"))
-# at ^C one is in flight, for which a busy machine may take longer than the timeout
+# one request is in flight at SIGINT; on a busy machine its reply may take longer than the timeout
 assert r["stalls"] >= 1 and r["interrupted"] and r["late"] >= 1 and r["lost"] <= 1, r'
 }
 
 @test "load: a wrong byte over TCP is reported with its reply, and no other reply is wrong" {
 	start_echo
-	start_relay tcp "$TCP" books reply:flip:5606=3
+	start_relay tcp "$TCP" counts reply:flip:5606=3
 	load_result 1 "127.0.0.1:$RELAY" -c 500 --depth 4
 	assert_members sent=500 received=500 lost=0 corrupted=1 unexpected=0
 	grep -qx "smallprobe: connection 1 to 127.0.0.1:$RELAY: byte 6 of reply 101 is wrong" errors
@@ -256,7 +255,7 @@ assert r["stalls"] >= 1 and r["interrupted"] and r["late"] >= 1 and r["lost"] <=
 
 @test "load: a reset connection is reported and the others continue" {
 	start_echo
-	start_relay tcp "$TCP" books reply:reset:5601
+	start_relay tcp "$TCP" counts reply:reset:5601
 	load_result 1 "127.0.0.1:$RELAY" -c 2000 --connections 3 --depth 2
 	assert_members broken=1 corrupted=0
 	grep -qE "connection [123] to 127.0.0.1:$RELAY: (Connection reset by peer|closed by the server), [12] requests in flight" errors
@@ -269,24 +268,24 @@ assert r["received"] + r["lost"] == r["sent"] and 1 <= r["lost"] <= 2 and r["rec
 	start_echo
 	local seed
 	for seed in 1 2; do
-		start_relay udp "$UDP" "books.$seed" "chance:$seed:500"
+		start_relay udp "$UDP" "counts.$seed" "random:$seed:500"
 		load_result 1 "127.0.0.1:$RELAY" -u -c 600 --depth 64 --batch 8 -W 3
 		end_relay
-		python relay.py compare "$BATS_TEST_TMPDIR/books.$seed" "$BATS_TEST_TMPDIR/result"
+		python relay.py compare "$BATS_TEST_TMPDIR/counts.$seed" "$BATS_TEST_TMPDIR/result"
 		python3 -c 'import json, sys
-books = json.load(open(sys.argv[1]))
-assert all(books[name] > 0 for name in ("lost", "duplicated", "reordered", "corrupted")), books
-assert json.load(open("result"))["unexpected"] == 0' "books.$seed"
+counts = json.load(open(sys.argv[1]))
+assert all(counts[name] > 0 for name in ("lost", "duplicated", "reordered", "corrupted")), counts
+assert json.load(open("result"))["unexpected"] == 0' "counts.$seed"
 	done
 }
 
 @test "load: loss up to --max-loss exits 0" {
 	start_echo
-	start_relay udp "$UDP" books reply:lose:3 request:lose:7
+	start_relay udp "$UDP" counts reply:lose:3 request:lose:7
 	load_result 0 "127.0.0.1:$RELAY" -u -c 100 --depth 32 -W 1 --max-loss 2
 	assert_members lost=2 loss_percent=2.0
 	end_relay
-	start_relay udp "$UDP" books reply:lose:3 request:lose:7
+	start_relay udp "$UDP" counts reply:lose:3 request:lose:7
 	load_result 1 "127.0.0.1:$RELAY" -u -c 100 --depth 32 -W 1 --max-loss 1.9
 }
 
@@ -323,11 +322,9 @@ assert json.load(open("result"))["unexpected"] == 0' "books.$seed"
 
 @test "load: SIGINT ends the run while connections are being opened" {
 	need_programs ss
-	# which says nothing, so that no handshake comes to its end
-	python_background server.out probe.py silent
-	wait_for_line server.out 'port [0-9]+'
-	local port
-	port=$(sed -n 's/^port //p' server.out)
+	# a silent server, so that no handshake completes
+	python_server server.out probe.py silent
+	local port=$SERVER_PORT
 	start_probe "127.0.0.1:$port" --tls -k -W 1h --connections 2 --rate 100 --json
 	wait_until connected 2 "$port"
 	kill -INT "$PROBE"
@@ -338,7 +335,7 @@ assert json.load(open("result"))["unexpected"] == 0' "books.$seed"
 	assert_members sent=0 behind=0 interrupted=True "error=connect to 127.0.0.1:$port: not done at the end"
 }
 
-# connected COUNT PORT
+# connected COUNT PORT: true if PORT has COUNT established connections.
 connected() {
 	[[ $(ss -Htn state established "sport = :$2" | wc -l) == "$1" ]]
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# What others build on smallprobe: the check for Nagios, the probe of smokeping, the completion of bash, the manual page.
+# Programs based on smallprobe: the Nagios check, the smokeping module, the bash completion; and the manual page.
 
 load helpers
 
@@ -40,14 +40,12 @@ start_echo() {
 }
 
 @test "check_smallprobe: lost replies, wrong replies and a closed port are CRITICAL" {
-	python_background server probe.py datagrams swallow
-	wait_for_line server 'port [0-9]+'
-	run -2 check -H "127.0.0.1:$(sed -n 's/^port //p' server)" -u -n 2 -i 0.01 -- -W 0.2
+	python_server server probe.py datagrams swallow
+	run -2 check -H "127.0.0.1:$SERVER_PORT" -u -n 2 -i 0.01 -- -W 0.2
 	[[ $output == 'SMALLPROBE CRITICAL - echo 127.0.0.1:'*': loss 100%, rta unknown | rta=U;100;500;0; pl=100%;20;60;0;100' ]]
-	run -1 check -H "127.0.0.1:$(sed -n 's/^port //p' server)" -u -n 1 -c 500,101% -- -W 0.2
-	python_background server probe.py datagrams flip
-	wait_for_line server 'port [0-9]+'
-	run -2 check -H "127.0.0.1:$(sed -n 's/^port //p' server)" -u -n 1 -w 100000,20% -c 200000,60% -t "$DEADLINE" -- -W "$DEADLINE"
+	run -1 check -H "127.0.0.1:$SERVER_PORT" -u -n 1 -c 500,101% -- -W 0.2
+	python_server server probe.py datagrams flip
+	run -2 check -H "127.0.0.1:$SERVER_PORT" -u -n 1 -w 100000,20% -c 200000,60% -t "$DEADLINE" -- -W "$DEADLINE"
 	[[ $output == *'wrong answers |'* ]]
 	local port
 	port=$(free_port)
@@ -67,12 +65,12 @@ start_echo() {
 	run -3 check -H 127.0.0.1 -T finger
 	[[ $output == "SMALLPROBE UNKNOWN - there is no type 'finger'"* ]]
 	run -3 check -H 'a b'
-	SMALLPROBE=/nowhere/smallprobe run -3 check -H 127.0.0.1
+	SMALLPROBE=/missing/smallprobe run -3 check -H 127.0.0.1
 	run -0 check -h
 	run -0 check -V
 }
 
-# smokeping VERB...: the module as smokeping calls it, see smokeping.pl
+# smokeping VERB...: calls the module as smokeping does, by smokeping.pl.
 smokeping() {
 	mkdir -p perl/Smokeping/probes
 	cp -f "$SOURCE/plugins/SmallProbe.pm" perl/Smokeping/probes/
@@ -81,7 +79,7 @@ smokeping() {
 
 need_smokeping() {
 	need_programs perl
-	smokeping own || skip "smokeping's own classes are not here"
+	smokeping own || skip "the classes of smokeping are not installed"
 }
 
 @test "smokeping: the module returns the times in seconds, sorted" {
@@ -100,22 +98,21 @@ need_smokeping() {
 
 @test "smokeping: the module returns no time for lost and wrong replies" {
 	need_programs perl
-	python_background server probe.py datagrams flip
-	wait_for_line server 'port [0-9]+'
-	run -0 smokeping measure echo udp "127.0.0.1:$(sed -n 's/^port //p' server)"
+	python_server server probe.py datagrams flip
+	run -0 smokeping measure echo udp "127.0.0.1:$SERVER_PORT"
 	[[ -z $output ]]
 	run -0 smokeping measure echo tcp "127.0.0.1:$(free_port)"
 	[[ $output != *e-* ]]
 }
 
-# A configuration of smokeping whose target has the lines given.
+# Prints a configuration of smokeping; the given lines are added to its target.
 smokeping_config() {
 	mkdir -p data
 	touch tmail page.html
 	cat <<-END
 		*** General ***
-		owner = nobody
-		contact = nobody@example.invalid
+		owner = admin
+		contact = admin@example.invalid
 		mailhost = localhost
 		imgcache = $PWD/data
 		imgurl = data
@@ -168,9 +165,9 @@ smokeping_config() {
 	smokeping_config 'colour = red' >wrong
 	run ! smokeping check wrong
 	[[ $output == *"unknown variable 'colour'"* ]]
-	smokeping_config | sed 's|^binary = .*|binary = /nowhere/smallprobe|' >wrong
+	smokeping_config | sed 's|^binary = .*|binary = /missing/smallprobe|' >wrong
 	run ! smokeping check wrong
-	[[ $output == *"SmallProbe 'binary' /nowhere/smallprobe is not executable"* ]]
+	[[ $output == *"SmallProbe 'binary' /missing/smallprobe is not executable"* ]]
 }
 
 @test "smokeping: the generated documentation has every key of the module" {
@@ -189,7 +186,7 @@ smokeping_config() {
 	[[ -z $output ]]
 }
 
-# complete WORD...: what the completion offers for the last word
+# complete_words WORD...: prints the completions of the last word.
 complete_words() {
 	bash -c '
 		source "$1" && shift
@@ -221,6 +218,6 @@ complete_words() {
 	[[ -z $(comm -23 options completed) ]]
 	while read -r option; do
 		grep -qE -e "^\.It Fl ${option#-}( |$)" -e "^\.It Fl . , ${option#-}( |$)" "$SOURCE/doc/smallprobe.1" ||
-			fail "smallprobe.1 does not know $option"
+			fail "smallprobe.1 does not have $option"
 	done <options
 }

@@ -1,8 +1,7 @@
 #!/usr/bin/env bats
-# Behind proxies: headers of every kind, whom they are believed from, and HAProxy in front.
+# PROXY headers: versions, trusted sources, limits, and HAProxy in front of the daemon.
 
-# Each test runs in a shell of its own.
-# shellcheck disable=SC2030,SC2031
+# shellcheck disable=SC2030,SC2031 # each test runs in a shell of its own
 
 load helpers
 load counters
@@ -15,7 +14,7 @@ setup_file() {
 	sign authority server server
 }
 
-# Starts [echo] behind proxies on 127.0.0.1, with KEYS from standard input besides.
+# Starts [echo] with proxy_from = 127.0.0.1 and further keys from standard input.
 start_proxied() {
 	start_daemon < <(
 		printf '%s\n' '[echo]' 'protocol = tcp' 'address = 127.0.0.1' 'port = 0' 'proxy_protocol = on' \
@@ -109,12 +108,12 @@ hexadecimal() {
 		max_connections_per_source = 2
 	END
 	mkfifo stay
-	python proxy.py hold "$PORT" 192.0.2.1 192.0.2.1 192.0.2.1 192.0.2.2 198.51.100.1 192.0.2.2 192.0.2.2 <stay >said \
+	python proxy.py hold "$PORT" 192.0.2.1 192.0.2.1 192.0.2.1 192.0.2.2 198.51.100.1 192.0.2.2 192.0.2.2 <stay >verdicts \
 		2>&1 3>&- 4>&- &
-	HELD+=("$!")
+	BACKGROUND+=("$!")
 	exec 9>stay
-	wait_for_line said held
-	[[ $(tr '\n' ' ' <said) == '192.0.2.1 in 192.0.2.1 in 192.0.2.1 out 192.0.2.2 in 198.51.100.1 out 192.0.2.2 in 192.0.2.2 out held ' ]]
+	wait_for_line verdicts held
+	[[ $(tr '\n' ' ' <verdicts) == '192.0.2.1 in 192.0.2.1 in 192.0.2.1 out 192.0.2.2 in 198.51.100.1 out 192.0.2.2 in 192.0.2.2 out held ' ]]
 	exec 9>&-
 	await_counters echo tcp 'accepted=4 refused\{denied\}=1 refused\{max_connections_per_source\}=2 closed\{client\}=4'
 	log_matches 'tcp 198\.51\.100\.1:4660 refused: denied'
@@ -126,15 +125,15 @@ hexadecimal() {
 		handshake_timeout = 300ms
 	END
 	python proxy.py refused "$PORT" '' &
-	HELD+=("$!")
+	BACKGROUND+=("$!")
 	python proxy.py refused "$PORT" '' &
-	HELD+=("$!")
+	BACKGROUND+=("$!")
 	wait_until counted_refused 2
 	python proxy.py echo "$PORT" v2 192.0.2.1 1001
 }
 
 counted_refused() {
-	told_counters_match echo tcp "accepted=[0-9]+ refused\\{handshake_timeout\\}=$1.*"
+	counters_match echo tcp "accepted=[0-9]+ refused\\{handshake_timeout\\}=$1.*"
 }
 
 @test "proxy: a stop closes connections that await their header" {
@@ -145,20 +144,20 @@ counted_refused() {
 	END
 	python proxy.py refused "$PORT" '' &
 	local client=$!
-	HELD+=("$client")
-	wait_until accepted_by_us
+	BACKGROUND+=("$client")
+	wait_until accepted_by_daemon
 	stop_daemon
 	wait "$client"
 }
 
-# Whether the kernel has a connection, and none that still waits to be accepted.
-accepted_by_us() {
+# True if the kernel has an established connection and an empty accept queue.
+accepted_by_daemon() {
 	ss -Htn state established "sport = :$PORT" | grep -q . && ! ss -Htln "sport = :$PORT" | awk '{print $2}' | grep -qv '^0$'
 }
 
 # --- HAProxy ---
 
-# Starts HAProxy with the frontends and backends on standard input, and waits until the daemon's port is served through PROXY_PORT.
+# Starts HAProxy with the frontends and backends on standard input and waits until it listens on PROXY_PORT.
 start_haproxy() {
 	need_programs haproxy
 	PROXY_PORT=$(free_port 4)
@@ -168,7 +167,7 @@ start_haproxy() {
 			cat
 		)
 	timeout $((DEADLINE * 4)) haproxy -db -f haproxy.cfg >haproxy.log 2>&1 3>&- 4>&- &
-	HELD+=("$!")
+	BACKGROUND+=("$!")
 	wait_until listening "$PROXY_PORT" || {
 		cat haproxy.log
 		fail "HAProxy does not listen"
@@ -197,15 +196,15 @@ listening() {
 	await_counters echo tcp 'accepted=2 closed\{client\}=2'
 	log_matches 'echo: tcp 127\.0\.0\.7:[0-9]+ closed: client, .* 6 bytes received, 6 sent'
 	log_matches 'echo: tcp 127\.0\.0\.8:[0-9]+ closed: client, .* 6 bytes received, 6 sent'
-	# one connection a client, however many come through the proxy
+	# the limit of one connection counts each client, not the proxy
 	local address
 	for address in 127.0.0.7 127.0.0.8 127.0.0.9; do
 		mkfifo "stay.$address"
-		netcat -s "$address" 127.0.0.1 $((PROXY_PORT + 1)) <"stay.$address" >"said.$address" 3>&- 4>&- &
-		HELD+=("$!")
+		netcat -s "$address" 127.0.0.1 $((PROXY_PORT + 1)) <"stay.$address" >"reply.$address" 3>&- 4>&- &
+		BACKGROUND+=("$!")
 		exec {HOLD}>"stay.$address"
 		echo hello >&"$HOLD"
-		wait_for_line "said.$address" hello
+		wait_for_line "reply.$address" hello
 	done
 	[[ -z $(echo hello | netcat -N -s 127.0.0.7 127.0.0.1 $((PROXY_PORT + 1)) || true) ]]
 	await_counters echo tcp '.* refused\{max_connections_per_source\}=1 .*'
@@ -243,7 +242,7 @@ listening() {
 	local port
 	for port in "$PROXY_PORT" $((PROXY_PORT + 1)) $((PROXY_PORT + 2)); do
 		wait_until listening "$port"
-		wait_until echoes_inside_tls "$port" || fail "nothing comes back through port $port: $(cat haproxy.log)"
+		wait_until echoes_inside_tls "$port" || fail "no echo through port $port: $(cat haproxy.log)"
 	done
 	wait_for_log 'secure: tcp 127\.0\.0\.1:[0-9]+ closed: [a-z_]+, .* 6 bytes received, 6 sent'
 }
@@ -251,7 +250,7 @@ listening() {
 echoes_inside_tls() {
 	mkfifo "in.$1"
 	timeout "$DEADLINE" openssl s_client -quiet -no_ign_eof -connect "127.0.0.1:$1" <"in.$1" >"out.$1" 2>/dev/null 3>&- 4>&- &
-	HELD+=("$!")
+	BACKGROUND+=("$!")
 	exec {HOLD}>"in.$1"
 	echo hello >&"$HOLD"
 	wait_for_line "out.$1" hello

@@ -1,4 +1,4 @@
-"""proxy.py: a proxy that sends its header as it likes."""
+"""proxy.py: clients that send PROXY headers, valid and invalid, whole and split."""
 import os
 import socket
 import struct
@@ -52,7 +52,7 @@ def read_all(connection):
 
 
 def echo(port, kind, source, source_port):
-    """The header and hello in one piece; hello and nothing else must come back."""
+    """Sends the header and hello in one segment; exactly hello must come back."""
     with connect(port) as connection:
         connection.sendall(header_of(kind, source, source_port) + b"hello")
         connection.shutdown(socket.SHUT_WR)
@@ -62,7 +62,7 @@ def echo(port, kind, source, source_port):
 
 
 def split(port, kind, source):
-    """A connection for each place where the header can be split, all at once, with hello right behind the rest."""
+    """Opens a connection for each offset where the header can be split and sends hello right after the rest."""
     header = header_of(kind, source, 4660)
     connections = []
     for at in range(1, len(header) + 1):
@@ -91,7 +91,7 @@ def bytewise(port, kind, source):
 
 
 def refused(port, sent, address="127.0.0.1"):
-    """Sends the bytes SENT, in hexadecimal, and waits to be closed without a byte."""
+    """Sends the bytes SENT, in hexadecimal, and checks that the connection is closed without data."""
     with connect(port, address) as connection:
         try:
             connection.sendall(bytes.fromhex(sent))
@@ -99,21 +99,22 @@ def refused(port, sent, address="127.0.0.1"):
             pass
         got = read_all(connection)
     if got:
-        sys.exit(f"came: {got!r}")
+        sys.exit(f"received: {got!r}")
 
 
 def leaves(port, sent):
-    """Sends the bytes SENT, in hexadecimal, ends its side, and waits to be closed without a byte."""
+    """Sends the bytes SENT, in hexadecimal, and a FIN, and checks that the connection is closed without data."""
     with connect(port) as connection:
         connection.sendall(bytes.fromhex(sent))
         connection.shutdown(socket.SHUT_WR)
         got = read_all(connection)
     if got:
-        sys.exit(f"came: {got!r}")
+        sys.exit(f"received: {got!r}")
 
 
 def hold(port, *sources):
-    """Keeps a connection for each of SOURCES, in turn, and tells who was let in, until standard input ends."""
+    """Opens a connection for each of SOURCES in turn, prints `SOURCE in` or `SOURCE out`, and keeps them until standard input
+    ends."""
     connections = []
     for source in sources:
         connection = connect(port)

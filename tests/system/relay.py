@@ -1,19 +1,21 @@
-"""relay.py: a relay that mistreats what it forwards by a plan, and keeps books of what a client has to see of it.
+"""relay.py: a relay that injects faults by a plan and counts the faults that a client must see.
 
-  relay.py udp|tcp SERVER_PORT BOOKS FATE...    says `port N`, forwards until SIGTERM, then writes BOOKS (JSON)
-  relay.py compare BOOKS RESULT                 holds the result of `smallprobe --json` against the books
+  relay.py udp|tcp SERVER_PORT COUNTS FAULT...  prints `port N`, forwards until SIGTERM, then writes COUNTS (JSON)
+  relay.py compare COUNTS RESULT                compares the result of `smallprobe --json` with the counts
 
-A FATE is DIRECTION:ACTION:NUMBER[=VALUE]: what happens to the NUMBER-th datagram, from 1, of all requests or of all replies:
+A FAULT is DIRECTION:ACTION:NUMBER[=VALUE] with DIRECTION request or reply. It applies to the NUMBER-th datagram, from 1,
+of that direction:
 
   lose, double
-  swap          it goes behind the next one
-  delay=MS      it goes so much later, and whatever comes in between first
-  flip=BIT      this bit of it is turned over
-  cut=BYTES     only so many bytes of it go on
-  stranger      it comes from another port (replies only)
+  swap          it is sent after the next one
+  delay=MS      it is sent that much later, after datagrams that arrive in between
+  flip=BIT      this bit is inverted
+  cut=BYTES     it is truncated to that many bytes
+  other_port    it is sent from another port (replies only)
 
-or `chance:SEED:COUNT`, which deals fates to the first COUNT requests and replies. Over TCP the NUMBER is the place of a byte
-in the first connection's requests or replies: `flip=BIT` of it, `delay=MS` before it, or `reset` there.
+or `random:SEED:COUNT`, which plans faults for the first COUNT requests and replies. Over TCP the NUMBER is the offset of
+a byte, from 1, in the requests or replies of the first connection: `flip=BIT` of it, `delay=MS` before it, or `reset`
+there.
 """
 
 import heapq
@@ -30,18 +32,18 @@ COUNTS = ("sent", "received", "lost", "duplicated", "reordered", "corrupted", "w
 
 
 class Plan:
-    def __init__(self, fates):
-        self.fates = {"request": {}, "reply": {}}
-        for fate in fates:
-            direction, action, number = fate.split(":")
-            if direction == "chance":
-                self.deal(int(action), int(number))
+    def __init__(self, faults):
+        self.faults = {"request": {}, "reply": {}}
+        for fault in faults:
+            direction, action, number = fault.split(":")
+            if direction == "random":
+                self.add_random(int(action), int(number))
                 continue
             number, _, value = number.partition("=")
-            self.fates[direction][int(number)] = (action, int(value or 0))
+            self.faults[direction][int(number)] = (action, int(value or 0))
 
-    def deal(self, seed, count):
-        """Each datagram has at most one fate, and between two of them are some that are well."""
+    def add_random(self, seed, count):
+        """Plans faults at least three datagrams apart for the first COUNT of each direction."""
         chance = random.Random(seed)
         actions = ("lose", "double", "swap", "flip", "cut")
         for direction in ("request", "reply"):
@@ -49,20 +51,20 @@ class Plan:
             while (number := number + chance.randint(3, 9)) < count:
                 action = chance.choice(actions)
                 value = chance.randrange(24 * 8, 56 * 8) if action == "flip" else chance.randint(30, 50)
-                self.fates[direction][number] = (action, value)
+                self.faults[direction][number] = (action, value)
 
-    def fate(self, direction, number):
-        return self.fates[direction].get(number, ("pass", 0))
+    def fault(self, direction, number):
+        return self.faults[direction].get(number, ("pass", 0))
 
 
-class Books:
-    """Which request each reply belongs to is known by its bytes, all of which differ."""
+class Counts:
+    """The faults as the client must count them. The bytes of a reply identify its request, because all requests differ."""
 
     def __init__(self):
         self.counts = dict.fromkeys(COUNTS, 0)
-        self.done = {}  # fates by name
-        self.numbers = {}  # of requests, by their bytes and by what was made of them: (number, whether it is the same)
-        self.answered = {}  # clients: numbers
+        self.faults = {}  # number of faults by action
+        self.numbers = {}  # by the bytes of a request or of its changed copy: (number, whether unchanged)
+        self.answered = {}  # by client: numbers of requests
         self.newest = {}
 
     def request(self, data):
@@ -73,11 +75,11 @@ class Books:
         number, _ = self.numbers[before]
         self.numbers[after] = (number, False)
 
-    def reply(self, client, data, stranger):
+    def reply(self, client, data, other_port):
         number, same = self.numbers[data]
         answered = self.answered.setdefault(client, set())
         self.counts["corrupted"] += not same
-        self.counts["wrong_source"] += stranger
+        self.counts["wrong_source"] += other_port
         if number in answered:
             self.counts["duplicated"] += 1
             return
@@ -89,21 +91,21 @@ class Books:
     def write(self, path):
         self.counts["lost"] = self.counts["sent"] - self.counts["received"]
         with open(path, "w", encoding="ascii") as file:
-            json.dump({**self.counts, "fates": self.done}, file)
+            json.dump({**self.counts, "faults": self.faults}, file)
 
 
 class Relay:
-    def __init__(self, server, books_path, fates):
+    def __init__(self, server, counts_path, faults):
         self.server = (LOOPBACK, server)
-        self.books_path = books_path
-        self.plan = Plan(fates)
-        self.books = Books()
+        self.counts_path = counts_path
+        self.plan = Plan(faults)
+        self.counter = Counts()
         self.selector = selectors.DefaultSelector()
-        self.later = []  # (when, number, function)
+        self.timers = []  # (time, serial, function)
         self.order = 0
         self.ended = False
         signal.signal(signal.SIGTERM, self.on_term)
-        # a signal alone would not end a wait
+        # a signal alone would not interrupt select
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.fileno())
@@ -111,26 +113,26 @@ class Relay:
         self.selector.register(reader, selectors.EVENT_READ, lambda: reader.recv(64))
 
     def on_term(self, *_):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout(1) sends it twice: the second must not end the interpreter's end
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout(1) sends it twice; the second must not interrupt the exit
         self.ended = True
 
     def at(self, delay_ms, function):
         self.order += 1
-        heapq.heappush(self.later, (time.monotonic() + delay_ms / 1000, self.order, function))
+        heapq.heappush(self.timers, (time.monotonic() + delay_ms / 1000, self.order, function))
 
     def run(self, port):
         print("port", port, flush=True)
         while not self.ended:
-            wait = max(0, self.later[0][0] - time.monotonic()) if self.later else None
+            wait = max(0, self.timers[0][0] - time.monotonic()) if self.timers else None
             for key, _ in self.selector.select(wait):
                 key.data()
-            while self.later and self.later[0][0] <= time.monotonic():
-                heapq.heappop(self.later)[2]()
-        self.books.write(self.books_path)
+            while self.timers and self.timers[0][0] <= time.monotonic():
+                heapq.heappop(self.timers)[2]()
+        self.counter.write(self.counts_path)
 
     def count(self, action):
         if action != "pass":
-            self.books.done[action] = self.books.done.get(action, 0) + 1
+            self.counter.faults[action] = self.counter.faults.get(action, 0) + 1
 
 
 def flipped(data, bit):
@@ -143,7 +145,7 @@ class Datagrams(Relay):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.near = self.bound()
-        self.stranger = self.bound()
+        self.other_socket = self.bound()
         self.far = {}  # by client
         self.numbers = {"request": 0, "reply": 0}
         self.held = {"request": [], "reply": []}
@@ -165,24 +167,24 @@ class Datagrams(Relay):
             far = self.far[client] = self.bound()
             far.connect(self.server)
             self.selector.register(far, selectors.EVENT_READ, lambda: self.on_reply(client))
-        self.books.request(data)
-        self.treat("request", data, lambda what, _: self.far[client].send(what))
+        self.counter.request(data)
+        self.inject("request", data, lambda data, _: self.far[client].send(data))
 
     def on_reply(self, client):
         data = self.far[client].recv(65536)
-        self.treat("reply", data, lambda what, stranger: self.answer(client, what, stranger))
+        self.inject("reply", data, lambda data, other_port: self.answer(client, data, other_port))
 
-    def answer(self, client, data, stranger):
-        self.books.reply(client, data, stranger)
-        (self.stranger if stranger else self.near).sendto(data, client)
+    def answer(self, client, data, other_port):
+        self.counter.reply(client, data, other_port)
+        (self.other_socket if other_port else self.near).sendto(data, client)
 
-    def treat(self, direction, data, send):
+    def inject(self, direction, data, send):
         self.numbers[direction] += 1
-        action, value = self.plan.fate(direction, self.numbers[direction])
+        action, value = self.plan.fault(direction, self.numbers[direction])
         self.count(action)
         if action in ("flip", "cut"):
             changed = flipped(data, value) if action == "flip" else data[:value]
-            self.books.changed(data, changed)
+            self.counter.changed(data, changed)
             data = changed
         if action == "swap":
             self.held[direction].append((data, send))
@@ -190,12 +192,12 @@ class Datagrams(Relay):
         if action == "delay":
             self.at(value, lambda: send(data, False))
         elif action != "lose":
-            send(data, action == "stranger")
+            send(data, action == "other_port")
         if action == "double":
             send(data, False)
         held, self.held[direction] = self.held[direction], []
-        for what, how in held:
-            how(what, False)
+        for held_data, held_send in held:
+            held_send(held_data, False)
 
 
 class Streams(Relay):
@@ -214,13 +216,13 @@ class Streams(Relay):
         ends = {"request": (near, far), "reply": (far, near)}
         for direction, (source, sink) in ends.items():
             source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            fates = self.plan.fates[direction] if self.first else {}
-            self.join(source, sink, sorted(fates.items()))
+            faults = self.plan.faults[direction] if self.first else {}
+            self.join(source, sink, sorted(faults.items()))
         self.first = False
 
-    def join(self, source, sink, fates):
-        """Forwards SOURCE to SINK. FATES are ahead, by the place of their bytes, from 1."""
-        state = {"place": 0}
+    def join(self, source, sink, faults):
+        """Forwards SOURCE to SINK. FAULTS are sorted by their byte offsets, from 1."""
+        state = {"offset": 0}
 
         def on_readable():
             try:
@@ -229,38 +231,38 @@ class Streams(Relay):
                 data = b""
             if not data:
                 self.selector.unregister(source)
-                hang_up()
+                half_close()
                 return
             forward(data)
 
-        def hang_up():
+        def half_close():
             try:
                 sink.shutdown(socket.SHUT_WR)
             except OSError:
-                pass  # it is gone already
+                pass  # closed already
 
         def forward(data):
-            while fates and fates[0][0] <= state["place"] + len(data):
-                (place, (action, value)), at = fates[0], fates[0][0] - state["place"] - 1
-                fates.pop(0)
+            while faults and faults[0][0] <= state["offset"] + len(data):
+                (number, (action, value)), at = faults[0], faults[0][0] - state["offset"] - 1
+                faults.pop(0)
                 self.count(action)
                 if action == "flip":
-                    self.books.counts["corrupted"] += 1
+                    self.counter.counts["corrupted"] += 1
                     data = flipped(data, at * 8 + value)
                 elif action == "delay":
                     self.send(sink, data[:at])
-                    state["place"] = place - 1
+                    state["offset"] = number - 1
                     self.selector.unregister(source)
-                    self.at(value, lambda rest=data[at:]: go_on(rest))
+                    self.at(value, lambda rest=data[at:]: resume(rest))
                     return
                 else:
                     self.send(sink, data[:at])
                     self.reset(source, sink)
                     return
-            state["place"] += len(data)
+            state["offset"] += len(data)
             self.send(sink, data)
 
-        def go_on(rest):
+        def resume(rest):
             self.selector.register(source, selectors.EVENT_READ, on_readable)
             forward(rest)
 
@@ -271,10 +273,10 @@ class Streams(Relay):
         try:
             sink.sendall(data)
         except OSError:
-            pass  # whoever does not read any more shall not have it
+            pass  # the receiver has closed
 
     def reset(self, *ends):
-        """Closes at once, without the rest."""
+        """Closes ENDS with a RST."""
         for end in ends:
             if end in (key.fileobj for key in self.selector.get_map().values()):
                 self.selector.unregister(end)
@@ -282,15 +284,15 @@ class Streams(Relay):
             end.close()
 
 
-def compare(books_path, result_path):
-    with open(books_path, encoding="ascii") as file:
-        books = json.load(file)
+def compare(counts_path, result_path):
+    with open(counts_path, encoding="ascii") as file:
+        counts = json.load(file)
     with open(result_path, encoding="ascii") as file:
         result = json.load(file)
-    wrong = [f"{name}: the relay {books[name]}, the probe {result[name]}" for name in COUNTS if books[name] != result[name]]
+    wrong = [f"{name}: the relay {counts[name]}, the probe {result[name]}" for name in COUNTS if counts[name] != result[name]]
     if wrong:
-        sys.exit("\n".join([*wrong, f"books: {books}", f"result: {result}"]))
-    print(json.dumps(books))
+        sys.exit("\n".join([*wrong, f"counts: {counts}", f"result: {result}"]))
+    print(json.dumps(counts))
 
 
 def main():
@@ -298,8 +300,8 @@ def main():
     if verb == "compare":
         compare(*arguments)
         return
-    server, books, *fates = arguments
-    {"udp": Datagrams, "tcp": Streams}[verb](int(server), books, fates).start()
+    server, counts, *faults = arguments
+    {"udp": Datagrams, "tcp": Streams}[verb](int(server), counts, faults).start()
 
 
 main()

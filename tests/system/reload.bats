@@ -1,34 +1,34 @@
 #!/usr/bin/env bats
-# Reload: the file is read again on HUP, and either all of it is put in force or nothing.
+# Reload on HUP: a valid file takes effect as a whole, an invalid one changes no service.
 # shellcheck disable=SC2030,SC2031,SC2153 # helpers.bash sets PID, LOG, CONF and STATUS in the test's own shell
 
 load helpers
 
-# How many reloads have ended so far.
-results() {
+# Prints the number of finished reloads.
+reload_count() {
 	grep -caE '(^|[ >=])(reloaded: |reload failed)' "$LOG" || true
 }
 
-more_results() {
-	(($(results) > $1))
+has_more_reloads() {
+	(($(reload_count) > $1))
 }
 
-# Has the daemon read the configuration on standard input.
+# Reloads the daemon with the configuration on standard input and waits for the result.
 reload() {
 	local before
-	before=$(results)
+	before=$(reload_count)
 	write_config "$CONF.new"
 	mv "$CONF.new" "$CONF"
 	kill -HUP "$PID"
-	wait_until more_results "$before" || fail "no reload: $(tail -n 3 "$LOG")"
+	wait_until has_more_reloads "$before" || fail "no reload: $(tail -n 3 "$LOG")"
 }
 
-# Calls a helper with the daemon that runs.
-reloading() {
+# Runs a command of reload.py for the running daemon.
+reload_client() {
 	python reload.py "$1" "$PID" "$CONF" "$LOG" "${@:2}"
 }
 
-# The sockets of the daemon, by their numbers in the kernel.
+# Prints the inodes of the daemon's sockets.
 sockets() {
 	find "/proc/$PID/fd" -lname 'socket:*' -printf '%l\n' | sort
 }
@@ -50,7 +50,7 @@ sockets() {
 		address = 127.0.0.1
 		port = $port
 	END
-	reloading keeps 127.0.0.1 "$port" next
+	reload_client keeps 127.0.0.1 "$port" next
 	log_matches "echo: no longer listening on tcp 127\.0\.0\.1:$port$"
 	log_matches "daytime: listening on udp 127\.0\.0\.1:$port$"
 	log_matches 'reloaded: 1 services, 2 endpoints$'
@@ -72,7 +72,7 @@ sockets() {
 	END
 	[[ $(comm -12 <(sockets) <(echo "$before")) == "$before" ]]
 	[[ $(port_of echo tcp) == "$port" ]]
-	[[ $(grep -c 'echo: listening' "$LOG") == 2 ]] || fail "an endpoint that stayed was told of again"
+	[[ $(grep -c 'echo: listening' "$LOG") == 2 ]] || fail "an unchanged endpoint was logged again"
 	assert_echo tcp 127.0.0.1 "$port"
 	[[ $(netcat -N 127.0.0.1 "$(port_of daytime tcp)" </dev/null) == *:*:* ]]
 }
@@ -92,7 +92,7 @@ sockets() {
 		cp "$CONF" with
 		sed "/^\[$service\]/,/^port/d" with >without
 		for ((round = 0; round < 2; round++)); do
-			reloading removed 127.0.0.1 "$port" without "$service"
+			reload_client removed 127.0.0.1 "$port" without "$service"
 			log_matches "$service: no longer listening on tcp 127\.0\.0\.1:$port$"
 			reload <with
 		done
@@ -110,10 +110,11 @@ sockets() {
 		workers = 2
 		$(local_services discard)
 	END
-	reloading queued 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" next 50
+	reload_client queued 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" next 50
 }
 
-nobody_reads() {
+# True if the user nobody can read FILE.
+readable_for_nobody() {
 	setpriv --reuid nobody --clear-groups cat "$1" >/dev/null
 }
 
@@ -137,15 +138,12 @@ nobody_reads() {
 		workers = 2
 		$(local_services discard)
 	END
-	nobody_reads "$CONF" || skip "nobody may not read in $BATS_RUN_TMPDIR"
-	reloading removed 127.0.0.1 "$port" next echo
+	readable_for_nobody "$CONF" || skip "the user nobody cannot read in $BATS_RUN_TMPDIR"
+	reload_client removed 127.0.0.1 "$port" next echo
 }
 
 @test "reload: an invalid file changes no service and is reported with file, line and reason" {
-	local taken port
-	python_background other take.py tcp 127.0.0.1 0
-	wait_for_line other 'port [0-9]+'
-	taken=$(cut -d ' ' -f 2 other)
+	python_server other occupy_port.py tcp 127.0.0.1 0
 	start_local_echo
 	cp "$CONF" good
 	cp good unknown_key && echo 'bogus = 1' >>unknown_key
@@ -155,21 +153,21 @@ nobody_reads() {
 	cp good twice && printf '[echo]\nport = 0\n' >>twice
 	cp good nul && printf 'idle_timeout = 1\000s\n' >>nul
 	cp good utf8 && printf 'interface = \377\n' >>utf8
-	cp good include && sed -i 's/^\[daemon\]/[daemon]\ninclude = nothing\/there.conf/' include
+	cp good include && sed -i 's/^\[daemon\]/[daemon]\ninclude = missing\/file.conf/' include
 	cp good prefixes && echo 'allow_file = /does/not/exist' >>prefixes
 	cp good quotes && printf '[qotd]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0\nquotes_file = /does/not/exist\n' >>quotes
-	cp good port_taken && printf '[time]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0, %s\n' "$taken" >>port_taken
+	cp good port_in_use && printf '[time]\nprotocol = tcp\naddress = 127.0.0.1\nport = 0, %s\n' "$SERVER_PORT" >>port_in_use
 	cp good foreign && printf '[time]\nprotocol = tcp\naddress = 192.0.2.1\nport = 0\n' >>foreign
-	cp good interface && printf '[time]\nprotocol = tcp\ninterface = nowhere0\nport = 0\n' >>interface
-	cp good group && printf '[time]\nprotocol = udp\naddress = 0.0.0.0\nport = 0\nmulticast_groups = 239.1.2.3%%nowhere0\n' >>group
+	cp good interface && printf '[time]\nprotocol = tcp\ninterface = missing0\nport = 0\n' >>interface
+	cp good group && printf '[time]\nprotocol = udp\naddress = 0.0.0.0\nport = 0\nmulticast_groups = 239.1.2.3%%missing0\n' >>group
 	: >empty
-	local bad=(unknown_key bad_value no_value header twice nul utf8 include prefixes quotes port_taken foreign interface group empty)
-	reloading bad_files 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" "${bad[@]}"
+	local bad=(unknown_key bad_value no_value header twice nul utf8 include prefixes quotes port_in_use foreign interface group empty)
+	reload_client bad_files 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" "${bad[@]}"
 	[[ $(grep -c 'reload failed, the running configuration stays: ' "$LOG") == "${#bad[@]}" ]]
 	[[ $(grep -cE "reload failed, the running configuration stays: $CONF:[0-9]+: |$CONF: " "$LOG") == "${#bad[@]}" ]]
 	log_matches "stays: $CONF:[0-9]+: \[echo\] bogus: unknown key"
-	log_matches "stays: $CONF:[0-9]+: time: cannot listen on tcp 127\.0\.0\.1:$taken: Address already in use"
-	[[ $(grep -c '^reloaded' "$LOG") == 1 ]] # before the first of them
+	log_matches "stays: $CONF:[0-9]+: time: cannot listen on tcp 127\.0\.0\.1:$SERVER_PORT: Address already in use"
+	[[ $(grep -c '^reloaded' "$LOG") == 1 ]] # that of reload.py before the first file
 }
 
 @test "reload: a missing file changes no service" {
@@ -246,7 +244,7 @@ nobody_reads() {
 		local_services last
 		echo 'type = echo'
 	} >two
-	reloading storm 2000 one two one two
+	reload_client storm 2000 one two one two
 	wait_for_log 'last: listening on tcp'
 	last_is_in_force() {
 		tail -n 1 "$LOG" | grep -q '^reloaded: 2 services, 4 endpoints$'
@@ -255,16 +253,16 @@ nobody_reads() {
 	local port
 	port=$(grep 'last: listening on tcp' "$LOG" | tail -n 1 | sed 's/.*://')
 	assert_echo tcp 127.0.0.1 "$port"
-	(($(results) < 2000)) || fail "signals are not put together: $(results) reloads"
+	(($(reload_count) < 2000)) || fail "signals are not merged: $(reload_count) reloads"
 }
 
 @test "reload: reloads under load lose no connection and leak no descriptor or memory" {
 	start_local_echo 'log_level = notice'
 	local rounds=60 allowed=512
 	if sanitized; then
-		rounds=20 allowed=1000000 # its own memory of what was freed grows
+		rounds=20 allowed=1000000 # a sanitizer keeps freed memory
 	fi
-	reloading leaks 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" "$rounds" "$allowed"
+	reload_client leaks 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" "$rounds" "$allowed"
 }
 
 @test "reload: open connections count for max_connections, and a higher limit admits waiting clients" {
@@ -281,7 +279,7 @@ nobody_reads() {
 		END
 	done
 	start_daemon <limit.2
-	reloading waits 127.0.0.1 "$(port_of echo tcp)" limit.2 limit.3
+	reload_client raises_limit 127.0.0.1 "$(port_of echo tcp)" limit.2 limit.3
 }
 
 @test "reload: drain_timeout closes the connections of a removed service in order" {
@@ -292,7 +290,7 @@ nobody_reads() {
 		drain_timeout = 1s
 		$(local_services discard)
 	END
-	reloading drains 127.0.0.1 "$(port_of echo tcp)" next 1
+	reload_client drains 127.0.0.1 "$(port_of echo tcp)" next 1
 }
 
 @test "reload: drain_timeout closes a waiting client of a removed service too" {
@@ -311,7 +309,7 @@ nobody_reads() {
 		drain_timeout = 500ms
 		$(local_services discard)
 	END
-	reloading drains_queue 127.0.0.1 "$(port_of echo tcp)" next
+	reload_client drains_queue 127.0.0.1 "$(port_of echo tcp)" next
 }
 
 @test "reload: a service that is restored before drain_timeout keeps its connections" {
@@ -322,7 +320,7 @@ nobody_reads() {
 		drain_timeout = 1s
 		$(local_services discard)
 	END
-	reloading comes_back 127.0.0.1 "$(port_of echo tcp)" next 1.5
+	reload_client comes_back 127.0.0.1 "$(port_of echo tcp)" next 1.5
 }
 
 @test "reload: an address and its wildcard replace each other without losing a connection" {
@@ -341,7 +339,7 @@ nobody_reads() {
 	serving_on both '0.0.0.0, 127.0.0.1'
 	serving_on address 127.0.0.1
 	start_daemon <wildcard
-	reloading resets_nobody_beside 127.0.0.1 "$port" both address both wildcard address wildcard
+	reload_client keeps_clients_of_overlap 127.0.0.1 "$port" both address both wildcard address wildcard
 }
 
 @test "reload: a failed reload that added an address under its wildcard loses no connection" {
@@ -357,14 +355,14 @@ nobody_reads() {
 	printf -v late '%.0slate ' {1..20}
 	read -ra late <<<"${late[*]}"
 	start_daemon <<<"$(sed 's/, 127.*//' late)"
-	reloading resets_nobody_beside 127.0.0.1 "$port" "${late[@]}"
+	reload_client keeps_clients_of_overlap 127.0.0.1 "$port" "${late[@]}"
 	log_matches "reload failed, .*cannot listen on tcp 192.0.2.1:$port: "
 	run ! log_matches '192.0.2.1.*listening|^reloaded'
 }
 
 @test "reload: HUP during a stop is ignored" {
 	start_local_echo 'stop_timeout = 1h'
-	python reload.py times_in_a_stop "$PID" 127.0.0.1 "$(port_of echo tcp)"
+	python reload.py hup_during_stop "$PID" 127.0.0.1 "$(port_of echo tcp)"
 	wait_for_log 'reload ignored'
 	wait_for_end
 	[[ $STATUS == 0 ]]
@@ -422,21 +420,21 @@ nobody_reads() {
 
 @test "reload: the service manager is notified of the begin and the end, also of a failed reload" {
 	grep -qa 'sd_notify' "$SMALLSERVD" || skip "a build without libsystemd"
-	python_background told notify.py "$BATS_TEST_TMPDIR/manager"
-	wait_for_line told listening
+	python_background messages notify_socket.py "$BATS_TEST_TMPDIR/manager"
+	wait_for_line messages listening
 	NOTIFY_SOCKET=$BATS_TEST_TMPDIR/manager start_local_echo
-	wait_for_line told READY=1
+	wait_for_line messages READY=1
 	local_services discard >>"$CONF"
 	kill -HUP "$PID"
-	wait_for_line told 'STATUS=2 services, 4 endpoints, 2 workers'
+	wait_for_line messages 'STATUS=2 services, 4 endpoints, 2 workers'
 	echo 'bogus = 1' >>"$CONF"
 	kill -HUP "$PID"
 	wait_for_log 'reload failed'
-	ready_three_times() { [[ $(grep -c '^READY=1$' told) == 3 ]]; }
+	ready_three_times() { [[ $(grep -c '^READY=1$' messages) == 3 ]]; }
 	wait_until ready_three_times
-	[[ $(grep -c '^RELOADING=1$' told) == 2 ]]
-	[[ $(grep -cE '^MONOTONIC_USEC=[0-9]+$' told) == 2 ]]
-	[[ $(grep -nE '^(READY|RELOADING)=1$' told | cut -d : -f 2 | tr '\n' ' ') == 'READY=1 RELOADING=1 READY=1 RELOADING=1 READY=1 ' ]]
+	[[ $(grep -c '^RELOADING=1$' messages) == 2 ]]
+	[[ $(grep -cE '^MONOTONIC_USEC=[0-9]+$' messages) == 2 ]]
+	[[ $(grep -nE '^(READY|RELOADING)=1$' messages | cut -d : -f 2 | tr '\n' ' ') == 'READY=1 RELOADING=1 READY=1 RELOADING=1 READY=1 ' ]]
 }
 
 @test "reload: a daemon that dropped root binds a port below 1024" {
@@ -450,7 +448,7 @@ nobody_reads() {
 		address = 127.0.0.1
 		port = 7
 	END
-	nobody_reads "$CONF" || skip "nobody may not read in $BATS_RUN_TMPDIR"
+	readable_for_nobody "$CONF" || skip "the user nobody cannot read in $BATS_RUN_TMPDIR"
 	reload <<-END
 		[daemon]
 		user = nobody
@@ -493,7 +491,7 @@ nobody_reads() {
 	[[ $(groups) == 0 ]]
 	reload < <(echo_with 'multicast_groups = 239.1.2.3%net0')
 	[[ $(groups) == 1 ]]
-	reload < <(echo_with 'multicast_groups = 239.1.2.3%net0, 239.1.2.4%nowhere')
+	reload < <(echo_with 'multicast_groups = 239.1.2.3%net0, 239.1.2.4%missing')
 	log_matches 'reload failed.*cannot join 239\.1\.2\.4'
 	[[ $(groups) == 1 ]]
 	reload < <(echo_with)
@@ -508,25 +506,25 @@ nobody_reads() {
 		cat "$CONF"
 		printf '%s\n' '[more-echo]' 'type = echo' 'address = 127.0.0.1' "port = $port"
 	} >next
-	reloading has_no_room next 127.0.0.1 "$(port_of echo tcp)" "$port"
+	reload_client exhausts_descriptors next 127.0.0.1 "$(port_of echo tcp)" "$port"
 }
 
-# Has the kernel refuse the next two epoll_ctl of thread $1. Ends with the daemon.
-refuse_watching() {
+# Makes the next two epoll_ctl calls of thread $1 fail with ENOSPC, by strace.
+fail_epoll_ctl() {
 	: >"strace.$1"
 	strace -p "$1" -e trace=epoll_ctl -e inject=epoll_ctl:error=ENOSPC:when=1..2 </dev/null >/dev/null 2>"strace.$1" 3>&- 4>&- &
-	HELD+=("$!")
+	BACKGROUND+=("$!")
 	wait_until grep -q . "strace.$1"
 	grep -q attached "strace.$1" || skip "strace may not attach here: $(cat "strace.$1")"
 }
 
 @test "reload: sockets that epoll_ctl rejects are retried a moment later" {
 	need_programs strace
-	! sanitized || skip "a sanitizer and strace get into each other's way"
+	! sanitized || skip "a sanitizer and strace conflict"
 	start_local_echo
 	local task port
 	for task in "/proc/$PID/task"/*; do
-		[[ ${task##*/} == "$PID" ]] || refuse_watching "${task##*/}"
+		[[ ${task##*/} == "$PID" ]] || fail_epoll_ctl "${task##*/}"
 	done
 	port=$(free_port)
 	reload <<-END
@@ -538,7 +536,7 @@ refuse_watching() {
 	END
 	wait_for_log 'more-echo: accepting pauses: No space left on device'
 	wait_for_log 'more-echo: receiving pauses: No space left on device'
-	for _ in {1..12}; do # whichever worker the kernel deals them to
+	for _ in {1..12}; do # often enough that each worker gets some
 		run -0 netcat -N 127.0.0.1 "$port" <<<"hello"
 		[[ $output == hello ]]
 		run -0 netcat -u -W 1 127.0.0.1 "$port" <<<"hello"

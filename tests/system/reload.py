@@ -1,4 +1,4 @@
-"""Clients of a daemon that reads its configuration again while they are connected."""
+"""Clients of a daemon that reloads its configuration."""
 
 import os
 import re
@@ -14,7 +14,7 @@ RESULT = re.compile(rb"(^|[ >=])(reloaded: |reload failed)", re.M)
 
 
 class Daemon:
-    """One that runs: its process, its file, its log."""
+    """The running daemon: its process, configuration file and log."""
 
     def __init__(self, pid, conf, log):
         self.pid, self.conf, self.log = int(pid), conf, log
@@ -41,11 +41,11 @@ class Daemon:
         client.wait_until(lambda: self.results() > before, "a reload")
 
     def descriptors(self):
-        """Of all threads, each of which can have a table of its own."""
+        """Returns the number of descriptors of all threads, which may have separate tables."""
         return sum(len(os.listdir(f"/proc/{self.pid}/task/{task}/fd")) for task in os.listdir(f"/proc/{self.pid}/task"))
 
     def settled_descriptors(self):
-        """The same, once every worker has what it needs: a reload ends when they have."""
+        """Returns descriptors() after a reload, which ends when every worker has its sockets."""
         self.reload(read(self.conf))
         return self.descriptors()
 
@@ -66,7 +66,7 @@ def refused(host, port):
 
 
 def keeps(pid, conf, log, host, port, text):
-    """An echo connection goes on as echo when TEXT, a file, gives its port to daytime, which a new connection gets."""
+    """Checks that an open connection stays echo when a reload to the file TEXT gives its port to daytime."""
     daemon = Daemon(pid, conf, log)
     peer = client.tcp(host, port)
     assert client.echoes(peer, b"before")
@@ -83,7 +83,7 @@ def keeps(pid, conf, log, host, port, text):
 
 
 class Load(threading.Thread):
-    """Clients that connect, ask, hear and end; and one that has a datagram in flight. What is lost is in `lost`."""
+    """A thread of clients that connect, exchange data and close, with one datagram in flight. `lost` lists errors."""
 
     def __init__(self, host, tcp_port, udp_port):
         super().__init__(daemon=True)
@@ -120,21 +120,21 @@ class Load(threading.Thread):
 
 
 def own_kib(pid):
-    """The memory that process PID has written to: what is leaked is in it, and pages of files that come and go are not."""
+    """Returns the private dirty memory of process PID, which includes leaks and excludes pages of files."""
     with open(f"/proc/{pid}/smaps_rollup") as rollup:
         return sum(int(line.split()[1]) for line in rollup if line.startswith("Private_Dirty:"))
 
 
 def under_load(pid, conf, log, host, tcp_port, udp_port, rounds):
-    """ROUNDS reloads that add and remove a service beside one that clients use: they lose nothing, and the daemon keeps
-    neither descriptors nor memory."""
+    """Reloads ROUNDS times, adding and removing a service beside one with clients, which must lose no data. Returns the
+    memory before and after."""
     daemon = Daemon(pid, conf, log)
     one = read(conf)
     two = one + b"[extra]\ntype = echo\naddress = 127.0.0.1\nport = 0\n"
     loads = [Load(host, tcp_port, udp_port) for _ in range(2)]
     for load in loads:
         load.start()
-    for text in (two, one) * 10:  # what is allocated once is there then
+    for text in (two, one) * 10:  # one-time allocations are done then
         daemon.reload(text)
     before_kib = own_kib(pid)
     for _ in range(int(rounds) // 2):
@@ -148,7 +148,7 @@ def under_load(pid, conf, log, host, tcp_port, udp_port, rounds):
 
 
 def leaks(pid, conf, log, host, tcp_port, udp_port, rounds, allowed_kib):
-    """The same, with the descriptors and the memory before and after."""
+    """Runs under_load and checks that descriptors and memory have not grown."""
     daemon = Daemon(pid, conf, log)
     before = daemon.settled_descriptors()
     before_kib, after_kib = under_load(pid, conf, log, host, tcp_port, udp_port, rounds)
@@ -157,11 +157,11 @@ def leaks(pid, conf, log, host, tcp_port, udp_port, rounds, allowed_kib):
 
 
 def removed(pid, conf, log, host, port, text, service):
-    """Clients that connect all the time while their listener is removed: who got in is served, and then nobody gets in."""
+    """Checks that while a listener is removed, connected clients are served and later ones are refused."""
     daemon = Daemon(pid, conf, log)
     lost, served = [], [0]
 
-    def knock():
+    def connect_until_refused():
         number = 0
         while True:
             number += 1
@@ -187,20 +187,20 @@ def removed(pid, conf, log, host, port, text, service):
             finally:
                 peer.close()
 
-    knockers = [threading.Thread(target=knock, daemon=True) for _ in range(8)]
-    for knocker in knockers:
-        knocker.start()
+    threads = [threading.Thread(target=connect_until_refused, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
     client.wait_until(lambda: served[0] > 20, "clients are served")
     daemon.reload(read(text))
-    for knocker in knockers:
-        knocker.join(client.DEADLINE)
-        assert not knocker.is_alive(), "a client still gets in"
+    for thread in threads:
+        thread.join(client.DEADLINE)
+        assert not thread.is_alive(), "clients can still connect"
     assert not lost, lost[:5]
     assert refused(host, port)
 
 
 def queued(pid, conf, log, host, tcp_port, udp_port, text, count):
-    """COUNT connections and datagrams that reach the kernel alone before their service is removed are served."""
+    """Checks that COUNT connections and datagrams queued in the kernel when their service is removed are served."""
     daemon = Daemon(pid, conf, log)
     datagrams = client.udp(host, udp_port)
     assert client.ask(datagrams, b"before") == b"before"
@@ -223,7 +223,7 @@ def queued(pid, conf, log, host, tcp_port, udp_port, text, count):
 
 
 def bad_files(pid, conf, log, host, tcp_port, udp_port, *texts):
-    """Each of TEXTS, files, fails to be put in force, and clients do not notice."""
+    """Checks that a reload to each of the files TEXTS fails without an effect on clients."""
     daemon = Daemon(pid, conf, log)
     descriptors = daemon.settled_descriptors()
     peer, datagrams = client.tcp(host, tcp_port), client.udp(host, udp_port)
@@ -235,11 +235,11 @@ def bad_files(pid, conf, log, host, tcp_port, udp_port, *texts):
             assert client.echoes(other, sent), text
         assert client.ask(datagrams, sent[:1000]) == sent[:1000], text
     peer.close()
-    client.wait_until(lambda: daemon.descriptors() == descriptors, "nothing is left open")
+    client.wait_until(lambda: daemon.descriptors() == descriptors, "the descriptors of failed reloads are closed")
 
 
 def storm(pid, conf, log, count, *texts):
-    """COUNT HUPs while the file changes; the last of TEXTS, files, is the one that runs in the end."""
+    """Sends COUNT HUPs while the file changes among TEXTS; the last one is the final file."""
     daemon = Daemon(pid, conf, log)
     bodies = [read(text) for text in texts]
     for number in range(int(count)):
@@ -250,8 +250,8 @@ def storm(pid, conf, log, count, *texts):
     daemon.hup()
 
 
-def waits(pid, conf, log, host, port, same, more):
-    """With max_connections = 2 both places taken: a reload gives no third one, until one with a higher limit does."""
+def raises_limit(pid, conf, log, host, port, same, more):
+    """Checks that with max_connections = 2 used up, a third client is served only by a reload that raises the limit."""
     daemon = Daemon(pid, conf, log)
     inside = [client.tcp(host, port) for _ in range(2)]
     for peer in inside:
@@ -268,7 +268,7 @@ def waits(pid, conf, log, host, port, same, more):
 
 
 def drains(pid, conf, log, host, port, text, seconds):
-    """A connection of a removed service is served until drain_timeout, and then ended in order."""
+    """Checks that a connection of a removed service is served until drain_timeout and then closed in order."""
     daemon = Daemon(pid, conf, log)
     peer = client.tcp(host, port)
     assert client.echoes(peer, b"before")
@@ -281,7 +281,7 @@ def drains(pid, conf, log, host, port, text, seconds):
 
 
 def drains_queue(pid, conf, log, host, port, text):
-    """So is one that had to wait for a place: it gets one when the other is ended."""
+    """Checks that a client that waits at max_connections of a removed service is closed in order at drain_timeout too."""
     daemon = Daemon(pid, conf, log)
     first = client.tcp(host, port)
     assert client.echoes(first, b"first")
@@ -292,7 +292,7 @@ def drains_queue(pid, conf, log, host, port, text):
 
 
 def comes_back(pid, conf, log, host, port, without, seconds):
-    """A service that is back before drain_timeout keeps its connections."""
+    """Checks that a service that is restored before drain_timeout keeps its connections."""
     daemon = Daemon(pid, conf, log)
     before = read(conf)
     peer = client.tcp(host, port)
@@ -303,8 +303,8 @@ def comes_back(pid, conf, log, host, port, without, seconds):
     assert client.echoes(peer, b"after")
 
 
-def resets_nobody_beside(pid, conf, log, host, port, *texts):
-    """Clients of a wildcard, or of an address of its, while the other one comes and goes, and each takes its place."""
+def keeps_clients_of_overlap(pid, conf, log, host, port, *texts):
+    """Checks that no client is lost while reloads to TEXTS exchange a wildcard and an address under it."""
     daemon = Daemon(pid, conf, log)
     load = Load(host, port, port)
     load.start()
@@ -314,8 +314,8 @@ def resets_nobody_beside(pid, conf, log, host, port, *texts):
     load.end()
 
 
-def times_in_a_stop(pid, host, port):
-    """A HUP while the daemon drains is ignored, and the open connection served on."""
+def hup_during_stop(pid, host, port):
+    """Checks that a HUP during a stop is ignored and the open connection is served."""
     peer = client.tcp(host, port)
     assert client.echoes(peer, b"before")
     os.kill(int(pid), signal.SIGTERM)
@@ -325,7 +325,7 @@ def times_in_a_stop(pid, host, port):
 
 
 def refuses_port(pid, log, host, port, source):
-    """A datagram to PORT from SOURCE, a port that is served elsewhere, is dropped and counted; another one is answered."""
+    """Checks that a datagram from SOURCE, a port of the daemon, is dropped and counted, and another one is answered."""
     forged = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     forged.bind((host, int(source)))
     forged.connect((host, int(port)))
@@ -341,18 +341,18 @@ def refuses_port(pid, log, host, port, source):
     assert client.silent(forged)
 
 
-def has_no_room(pid, conf, log, text, host, port, new_port):
-    """A reload to TEXT, a file, fails while clients have a worker's last descriptors, and leaves nothing behind."""
+def exhausts_descriptors(pid, conf, log, text, host, port, new_port):
+    """Checks that a reload to the file TEXT fails without a leak while clients use the last descriptors of a worker."""
     daemon = Daemon(pid, conf, log)
     count = daemon.settled_descriptors()
     crowd = [client.tcp(host, port) for _ in range(150)]
     assert all(client.echoes(peer, b"hello") for peer in crowd)
     crowded = daemon.descriptors()
     before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (client.limit_that_leaves(1, pid), before[1]))
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (client.limit_with_free(1, pid), before[1]))
     for _ in range(3):
         daemon.reload(read(text))
-        assert daemon.last_result() == b"reload failed", "there was room"
+        assert daemon.last_result() == b"reload failed", "the reload succeeded"
         assert daemon.descriptors() == crowded, f"{daemon.descriptors()} descriptors, not {crowded}"
     assert re.search(rb"reload failed.*(worker \d cannot take its sockets over|cannot listen on .*): Too many open files", read(log)), "no reason"
     assert all(client.echoes(peer, b"still served") for peer in crowd)
@@ -360,11 +360,11 @@ def has_no_room(pid, conf, log, text, host, port, new_port):
         peer.close()
     client.wait_until(lambda: daemon.descriptors() == count, "the end of the connections")
     daemon.reload(read(text))
-    assert daemon.last_result() == b"reloaded: ", "there was no room"
+    assert daemon.last_result() == b"reloaded: ", "the reload failed"
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
-    for _ in range(16):  # whichever worker the kernel deals them to
+    for _ in range(16):  # often enough that each worker gets some
         assert client.echoes(client.tcp(host, new_port), b"hello")
         assert client.ask(client.udp(host, new_port), b"hello") == b"hello"
 
 
-client.run(keeps, has_no_room, refuses_port, leaks, removed, queued, bad_files, storm, waits, drains, drains_queue, comes_back, resets_nobody_beside, times_in_a_stop)
+client.run(keeps, exhausts_descriptors, refuses_port, leaks, removed, queued, bad_files, storm, raises_limit, drains, drains_queue, comes_back, keeps_clients_of_overlap, hup_during_stop)

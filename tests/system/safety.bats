@@ -1,20 +1,20 @@
 #!/usr/bin/env bats
-# What is forged, or sent to many, starts no loop and is not answered many times.
-# The datagrams come out of raw sockets, in a network of the test's own.
+# Forged, multicast and broadcast datagrams start no loop and are not amplified.
+# Raw sockets in a network namespace send the datagrams.
 
 load helpers
 load counters
 
 TYPES=(echo discard daytime qotd chargen time)
 
-# Section NAME of TYPE over UDP on ADDRESSES, with LINES.
+# section NAME TYPE ADDRESSES LINE...: prints a section for a UDP service.
 section() {
 	printf '[%s]\ntype = %s\nprotocol = udp\naddress = %s\nport = 0\n' "$1" "$2" "$3"
 	printf '%s\n' "${@:4}"
 	[[ $2 != qotd ]] || printf 'quotes_file = %s\n' "$PWD/quotes"
 }
 
-# All six services on ADDRESSES, with LINES in each section.
+# Starts all six services on ADDRESSES, with LINES in each section.
 start_six() {
 	local type
 	need_ipv6
@@ -27,7 +27,7 @@ start_six() {
 	)
 }
 
-# The same with two echoes.
+# Starts two echo services on ADDRESSES, with LINES in each section.
 start_two() {
 	start_daemon < <(
 		printf '[daemon]\nworkers = 2\n'
@@ -36,7 +36,7 @@ start_two() {
 	)
 }
 
-# Sets V4 and V6 to the ports of all six services on these addresses, in the order of TYPES.
+# Sets V4 and V6 to the ports of all six services on an IPv4 and an IPv6 address, in the order of TYPES.
 find_ports() {
 	local type
 	V4=() V6=()
@@ -46,7 +46,7 @@ find_ports() {
 	done
 }
 
-# Datagrams that UDP sockets in this network have sent: what raw sockets send is not among them.
+# Prints the number of datagrams sent by UDP sockets of the namespace, without those of raw sockets.
 datagrams_out() {
 	"${NETWORK[@]}" cat /proc/net/snmp /proc/net/snmp6 |
 		awk '$1 == "Udp:" && $5 ~ /^[0-9]+$/ { sum += $5 } $1 == "Udp6OutDatagrams" { sum += $2 } END { print sum + 0 }'
@@ -56,26 +56,26 @@ note_datagrams_out() {
 	BEFORE=$(datagrams_out)
 }
 
-# So many replies were sent since.
+# Checks that COUNT datagrams were sent since note_datagrams_out.
 assert_replies() {
 	local replies=$(($(datagrams_out) - BEFORE))
 	((replies == $1)) || fail "$replies replies, not $1"
 }
 
-# Service NAME has received COUNT datagrams in all, and dropped every one of them.
+# Waits until service NAME has received COUNT datagrams and dropped all of them.
 await_all_dropped() {
 	await_counters "$1" udp "datagrams_received=$2 datagrams_sent=0( dropped\{[a-z_]+\}=[0-9]+)+"
 	wait_until all_dropped "$@" || fail "$1: $(counters_of "$1" udp)"
 }
 
 all_dropped() {
-	tell_counters
+	log_counters
 	counters_of "$1" udp |
 		awk -v count="$2" '{ for (i = 3; i <= NF; i++) { sub(/.*=/, "", $i); sum += $i } } END { exit sum != count }'
 }
 
 more_sent_than() {
-	tell_counters
+	log_counters
 	(($(counters_of "$1" udp | grep -oP 'datagrams_sent=\K[0-9]+') > $2))
 }
 
@@ -208,8 +208,8 @@ more_sent_than() {
 	find_ports 0.0.0.0 '[::]'
 	note_datagrams_out
 	python spoof.py wire net1 net0 fd00:9::2 same fd00:9::1 "${V6[@]}"
-	python spoof.py wire net1 net0 10.9.0.2 same 10.9.0.1 "${V4[@]}" # as a rule the kernel itself refuses these
-	python spoof.py wire net1 net0 fd00:9::99 0 fd00:9::1 "${V6[@]}" # behind them, so they have arrived
+	python spoof.py wire net1 net0 10.9.0.2 same 10.9.0.1 "${V4[@]}" # the kernel itself usually drops these
+	python spoof.py wire net1 net0 fd00:9::99 0 fd00:9::1 "${V6[@]}" # sent last, so the others have arrived
 	for type in "${TYPES[@]}"; do
 		await_counters "$type" udp '.* dropped\{port_zero\}=1( .*)?'
 	done
@@ -269,10 +269,10 @@ more_sent_than() {
 		python spoof.py send "$source" 5000 127.0.0.1 "${V4[@]}"
 	done
 	python spoof.py send :: 5000 ::1 "${V6[@]}"
-	# the kernel refuses these two itself
+	# the kernel drops these two itself
 	python spoof.py send ff02::1 5000 ::1 "${V6[@]}"
 	python spoof.py wire net1 all 224.0.0.1 5000 10.9.0.1 "${V4[@]}"
-	# IPv4's unspecified source gets through to us with this destination alone, and to both workers
+	# a datagram from 0.0.0.0 is received only with this destination, and by both workers
 	python spoof.py wire net1 all 0.0.0.0 5000 255.255.255.255 "${V4[@]}"
 	local dropped='dropped\{source_multicast\}=2 dropped\{source_broadcast\}=1 dropped\{source_unspecified\}=3'
 	for type in "${TYPES[@]}"; do
@@ -321,7 +321,7 @@ more_sent_than() {
 	note_datagrams_out
 	python spoof.py wire net1 all 10.9.0.77 5000 224.0.0.1 "${V4[@]}"
 	python spoof.py wire net1 all 10.9.0.77 5000 239.1.2.4 "${V4[@]}"
-	python spoof.py wire net1 all 10.9.0.77 5000 239.1.2.3 "${V4[@]}" # behind them, so they have arrived
+	python spoof.py wire net1 all 10.9.0.77 5000 239.1.2.3 "${V4[@]}" # sent last, so the others have arrived
 	python spoof.py wire net1 all fd00:9::77 5000 ff02::1 "${V6[@]}"
 	python spoof.py wire net1 all fd00:9::77 5000 ff15::8 "${V6[@]}"
 	python spoof.py wire net1 all fd00:9::77 5000 ff15::7 "${V6[@]}"

@@ -1,16 +1,16 @@
 #!/usr/bin/env bats
-# What the daemon gives up: the system calls it does not use, in every thread.
+# Privileges: the seccomp filter of every thread, and dropping root.
 # shellcheck disable=SC2030,SC2031,SC2034,SC2153 # helpers.bash and a test share PID, LOG, STATUS and RUNNER
 
 load helpers
 
 need_filter() {
-	! sanitized || skip "a build with a sanitizer has no filter of system calls"
+	! sanitized || skip "a build with a sanitizer has no seccomp filter"
 	grep -qa 'libseccomp\.so' "$SMALLSERVD" || skip "built without libseccomp"
 }
 
-# The Seccomp: of each thread, each value once: 0 none, 2 a filter.
-filters() {
+# Prints each value of the field Seccomp of the daemon's threads once: 0 without, 2 with a filter.
+seccomp_modes() {
 	sed -n 's/^Seccomp:[[:space:]]*//p' "/proc/$PID/task"/*/status | sort -u
 }
 
@@ -22,7 +22,7 @@ assert_serves() {
 @test "sandbox: by default every thread has the seccomp filter and the daemon serves" {
 	need_filter
 	start_local_echo
-	[[ $(filters) == 2 ]] || fail "Seccomp: $(filters)"
+	[[ $(seccomp_modes) == 2 ]] || fail "Seccomp: $(seccomp_modes)"
 	[[ $(find "/proc/$PID/task" -mindepth 1 -maxdepth 1 | wc -l) -ge 3 ]]
 	assert_serves
 	run ! log_matches sandbox
@@ -32,7 +32,7 @@ assert_serves() {
 @test "sandbox: sandbox = on loads the seccomp filter" {
 	need_filter
 	start_local_echo 'sandbox = on'
-	[[ $(filters) == 2 ]] || fail "Seccomp: $(filters)"
+	[[ $(seccomp_modes) == 2 ]] || fail "Seccomp: $(seccomp_modes)"
 	assert_serves
 	stop_daemon
 }
@@ -41,18 +41,18 @@ assert_serves() {
 	local user
 	is_root && user='user = nobody'
 	start_local_echo 'sandbox = off' "${user-}"
-	[[ $(filters) == 0 ]] || fail "Seccomp: $(filters)"
+	[[ $(seccomp_modes) == 0 ]] || fail "Seccomp: $(seccomp_modes)"
 	grep -qE '^NoNewPrivs:	1$' "/proc/$PID/status"
 	run ! grep -qE '^Uid:	0' "/proc/$PID/status"
 	assert_serves
 	stop_daemon
 }
 
-# What doc/deployment.md says that a container has to leave to root.
+# The capabilities that a container needs according to doc/deployment.md.
 @test "sandbox: root in a container drops to another user with four capabilities, and a reload opens a port" {
 	need_root
 	need_programs setpriv
-	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" . # a reload reads the file as that user
+	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" . # the reload reads the file as the user nobody
 	RUNNER=(setpriv '--bounding-set=-all,+setuid,+setgid,+setpcap,+net_bind_service')
 	start_local_echo 'user = nobody'
 	run ! grep -qE '^Uid:	0' "/proc/$PID/status"
@@ -82,18 +82,18 @@ assert_serves() {
 	run ! log_matches ready
 }
 
-# Has the daemon start where there is no filter to be had.
-without_filter() {
+# Has the daemon started on a kernel that seems to have no seccomp.
+without_seccomp() {
 	if sanitized || ! grep -qa 'libseccomp\.so' "$SMALLSERVD"; then
-		return 0 # it has none anyway
+		return 0 # this build has no filter
 	fi
-	run python3 "$BATS_TEST_DIRNAME/no_seccomp.py" /bin/true
-	[[ $status == 0 ]] || skip "cannot make a kernel without filters here: $output"
-	RUNNER=(python3 "$BATS_TEST_DIRNAME/no_seccomp.py")
+	run python3 "$BATS_TEST_DIRNAME/reduced_kernel.py" seccomp /bin/true
+	[[ $status == 0 ]] || skip "cannot hide seccomp here: $output"
+	RUNNER=(python3 "$BATS_TEST_DIRNAME/reduced_kernel.py" seccomp)
 }
 
 @test "sandbox: sandbox = auto without seccomp support serves and logs one notice" {
-	without_filter
+	without_seccomp
 	start_local_echo
 	assert_serves
 	[[ $(grep -c '^sandbox: continuing without a seccomp filter: .' "$LOG") == 1 ]]
@@ -101,7 +101,7 @@ without_filter() {
 }
 
 @test "sandbox: sandbox = on without seccomp support fails to start" {
-	without_filter
+	without_seccomp
 	launch_daemon <<-END
 		[daemon]
 		sandbox = on

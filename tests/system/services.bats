@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# discard, qotd, chargen and time over both transports (daytime and echo have files of their own).
+# discard, qotd, chargen and time over both transports. echo.bats and daytime.bats test the other services.
 
 load helpers
 
@@ -48,7 +48,7 @@ start_service() {
 
 @test "chargen: tcp discards input and closes when the client closes" {
 	start_service chargen 'log_connections = yes'
-	python services.py hears_nothing_of_input 127.0.0.1 "$(port_of chargen tcp)"
+	python services.py discards_input 127.0.0.1 "$(port_of chargen tcp)"
 	wait_for_log 'chargen.*127\.0\.0\.1.*(client|reset)'
 }
 
@@ -69,9 +69,9 @@ start_service() {
 
 @test "time: netcat receives four bytes whether it sends data or not" {
 	start_service time
-	netcat -N 127.0.0.1 "$(port_of time tcp)" <<<"what time is it?" >reply
+	netcat -N 127.0.0.1 "$(port_of time tcp)" <<<"time, please" >reply
 	[[ $(wc -c <reply) == 4 ]]
-	netcat -u -W 1 127.0.0.1 "$(port_of time udp)" <<<"what time is it?" >reply
+	netcat -u -W 1 127.0.0.1 "$(port_of time udp)" <<<"time, please" >reply
 	[[ $(wc -c <reply) == 4 ]]
 }
 
@@ -80,8 +80,8 @@ start_service() {
 	start_service qotd "quotes_file = $BATS_TEST_TMPDIR/quotes"
 	local transport
 	for transport in tcp udp; do
-		python services.py quotations "$transport" 127.0.0.1 "$(port_of qotd "$transport")" 60 >told
-		run -0 sort -u told
+		python services.py quotations "$transport" 127.0.0.1 "$(port_of qotd "$transport")" 60 >received
+		run -0 sort -u received
 		[[ $output == $'%\nThe first.\nThe second,\nof two lines.' ]]
 	done
 }

@@ -1,4 +1,4 @@
-"""Clients of the services that speak: daytime, qotd, chargen and time; and of discard."""
+"""Clients of daytime, qotd, chargen, time and discard."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ RING = bytes(range(32, 127))
 
 
 def replies(host, port, count):
-    """Each of COUNT datagrams at once, the first of them empty, gets a reply."""
+    """Checks that each of COUNT datagrams sent at once, the first one empty, gets a reply."""
     peer = client.udp(host, port)
     for number in range(int(count)):
         peer.send(b"x" * number)
@@ -21,7 +21,7 @@ def replies(host, port, count):
 
 
 def junk_first(host, port, count, size):
-    """COUNT clients send SIZE bytes before they read: each gets a line and an end, no reset."""
+    """Runs COUNT clients that send SIZE bytes before they read; each must get a line and an orderly close."""
     for _ in range(int(count)):
         with client.tcp(host, port) as peer:
             peer.sendall(os.urandom(int(size)))
@@ -30,7 +30,7 @@ def junk_first(host, port, count, size):
 
 
 def keeps_sending(host, port):
-    """The reply comes; then sending fails some time."""
+    """Checks that a client gets its reply and that its later sends fail in the end."""
     peer = client.tcp(host, port)
     assert client.receive_all(peer).endswith(b"\n")
     junk, ends = bytes(65536), time.monotonic() + client.DEADLINE
@@ -39,11 +39,11 @@ def keeps_sending(host, port):
             peer.sendall(junk)
     except (BrokenPipeError, ConnectionResetError):
         return
-    raise AssertionError("it can send for ever")
+    raise AssertionError("the daemon does not close")
 
 
 def stays(host, port):
-    """The reply and the end come; after some seconds the connection is gone though this side never closed."""
+    """Checks that after the reply and the FIN the daemon closes the connection though the client does not."""
     peer = client.tcp(host, port)
     assert client.receive_all(peer).endswith(b"\n")
 
@@ -59,25 +59,25 @@ def stays(host, port):
 
 
 def discards(host, port, size):
-    """SIZE bytes are taken, and nothing comes before the end."""
+    """Checks that SIZE bytes are read without a reply and the connection is closed after the client's FIN."""
     peer = client.tcp(host, port)
     peer.sendall(os.urandom(int(size)))
-    assert client.silent(peer), "an answer, or an end too soon"
+    assert client.silent(peer), "data or an early close"
     peer.shutdown(socket.SHUT_WR)
     assert client.receive_all(peer) == b""
 
 
 def unanswered(host, port, fence_host, fence_port):
-    """Datagrams get no reply, while the echo at FENCE_HOST and FENCE_PORT answers."""
+    """Checks that datagrams get no reply while the echo service at FENCE_HOST and FENCE_PORT answers."""
     peer, fence = client.udp(host, port), client.udp(fence_host, fence_port)
     for size in (0, 1, 1000, 65507):
         peer.send(bytes(size))
         assert client.ask(fence, b"fence") == b"fence"
-    assert client.silent(peer), "an answer"
+    assert client.silent(peer), "a reply"
 
 
 def stream(host, port, lines):
-    """The first LINES lines of chargen are those of the ring."""
+    """Checks that the first LINES lines of chargen are those of the ring."""
     peer = client.tcp(host, port)
     text = client.receive(peer, int(lines) * 74)
     for number in range(int(lines)):
@@ -87,8 +87,8 @@ def stream(host, port, lines):
         assert line == expected, f"line {number} is {line!r}"
 
 
-def hears_nothing_of_input(host, port):
-    """chargen throws input away, also while it sends."""
+def discards_input(host, port):
+    """Checks that input does not change the stream of chargen."""
     peer = client.tcp(host, port)
     for _ in range(20):
         peer.sendall(os.urandom(100000))
@@ -97,7 +97,7 @@ def hears_nothing_of_input(host, port):
 
 
 def bounded(host, port):
-    """A chargen datagram has printing characters and line ends, at most 512 and no more than were sent."""
+    """Checks that chargen replies have at most 512 bytes, at most those of the request, all printable or line ends."""
     peer = client.udp(host, port)
     for size in list(range(1, 80)) + [511, 512, 513, 1000, 65507]:
         reply = client.ask(peer, bytes(size))
@@ -106,7 +106,7 @@ def bounded(host, port):
 
 
 def seconds(transport, host, port):
-    """The four bytes of time are the seconds since 1900."""
+    """Checks that the four bytes of time are the seconds since 1900."""
     before = int(time.time())
     if transport == "tcp":
         text = client.receive_all(client.tcp(host, port))
@@ -120,7 +120,7 @@ def seconds(transport, host, port):
 
 
 def quotations(transport, host, port, count):
-    """Prints COUNT quotations, line ends as \\n, each followed by a line of `%`; none has 512 bytes."""
+    """Prints COUNT quotations with \\n as line ends and a line `%` after each; none has 512 bytes or more."""
     for _ in range(int(count)):
         if transport == "tcp":
             text = client.receive_all(client.tcp(host, port))
@@ -130,5 +130,5 @@ def quotations(transport, host, port, count):
         print(text.decode().replace("\r\n", "\n").rstrip("\n") + "\n%")
 
 
-client.run(replies, junk_first, keeps_sending, stays, discards, unanswered, stream, hears_nothing_of_input, bounded,
+client.run(replies, junk_first, keeps_sending, stays, discards, unanswered, stream, discards_input, bounded,
            seconds, quotations)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bats
-# Signals: an orderly stop, sums of the counters, and what changes nothing.
+# Signals: the orderly stop, counters on USR1, ignored signals.
 # shellcheck disable=SC2030,SC2031,SC2153 # helpers.bash sets PID, LOG, CONF and STATUS in the test's own shell
 
 load helpers
 
-# A daemon with echo; the lines given go into [daemon].
+# Starts a daemon with echo and the given lines in [daemon].
 start_echo() {
 	start_daemon <<-END
 		[daemon]
@@ -86,7 +86,7 @@ start_echo() {
 	[[ $STATUS == 0 ]]
 }
 
-# What is lost is lost in a moment between two system calls: so a daemon of SERVICE is stopped under load again and again.
+# Stops a daemon of SERVICE under load ten times, because a loss would happen in the moment between two system calls.
 assert_stops_under_load() {
 	local service=$1 round
 	for ((round = 0; round < 10; round++)); do
@@ -127,7 +127,7 @@ start_daytime() {
 	stop_daemon
 }
 
-# assert_stops_at_limit CLIENTS: of these two are served at once.
+# assert_stops_at_limit CLIENTS: stops a daemon with that many clients and max_connections = 2.
 assert_stops_at_limit() {
 	start_daemon <<-END
 		[daemon]
@@ -172,12 +172,12 @@ assert_stops_at_limit() {
 	netcat -N 127.0.0.1 "$(port_of daytime tcp)" </dev/null >/dev/null
 	python echo.py datagrams 127.0.0.1 "$(port_of echo udp)" 30 40
 	python echo.py dropped 127.0.0.1 "$(port_of echo udp)" 101 50
-	sums_are_right() {
+	sums_match() {
 		kill -USR1 "$PID"
 		sleep 0.05
 		log_matches 'echo:? tcp: .*accepted=3( |$)' && log_matches 'echo:? tcp: .*closed[^ ]*client[^ ]*=3( |$)'
 	}
-	wait_until sums_are_right || fail "no sums: $(tail -n 3 "$LOG")"
+	wait_until sums_match || fail "no sums: $(tail -n 3 "$LOG")"
 	log_matches 'echo:? tcp: .*received[^ ]*=24( |$)'
 	log_matches 'echo:? tcp: .*sent[^ ]*=24( |$)'
 	log_matches 'echo:? udp: .*datagrams_received=4( |$)'

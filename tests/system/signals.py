@@ -1,4 +1,4 @@
-"""Clients of a daemon that is told to stop, or something else, while they are connected."""
+"""Clients of a daemon that receives signals while they are connected."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ import client
 
 
 def is_refused(host, port):
-    """Whether a new connection is refused. Getting no answer does not count: then somebody still holds the port."""
+    """Returns whether a new connection is refused. A timeout does not count: then a socket is still bound to the port."""
     try:
         with socket.socket(client.family_of(host), socket.SOCK_STREAM) as peer:
             peer.settimeout(0.5)
@@ -25,7 +25,7 @@ def is_refused(host, port):
 
 
 def stop(pid, host, port):
-    """Sends TERM and waits until nobody listens any more: the open connections are served on, new ones refused."""
+    """Sends TERM and waits until new connections are refused."""
     os.kill(int(pid), signal.SIGTERM)
     client.wait_until(lambda: is_refused(host, port), "the daemon stops listening")
 
@@ -36,14 +36,14 @@ def is_running(pid):
 
 
 def drains(pid, host, port):
-    """A connection is served after TERM as before, to its own end."""
+    """Checks that connections are served after TERM until their clients close."""
     peers = [client.tcp(host, port) for _ in range(4)]
     for peer in peers:
         assert client.echoes(peer, b"before")
     stop(pid, host, port)
     for peer in peers:
         assert client.echoes(peer, os.urandom(1 << 20)), "not served after TERM"
-    assert is_running(pid), "it did not wait for its connections"
+    assert is_running(pid), "the daemon did not wait for its connections"
     for peer in peers:
         peer.sendall(b"the rest")
         peer.shutdown(socket.SHUT_WR)
@@ -51,7 +51,7 @@ def drains(pid, host, port):
 
 
 def times_out(pid, host, port, timeout):
-    """A connection that does not end is closed at stop_timeout, and not much before."""
+    """Checks that an open connection is closed at stop_timeout and not much before."""
     peer = client.tcp(host, port)
     assert client.echoes(peer, b"before")
     began = time.monotonic()
@@ -65,7 +65,7 @@ def times_out(pid, host, port, timeout):
 
 
 def stuck(host, port, count):
-    """COUNT clients that send as long as they can, read nothing, and stay."""
+    """Runs COUNT clients that send until the socket is full, do not read and stay connected."""
     peers = [client.tcp(host, port) for _ in range(int(count))]
     for peer in peers:
         peer.setblocking(False)
@@ -79,7 +79,7 @@ def stuck(host, port, count):
 
 
 def second_term(pid, host, port):
-    """After a second TERM the connection is closed, though its time is not over."""
+    """Checks that a second TERM closes the connection before stop_timeout."""
     peer = client.tcp(host, port)
     assert client.echoes(peer, b"before")
     stop(pid, host, port)
@@ -92,7 +92,7 @@ def second_term(pid, host, port):
 
 
 def queued(pid, host, tcp_port, udp_port, count):
-    """COUNT connections and datagrams reach the kernel alone, then TERM comes: each is served."""
+    """Checks that COUNT connections and datagrams queued in the kernel before TERM are served."""
     pid = int(pid)
     datagrams = client.udp(host, udp_port)
     assert client.ask(datagrams, b"before") == b"before"
@@ -113,7 +113,7 @@ def queued(pid, host, tcp_port, udp_port, count):
 
 
 def flood(host, port):
-    """Sends datagrams without an end, each as soon as the last is gone; says `answered` at the first reply."""
+    """Sends datagrams continuously; prints `answered` at the first reply."""
     peer = client.udp(host, port)
     assert client.ask(peer, b"before") == b"before"
     print("answered", flush=True)
@@ -126,7 +126,7 @@ def flood(host, port):
 
 
 class Load:
-    """Clients that connect, ask, hear and leave, over and over, many at once."""
+    """Clients that repeatedly connect, exchange data and close, many at once."""
 
     AT_ONCE = 100
 
@@ -164,24 +164,24 @@ class Load:
             self.lost.append(error)
             self.leave(peer)
 
-    def on_readable(self, peer, heard):
+    def on_readable(self, peer, received):
         try:
             text = peer.recv(100)
         except OSError as error:
             self.lost.append(error)
             self.leave(peer)
             return
-        heard += text
-        done = heard == b"hello" if self.service == "echo" else not text and heard.endswith(b"\n")
+        received += text
+        done = received == b"hello" if self.service == "echo" else not text and received.endswith(b"\n")
         if not done and text:
             return
         if done:
             self.served += 1
         else:
-            self.lost.append(f"an end after {bytes(heard)!r}")
+            self.lost.append(f"an end after {bytes(received)!r}")
         self.leave(peer)
 
-    def go_on(self):
+    def step(self):
         for key, events in self.selector.select(0.1):
             if events & selectors.EVENT_WRITE:
                 self.on_connected(key.fileobj)
@@ -190,28 +190,28 @@ class Load:
 
 
 def under_load(pid, host, port, service="echo"):
-    """Every client that was connected before, at or after TERM is served whole; the others are refused."""
+    """Checks that under load each client connected around TERM is served completely and the others are refused."""
     load = Load(host, port, service)
     while load.served < 300:
-        load.go_on()
+        load.step()
         for _ in range(load.AT_ONCE - len(load.selector.get_map())):
             load.connect()
     os.kill(int(pid), signal.SIGTERM)
     ends = time.monotonic() + client.DEADLINE
     while not load.refused:
-        load.go_on()
+        load.step()
         for _ in range(load.AT_ONCE - len(load.selector.get_map())):
             load.connect()
-        assert time.monotonic() < ends, "it goes on listening"
+        assert time.monotonic() < ends, "the daemon still listens"
     while load.selector.get_map():
-        load.go_on()
-        assert time.monotonic() < ends, f"{len(load.selector.get_map())} clients wait for ever"
+        load.step()
+        assert time.monotonic() < ends, f"{len(load.selector.get_map())} clients are not served"
     print(f"{load.served} served, {load.refused} refused")
     assert not load.lost, f"{len(load.lost)} lost, the first: {load.lost[0]}"
 
 
 def stop_at_limit(pid, host, port, limit, count):
-    """COUNT connections, of which LIMIT have a place when TERM comes: all are served."""
+    """Checks that COUNT connections, of which only LIMIT are accepted before TERM, are all served."""
     limit, count = int(limit), int(count)
     peers = [client.tcp(host, port) for _ in range(limit)]
     for peer in peers:
@@ -227,15 +227,15 @@ def stop_at_limit(pid, host, port, limit, count):
     waiting = peers[limit:]
     while waiting:
         ready, _, _ = select.select(waiting, [], [], client.DEADLINE)
-        assert ready, f"{len(waiting)} connections that waited are never served"
+        assert ready, f"{len(waiting)} waiting connections are not served"
         for peer in ready:
-            assert client.receive(peer, 5) == b"hello", "a connection that waited is lost"
+            assert client.receive(peer, 5) == b"hello", "a waiting connection is lost"
             peer.close()
             waiting.remove(peer)
 
 
 def survives(pid, name, host, port):
-    """An open connection and a new one are served after signal NAME."""
+    """Checks that an open and a new connection are served after signal NAME."""
     peer = client.tcp(host, port)
     assert client.echoes(peer, b"before")
     for _ in range(3):
@@ -245,7 +245,7 @@ def survives(pid, name, host, port):
 
 
 def resets(host, port, count):
-    """COUNT clients that reset their connection in the midst of an answer."""
+    """Runs COUNT clients that reset their connection during a reply."""
     for _ in range(int(count)):
         with client.tcp(host, port) as peer:
             peer.sendall(bytes(10000))

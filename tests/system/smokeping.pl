@@ -1,17 +1,17 @@
-# smokeping.pl: calls plugins/SmallProbe.pm as smokeping does, with smokeping's own classes where they are.
+# smokeping.pl: calls plugins/SmallProbe.pm as smokeping does, with smokeping's own classes if they are installed.
 #
-#     smokeping.pl own                            exit status 0: they are there, or below SMALLSERVD_SMOKEPING
-#     smokeping.pl measure TYPE TRANSPORT TARGET  what three pings of a target came to, in seconds, a line each
+#     smokeping.pl own                            exits 0 if they are in @INC or below SMALLSERVD_SMOKEPING
+#     smokeping.pl measure TYPE TRANSPORT TARGET  prints the seconds of three pings, a line each
 #     smokeping.pl check FILE                     smokeping --check of a configuration
 #     smokeping.pl compiles                       loads the module
 #     smokeping.pl makepod                        smokeping --makepod of the module
 #
-# The module is found as Smokeping::probes::SmallProbe in @INC. Without smokeping `measure` goes by a class that stands in.
+# The module is found as Smokeping::probes::SmallProbe in @INC. Without smokeping, `measure` uses a substitute class.
 
 use strict;
 use warnings;
 
-# What smokeping draws, shows and asks for by SNMP with is no part of a probe: libraries of others, found last.
+# Substitutes for libraries that smokeping uses for graphs, web pages and SNMP but not in a probe; found last in @INC.
 my %other_libraries = (
 	'CGI.pm' => '',
 	'Digest/HMAC_MD5.pm' => '',
@@ -23,7 +23,7 @@ my %other_libraries = (
 	'URI/Escape.pm' => '',
 );
 
-# Stands in for smokeping's own class, of which the module uses only this.
+# Substitute for smokeping's own class with the methods that the module uses.
 my $base_class = <<'END';
 	package Smokeping::probes::basefork;
 	sub new { my ($class, $properties) = @_; return bless {properties => $properties}, $class }
@@ -35,7 +35,7 @@ my $base_class = <<'END';
 	sub _makevars { my ($class, $from, $to) = @_; return {%$from, %$to} }
 END
 
-sub stand_in {
+sub substitute {
 	my (undef, $file) = @_;
 	my $text = $file eq 'Smokeping/probes/basefork.pm' ? $base_class : $other_libraries{$file};
 	return unless defined $text;
@@ -46,9 +46,9 @@ sub stand_in {
 
 unshift @INC, $ENV{SMALLSERVD_SMOKEPING} if $ENV{SMALLSERVD_SMOKEPING};
 my $own = grep { -e "$_/Smokeping/probes/basefork.pm" } @INC;
-push @INC, \&stand_in;
+push @INC, \&substitute;
 
-# The defaults that the module declares.
+# Returns the defaults that the module declares.
 sub defaults {
 	my $vars = Smokeping::probes::SmallProbe->targetvars;
 	return map { $_ => $vars->{$_}{_default} } grep { ref $vars->{$_} eq 'HASH' && exists $vars->{$_}{_default} } keys %$vars;
@@ -80,5 +80,5 @@ my %verbs = (
 	check => sub { smokeping($arguments[0], '--check') },
 	makepod => sub { smokeping('/dev/null', '--makepod=Smokeping::probes::SmallProbe') },
 );
-die "smokeping.pl: what is to be done?\n" unless $verb && $verbs{$verb};
+die "smokeping.pl: unknown command\n" unless $verb && $verbs{$verb};
 $verbs{$verb}->(@arguments);

@@ -1,9 +1,9 @@
 #!/usr/bin/env bats
-# Options of sockets: what the daemon asks of the kernel is what the configuration says.
+# Socket options: the options of the kernel's sockets are those of the configuration.
 
 load helpers
 
-# What ss tells of the sockets with local port PORT that match the options.
+# Prints the output of ss for the sockets with local port PORT and the given options.
 sockets() {
 	local port=$1
 	shift
@@ -120,9 +120,9 @@ sockets() {
 		address = 127.0.0.1
 		port = 0
 	END
-	python_background held hold.py 127.0.0.1 "$(port_of echo tcp)" 1
+	python_background held hold_connections.py 127.0.0.1 "$(port_of echo tcp)" 1
 	wait_for_line held 'served 1'
-	python_background held.other hold.py 127.0.0.1 "$(port_of other-echo tcp)" 1
+	python_background held.other hold_connections.py 127.0.0.1 "$(port_of other-echo tcp)" 1
 	wait_for_line held.other 'served 1'
 	keeps_alive() {
 		[[ $(sockets "$(port_of echo tcp)" -to state established) =~ timer:\(keepalive,([45][0-9]|60)(\.[0-9]+)?sec ]]
@@ -173,7 +173,7 @@ sockets() {
 	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" .
 	# shellcheck disable=SC2034 # helpers.bash uses RUNNER
 	RUNNER=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
-	"${RUNNER[@]}" test -x "$SMALLSERVD" || skip "nobody may not run $SMALLSERVD"
+	"${RUNNER[@]}" test -x "$SMALLSERVD" || skip "the user nobody cannot execute $SMALLSERVD"
 	start_daemon <<-END
 		[daemon]
 		workers = 4

@@ -1,11 +1,11 @@
 #!/usr/bin/env bats
-# Sources: what each may have, who is let in at all, and that only the offender notices.
+# Sources: limits and rates for each source, and access lists.
 # shellcheck disable=SC2153 # helpers.bash sets PID, LOG and STATUS in the test's own shell
 
 load helpers
 load counters
 
-# An echo over both transports on 127.0.0.1, with two workers and LINES.
+# Starts echo over both transports on 127.0.0.1 with two workers and LINES in its section.
 start_echo() {
 	start_daemon <<-END
 		[daemon]
@@ -17,12 +17,12 @@ start_echo() {
 	END
 }
 
-# SOURCES of 127.0.0.1's echo are served or refused, as the first argument says, over both transports.
+# assert_verdicts served|refused SOURCE...: checks that echo serves or refuses each SOURCE over both transports.
 assert_verdicts() {
 	python sources.py verdicts 127.0.0.1 "$(port_of echo tcp)" "$(port_of echo udp)" "$1" no "${@:2}"
 }
 
-# Addresses fd00:9::1, fd00:9::2 and fd00:a::1 in a network of this test alone.
+# Makes a network namespace with the addresses fd00:9::1, fd00:9::2 and fd00:a::1.
 make_v6_sources() {
 	make_network
 	need_ipv6
@@ -165,31 +165,31 @@ make_v6_sources() {
 }
 
 @test "sources: allow_file and deny_file hold one prefix a line" {
-	printf '# friends\n127.0.0.0/16\n\n  127.1.0.1 ; one more\n' >friends
-	printf '127.0.1.0/24' >foes
-	start_echo "allow_file = $PWD/friends" "deny_file = $PWD/foes" 'deny = 127.0.0.9'
+	printf '# allowed\n127.0.0.0/16\n\n  127.1.0.1 ; one more\n' >allowed
+	printf '127.0.1.0/24' >denied
+	start_echo "allow_file = $PWD/allowed" "deny_file = $PWD/denied" 'deny = 127.0.0.9'
 	assert_verdicts served 127.0.0.1 127.0.2.1 127.1.0.1
 	assert_verdicts refused 127.0.1.1 127.0.0.9 127.1.0.2
 }
 
 @test "sources: a deny_file of 10000 lines is applied" {
-	printf '%s\n' 10.{0..39}.{0..249}.0/24 127.0.0.2 >foes
-	start_echo "deny_file = $PWD/foes"
+	printf '%s\n' 10.{0..39}.{0..249}.0/24 127.0.0.2 >denied
+	start_echo "deny_file = $PWD/denied"
 	assert_verdicts refused 127.0.0.2
 	assert_verdicts served 127.0.0.1 127.0.0.3
 }
 
 @test "sources: a file with an invalid line fails the start with an error that names the line" {
-	printf '127.0.0.0/16\n127.0.0.1/16\n' >friends
+	printf '127.0.0.0/16\n127.0.0.1/16\n' >allowed
 	launch_daemon <<-END
 		[echo]
 		address = 127.0.0.1
 		port = 0
-		allow_file = $PWD/friends
+		allow_file = $PWD/allowed
 	END
 	wait_for_end
 	[[ $STATUS == 2 ]] || fail "exit status $STATUS"
-	wait_for_log '\[echo\] allow_file: .*/friends:2: "127\.0\.0\.1/16" has bits beyond its length: write 127\.0\.0\.0/16$'
+	wait_for_log '\[echo\] allow_file: .*/allowed:2: "127\.0\.0\.1/16" has bits beyond its length: write 127\.0\.0\.0/16$'
 }
 
 @test "sources: a denied client gets no byte of a service that sends first" {
@@ -224,7 +224,7 @@ make_v6_sources() {
 		port = 0
 		address = 127.0.0.1, ::1
 		deny = 0.0.0.0/0
-		[nobody]
+		[no-source]
 		type = echo
 		port = 0
 		address = 127.0.0.1, ::1
@@ -243,7 +243,7 @@ make_v6_sources() {
 	done <<-END
 		no-v6 served refused
 		no-v4 refused served
-		nobody refused refused
+		no-source refused refused
 		only-v6 refused served
 	END
 }

@@ -1,4 +1,4 @@
-"""Clients from several addresses of this host, each of which is a source to the daemon."""
+"""Clients from several addresses of this host, each of which is a source."""
 
 import os
 import select
@@ -19,31 +19,31 @@ def connect(source, host, port):
     return peer
 
 
-def is_served(peer, speaks_first=False):
-    """Whether PEER is, or was closed without a byte for it."""
+def is_served(peer, sends_first=False):
+    """Returns whether PEER is served, not closed without data."""
     try:
-        if not speaks_first:
+        if not sends_first:
             peer.sendall(HELLO)
-        return bool(client.receive(peer, 1 if speaks_first else len(HELLO)))
+        return bool(client.receive(peer, 1 if sends_first else len(HELLO)))
     except (ConnectionResetError, BrokenPipeError):
         return False
 
 
 def crowd(count, source, host, port):
-    """COUNT connections at once: those that are served, and how many were refused."""
+    """Opens COUNT connections at once. Returns those that are served and the number of refused ones."""
     peers = [connect(source, host, port) for _ in range(count)]
     served = [peer for peer in peers if is_served(peer)]
     return served, count - len(served)
 
 
 def connections(host, port, maximum, *sources):
-    """Each of SOURCES has MAXIMUM connections at once, exactly, and again when they have ended. Prints how many were
-    refused."""
-    maximum, turned_away, held = int(maximum), 0, []
+    """Checks that each of SOURCES has exactly MAXIMUM connections at once, and again after some have closed. Prints the
+    number of refused connections."""
+    maximum, refused_count, held = int(maximum), 0, []
     for source in sources:
         served, refused = crowd(3 * maximum, source, host, port)
         assert len(served) == maximum, f"{len(served)} connections of {source}, not {maximum}"
-        turned_away += refused
+        refused_count += refused
         held += served
     for peer in held:
         assert client.echoes(peer, HELLO)
@@ -54,16 +54,16 @@ def connections(host, port, maximum, *sources):
     ends = time.monotonic() + client.DEADLINE
     again = connect(sources[0], host, port)
     while not is_served(again):
-        assert time.monotonic() < ends, f"{sources[0]} gets no place that is free again"
-        turned_away += 1
+        assert time.monotonic() < ends, f"{sources[0]} gets no free slot"
+        refused_count += 1
         again = connect(sources[0], host, port)
     served, refused = crowd(maximum, sources[0], host, port)
     assert not served, f"{len(served)} connections of {sources[0]} too many"
-    print(turned_away + refused)
+    print(refused_count + refused)
 
 
 def together(host, port, maximum, *sources):
-    """SOURCES have MAXIMUM connections in all."""
+    """Checks that SOURCES have MAXIMUM connections in all."""
     served = []
     for number in range(3 * int(maximum)):
         peer = connect(sources[number % len(sources)], host, port)
@@ -73,7 +73,7 @@ def together(host, port, maximum, *sources):
 
 
 def connection_rate(host, port, count, *sources):
-    """Each of SOURCES is served COUNT times, one after the other, and then not."""
+    """Checks that each of SOURCES is served COUNT times in succession and then refused."""
     for source in sources:
         verdicts = []
         for _ in range(3 * int(count)):
@@ -84,7 +84,7 @@ def connection_rate(host, port, count, *sources):
 
 
 def returns(host, port, source):
-    """SOURCE connects until it is refused, and is served again a while later."""
+    """Connects from SOURCE until it is refused and then until it is served again."""
     ends = time.monotonic() + client.DEADLINE
     for wanted in False, True:
         while True:
@@ -96,7 +96,7 @@ def returns(host, port, source):
 
 
 def replies(peers, awaited):
-    """How many datagrams come: AWAITED ones, however long they take, and then until there is a silence."""
+    """Returns the number of datagrams received: waits for AWAITED ones and then until none has arrived for 0.3 s."""
     count = 0
     while True:
         ready, _, _ = select.select(peers, [], [], client.DEADLINE if count < awaited else 0.3)
@@ -108,7 +108,7 @@ def replies(peers, awaited):
 
 
 def datagram_rate(host, port, count, *sources):
-    """Each of SOURCES has COUNT replies, and then none."""
+    """Checks that each of SOURCES gets COUNT replies and no more."""
     for source in sources:
         peer = client.udp(host, port, bind=source)
         for _ in range(10 * int(count)):
@@ -118,7 +118,7 @@ def datagram_rate(host, port, count, *sources):
 
 
 def replies_together(host, port, count, *sources):
-    """SOURCES have COUNT replies in all."""
+    """Checks that SOURCES get COUNT replies in all."""
     peers = [client.udp(host, port, bind=source) for source in sources]
     for number in range(10 * int(count)):
         peers[number % len(peers)].send(HELLO)
@@ -127,7 +127,7 @@ def replies_together(host, port, count, *sources):
 
 
 def burst(host, port, source, asked, bucket, rate):
-    """Of ASKED datagrams at once those are answered that BUCKET holds, and RATE a second besides."""
+    """Sends ASKED datagrams at once; as many as BUCKET holds, and RATE a second more, must be answered."""
     peer = client.udp(host, port, bind=source)
     began = time.monotonic()
     for _ in range(int(asked)):
@@ -138,7 +138,7 @@ def burst(host, port, source, asked, bucket, rate):
 
 
 def udp_returns(host, port, source):
-    """SOURCE asks until it has no reply, and has one again a while later."""
+    """Sends datagrams from SOURCE until one has no reply and then until one has."""
     peer = client.udp(host, port, bind=source)
     for _ in range(100):
         peer.send(HELLO)
@@ -146,16 +146,16 @@ def udp_returns(host, port, source):
     ends = time.monotonic() + client.DEADLINE
     peer.send(HELLO)
     while not select.select([peer], [], [], 0.05)[0]:
-        assert time.monotonic() < ends, f"{source} never has a reply again"
+        assert time.monotonic() < ends, f"{source} gets no reply again"
         peer.send(HELLO)
 
 
-def verdicts(host, tcp_port, udp_port, wanted, speaks_first, *sources):
-    """Whether each of SOURCES is served over both transports is as WANTED."""
-    wanted, speaks_first = wanted == "served", speaks_first == "yes"
+def verdicts(host, tcp_port, udp_port, wanted, sends_first, *sources):
+    """Checks that each of SOURCES is served or refused over both transports, as WANTED says."""
+    wanted, sends_first = wanted == "served", sends_first == "yes"
     peers = {source: client.udp(host, udp_port, bind=source) for source in sources}
     for source in sources:
-        served = is_served(connect(source, host, tcp_port), speaks_first)
+        served = is_served(connect(source, host, tcp_port), sends_first)
         assert served == wanted, f"tcp: {source} is {'served' if served else 'refused'}"
         peers[source].send(HELLO)
     for source, peer in peers.items():
@@ -165,8 +165,8 @@ def verdicts(host, tcp_port, udp_port, wanted, speaks_first, *sources):
             assert client.silent(peer), f"udp: {source} has a reply"
 
 
-def turned_away(host, port, source, count):
-    """COUNT connections of SOURCE that end at once. Returns how many a second."""
+def connect_refused(host, port, source, count):
+    """Makes COUNT connections from SOURCE that must be refused. Returns the rate per second."""
     began = time.monotonic()
     for _ in range(count):
         with connect(source, host, port) as peer:
@@ -188,38 +188,41 @@ def percentile_us(times, percent):
     return sorted(times)[len(times) * percent // 100] * 1e6
 
 
-def echoes_during(peer, what):
-    """The round trips of PEER while WHAT is done in another process, and what it returns, as text."""
+def echoes_during(peer, function):
+    """Runs FUNCTION in another process. Returns the round trips of PEER meanwhile, and its result as text."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.write(writing, f"{what():.0f}".encode())
+            os.write(writing, f"{function():.0f}".encode())
         finally:
             os._exit(0)
     os.close(writing)
     times = []
     while os.waitpid(child, os.WNOHANG) == (0, 0):
         times += [round_trip(peer) for _ in range(20)]
-    with os.fdopen(reading) as told:
-        return times, told.read()
+    with os.fdopen(reading) as result:
+        return times, result.read()
 
 
 def flood(host, port, elsewhere, maximum, offender, other, count):
-    """While OFFENDER, at its MAXIMUM, tries COUNT connections more, each echo of OTHER comes. Prints how fast, beside
-    the same alone and with the flood at the port ELSEWHERE, which tells what a machine under such load costs."""
+    """Checks that each echo of OTHER arrives while OFFENDER, at its MAXIMUM, makes COUNT more connections.
+
+    Prints the round trips beside those without a flood and with the flood at the port ELSEWHERE, of another daemon, which
+    shows the cost of the load on the machine.
+    """
     peer = connect(other, host, port)
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     measured = {"alone": [round_trip(peer) for _ in range(5000)]}
     for where, target in ("at another daemon", elsewhere), ("at this daemon", port):
         held, _ = crowd(int(maximum), offender, host, target)
         assert len(held) == int(maximum)
-        times, a_second = echoes_during(peer, lambda at=target: turned_away(host, at, offender, int(count)))
+        times, a_second = echoes_during(peer, lambda at=target: connect_refused(host, at, offender, int(count)))
         assert a_second, "the flood failed"
         measured[f"with {a_second} connections a second {where}"] = times
-        assert is_served(connect(other, host, target)), "a newcomer is refused"
+        assert is_served(connect(other, host, target)), "a new connection is refused"
         for holder in held:
-            assert client.echoes(holder, HELLO), "the offender lost what it had"
+            assert client.echoes(holder, HELLO), "the offender lost a connection"
     for name, times in measured.items():
         print(f"echo of another source {name}: p50 {percentile_us(times, 50):.0f} us, "
               f"p99 {percentile_us(times, 99):.0f} us")

@@ -1,11 +1,11 @@
-"""Forged datagrams: raw IPv4 and IPv6, out of a raw socket or straight onto a link."""
+"""Sends forged IPv4 and IPv6 datagrams by a raw socket or directly on a link."""
 
 import socket
 import struct
 
 import client
 
-TEXT = b"who is there?"
+TEXT = b"forged request"
 TTL = 64
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 
@@ -15,7 +15,7 @@ def packed(address):
 
 
 def checksum(data):
-    """The Internet checksum (RFC 1071)."""
+    """Returns the Internet checksum (RFC 1071)."""
     words = struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2))
     total = sum(words)
     while total >> 16:
@@ -24,7 +24,7 @@ def checksum(data):
 
 
 def datagram(source, source_port, target, target_port, text=TEXT):
-    """The whole packet, IP header included."""
+    """Returns the packet with its IP header."""
     v6 = client.family_of(target) == socket.AF_INET6
     length = 8 + len(text)
     ends = packed(source) + packed(target)
@@ -39,8 +39,10 @@ def datagram(source, source_port, target, target_port, text=TEXT):
 
 
 def ports(source_ports, target_ports):
-    """Pairs of source and target port, for each of TARGET_PORTS. SOURCE_PORTS: a list with commas; `same` as the target
-    port; `each` of TARGET_PORTS."""
+    """Returns pairs of source and target port for each of TARGET_PORTS.
+
+    SOURCE_PORTS is a list with commas, `same` for the target port, or `each` for all of TARGET_PORTS.
+    """
     if source_ports == "same":
         return [(port, port) for port in target_ports]
     listed = target_ports if source_ports == "each" else source_ports.split(",")
@@ -48,7 +50,7 @@ def ports(source_ports, target_ports):
 
 
 def send(source, source_ports, target, *target_ports):
-    """Sends datagrams from SOURCE to TARGET by way of this host's own routes."""
+    """Sends datagrams from SOURCE to TARGET by the routes of this host."""
     with socket.socket(client.family_of(target), socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         for source_port, port in ports(source_ports, target_ports):
             raw.sendto(datagram(source, source_port, target, port), (target, 0))
@@ -61,7 +63,7 @@ def hardware(interface):
 
 
 def wire(interface, to, source, source_ports, target, *target_ports):
-    """Puts them on the link behind INTERFACE, as another host there can, for the interface TO or `all`."""
+    """Sends datagrams on the link of INTERFACE, as another host can, to the MAC address of the interface TO or to `all`."""
     protocol = ETH_P_IPV6 if client.family_of(target) == socket.AF_INET6 else ETH_P_IP
     to_hardware = b"\xff" * 6 if to == "all" else hardware(to)
     header = to_hardware + hardware(interface) + struct.pack("!H", protocol)

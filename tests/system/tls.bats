@@ -1,8 +1,7 @@
 #!/usr/bin/env bats
-# Services inside TLS: clients that are not ours, certificates good and bad, ends of every kind.
+# Services inside TLS: openssl, ncat and sslscan as clients, valid and invalid certificates, closes of every kind.
 
-# Each test runs in a shell of its own.
-# shellcheck disable=SC2030,SC2031
+# shellcheck disable=SC2030,SC2031 # each test runs in a shell of its own
 
 load helpers
 load counters
@@ -14,7 +13,7 @@ setup_file() {
 	make_clients
 }
 
-# Starts NAME=TYPE with TLS, and KEYS from standard input besides.
+# start_secure NAME=TYPE: starts a service with TLS and further keys from standard input.
 start_secure() {
 	local name=${1%=*} type=${1#*=}
 	need_programs openssl
@@ -26,7 +25,7 @@ start_secure() {
 	PORT=$(port_of "$name" tcp)
 }
 
-# What the server sends to a client of OpenSSL that says nothing and waits for the end.
+# Prints the data that openssl s_client receives without sending any.
 s_client() {
 	timeout "$DEADLINE" openssl s_client -connect "127.0.0.1:$PORT" -quiet -CAfile "$PKI/authority.pem" \
 		-verify_return_error "$@" 2>s_client.log
@@ -100,10 +99,10 @@ s_client() {
 @test "tls: a failed session is closed without CPU use while its client keeps sending" {
 	start_secure echo=echo </dev/null
 	mkfifo stay
-	python tls.py garbage "$PORT" 1.3 <stay >said 2>&1 3>&- 4>&- &
-	HELD+=("$!")
+	python tls.py garbage "$PORT" 1.3 <stay >output 2>&1 3>&- 4>&- &
+	BACKGROUND+=("$!")
 	exec 9>stay
-	wait_for_line said sent
+	wait_for_line output sent
 	await_counters echo tcp 'accepted=1 closed\{tls_protocol\}=1'
 	assert_idle
 	exec 9>&-
@@ -145,11 +144,11 @@ s_client() {
 		send_buffer = 16K
 	END
 	mkfifo go
-	python tls.py stall "$PORT" <go >said 2>&1 3>&- 4>&- &
+	python tls.py stall "$PORT" <go >output 2>&1 3>&- 4>&- &
 	local client=$!
-	HELD+=("$client")
+	BACKGROUND+=("$client")
 	exec 9>go
-	wait_for_line said stalling
+	wait_for_line output stalling
 	await_counters endless tcp 'accepted=1 closed\{lifetime\}=1'
 	exec 9>&-
 	wait "$client"
@@ -182,10 +181,10 @@ s_client() {
 	await_counters new tcp 'accepted=2 closed\{done\}=1 closed\{tls_handshake\}=1'
 }
 
-# Connects with the certificate of $1 over $2; not one byte may come.
-refused_client() {
+# assert_client_refused CERTIFICATE VERSION: checks that a client with CERTIFICATE, or with `none`, receives no data.
+assert_client_refused() {
 	local with=(-cert "$PKI/$1.pem" -key "$PKI/$1.key")
-	[[ $1 != nobody ]] || with=()
+	[[ $1 != none ]] || with=()
 	s_client "${with[@]}" "$2" </dev/null >reply || true
 	[[ ! -s reply ]] || fail "$1 over $2 got: $(cat reply)"
 }
@@ -198,8 +197,8 @@ refused_client() {
 	END
 	local client version
 	for version in -tls1_2 -tls1_3; do
-		for client in nobody expired young revoked foreign alone purpose; do
-			refused_client "$client" "$version"
+		for client in none expired young revoked foreign alone purpose; do
+			assert_client_refused "$client" "$version"
 		done
 		s_client -cert "$PKI/good.pem" -key "$PKI/good.key" "$version" </dev/null | grep -qE '^[A-Z][a-z]{2} .* 20[0-9]{2}'
 	done
@@ -237,7 +236,7 @@ refused_client() {
 	END
 	local client
 	for client in expired foreign alone purpose; do
-		refused_client "$client" -tls1_3
+		assert_client_refused "$client" -tls1_3
 	done
 	s_client -tls1_3 </dev/null | grep -q .
 	s_client -cert "$PKI/good.pem" -key "$PKI/good.key" -tls1_3 </dev/null | grep -q .
@@ -245,7 +244,7 @@ refused_client() {
 	log_matches 'certificate CN=good$'
 }
 
-# Prints what --check says about [secure] with the keys on standard input, and its exit status.
+# Prints the output of --check for [secure] with the keys on standard input, and its exit status.
 check_secure() {
 	write_config conf.check < <(
 		printf '%s\n' '[secure]' 'type = echo' 'protocol = tcp' 'address = 127.0.0.1' 'port = 0' 'tls = yes'
@@ -256,35 +255,35 @@ check_secure() {
 	echo "status $status"
 }
 
-# Whether the last check_secure, in OUTPUT, says MESSAGE of the line that begins with KEY.
-says_of() {
+# assert_message KEY MESSAGE: checks that OUTPUT, of check_secure, has MESSAGE for the line that begins with KEY.
+assert_message() {
 	local line
 	line=$(grep -nm1 "^$1" conf.check | cut -d: -f1)
-	grep -qF "conf.check:$line: $2" <<<"$OUTPUT" || fail "not said of line $line: $2: $OUTPUT"
+	grep -qF "conf.check:$line: $2" <<<"$OUTPUT" || fail "not reported for line $line: $2: $OUTPUT"
 }
 
 @test "tls: --check reports errors of certificates and keys with file and line" {
 	need_programs openssl
 	cp "$PKI/server.key" mine.key
 	OUTPUT=$(check_secure <<-END
-		tls_certificate = nowhere.pem
+		tls_certificate = missing.pem
 	END
 	)
-	says_of tls_certificate '[secure] tls_certificate: nowhere.pem: No such file or directory'
+	assert_message tls_certificate '[secure] tls_certificate: missing.pem: No such file or directory'
 	[[ $OUTPUT == *'status 2' ]]
 	OUTPUT=$(check_secure <<-END
 		tls_certificate = $PKI/server.pem
 		tls_key = $PKI/good.key
 	END
 	)
-	says_of tls_key "[secure] tls_key: $PKI/good.key: the key does not match tls_certificate"
+	assert_message tls_key "[secure] tls_key: $PKI/good.key: the key does not match tls_certificate"
 	openssl ec -in mine.key -aes128 -passout pass:secret -out secret.key 2>/dev/null
 	OUTPUT=$(check_secure <<-END
 		tls_certificate = $PKI/server.pem
 		tls_key = secret.key
 	END
 	)
-	says_of tls_key '[secure] tls_key: secret.key: encrypted private keys are not supported'
+	assert_message tls_key '[secure] tls_key: secret.key: encrypted private keys are not supported'
 	[[ $OUTPUT == *'status 2' ]]
 }
 
@@ -297,8 +296,8 @@ says_of() {
 		tls_key = open.key
 	END
 	)
-	says_of tls_certificate "warning: [secure] tls_certificate: $PKI/expired.pem: the certificate of CN=expired expired on 2020-01-02 00:00:00 UTC"
-	says_of tls_key 'warning: [secure] tls_key: open.key: the key file is world-readable'
+	assert_message tls_certificate "warning: [secure] tls_certificate: $PKI/expired.pem: the certificate of CN=expired expired on 2020-01-02 00:00:00 UTC"
+	assert_message tls_key 'warning: [secure] tls_key: open.key: the key file is world-readable'
 	[[ $OUTPUT == *'status 0' ]]
 	chmod 640 open.key
 	OUTPUT=$(check_secure <<-END
@@ -309,8 +308,8 @@ says_of() {
 	[[ $OUTPUT != *everybody* ]]
 }
 
-# The common name of the certificate that the server shows.
-shown_name() {
+# Prints the common name of the server's certificate.
+server_name() {
 	timeout "$DEADLINE" openssl s_client -connect "127.0.0.1:$PORT" </dev/null 2>/dev/null |
 		openssl x509 -noout -subject -nameopt multiline | sed -n 's/ *commonName *= //p'
 }
@@ -329,30 +328,30 @@ shown_name() {
 		tls_key = mine.key
 	END
 	PORT=$(port_of echo tcp)
-	mkfifo say
-	timeout "$DEADLINE" openssl s_client -quiet -connect "127.0.0.1:$PORT" <say >said 2>/dev/null 3>&- 4>&- &
-	HELD+=("$!")
-	exec 9>say
+	mkfifo input
+	timeout "$DEADLINE" openssl s_client -quiet -connect "127.0.0.1:$PORT" <input >output 2>/dev/null 3>&- 4>&- &
+	BACKGROUND+=("$!")
+	exec 9>input
 	echo before >&9
-	wait_for_line said before
-	[[ $(shown_name) == server ]]
+	wait_for_line output before
+	[[ $(server_name) == server ]]
 
 	cp "$PKI/good.pem" mine.pem
 	kill -HUP "$PID"
 	wait_for_log 'reload failed, the running configuration stays: .*conf\.0:[0-9]+: \[echo\] tls_key: mine\.key: the key does not match tls_certificate'
-	[[ $(shown_name) == server ]]
+	[[ $(server_name) == server ]]
 
 	cp "$PKI/good.key" mine.key
 	kill -HUP "$PID"
 	wait_for_log 'reloaded: 1 services, 1 endpoints'
-	[[ $(shown_name) == good ]]
+	[[ $(server_name) == good ]]
 	echo after >&9
-	wait_for_line said after
+	wait_for_line output after
 	exec 9>&-
 }
 
 @test "tls: with sandbox = on handshakes and reloads of certificates succeed" {
-	! sanitized || skip "a build with a sanitizer has no filter of system calls"
+	! sanitized || skip "a build with a sanitizer has no seccomp filter"
 	grep -qa 'libseccomp\.so' "$SMALLSERVD" || skip "built without libseccomp"
 	need_programs ncat
 	start_secure echo=echo <<-END
@@ -372,7 +371,7 @@ shown_name() {
 	END
 	mkfifo stay
 	python tls.py hold "$PORT" 3 <stay >held 2>&1 3>&- 4>&- &
-	HELD+=("$!")
+	BACKGROUND+=("$!")
 	exec 9>stay
 	wait_for_line held holding
 	stop_daemon
@@ -380,10 +379,10 @@ shown_name() {
 	[[ $(grep -c 'closed: stop' "$LOG") == 3 ]]
 }
 
-# Whether no line of the report matches the extended regular expression.
-lacks() {
+# Checks that no line of the report matches the extended regular expression.
+assert_report_lacks() {
 	if grep -E "$1" report; then
-		fail "this should not be there"
+		fail "the report has an unexpected line"
 	fi
 }
 
@@ -393,7 +392,7 @@ lacks() {
 	timeout $((DEADLINE * 2)) sslscan --no-colour --no-heartbleed "127.0.0.1:$PORT" >report
 	grep -qE 'TLSv1.2 +enabled' report
 	grep -qE 'TLSv1.3 +enabled' report
-	lacks '(SSLv2|SSLv3|TLSv1.0|TLSv1.1) +enabled'
-	lacks '^(Accepted|Preferred).*(CBC|RC4|3DES|NULL|EXP|MD5|SHA$)'
+	assert_report_lacks '(SSLv2|SSLv3|TLSv1.0|TLSv1.1) +enabled'
+	assert_report_lacks '^(Accepted|Preferred).*(CBC|RC4|3DES|NULL|EXP|MD5|SHA$)'
 	grep -q 'Session renegotiation not supported' report
 }

@@ -1,4 +1,4 @@
-"""tls.py: clients that netcat and openssl s_client cannot be: they end their side when it hurts most."""
+"""tls.py: TLS clients with control over each record: close_notify, truncation, stalls and resumption."""
 import os
 import select
 import socket
@@ -19,7 +19,7 @@ def context_for(version):
 
 
 class Client:
-    """A session over memory: what is sent when, and what is read when, is the caller's choice."""
+    """A session over memory BIOs, so that the caller decides when data is sent and read."""
 
     def __init__(self, port, version, session=None, receive_buffer=None, certificate=None):
         self.ends = time.monotonic() + DEADLINE
@@ -37,13 +37,13 @@ class Client:
         self.until(self.tls.do_handshake)
 
     def pump(self, reading=True):
-        """Moves bytes between memory and socket, and waits for the socket when nothing moves."""
+        """Waits for the socket and moves data between it and the BIOs."""
         self.socket.setblocking(False)
         self.unsent += self.outgoing.read()
         readable, writable, _ = select.select([self.socket] if reading else [], [self.socket] if self.unsent else [], [],
                                               max(0, self.ends - time.monotonic()))
         if not readable and not writable:
-            sys.exit("nothing moved in time")
+            sys.exit("the socket was not ready in time")
         if writable:
             self.unsent = self.unsent[self.socket.send(self.unsent):]
         if readable:
@@ -69,7 +69,7 @@ class Client:
             self.pump(reading=False)
 
     def close_notify(self):
-        """Says that nothing follows; unwrap reads too, so it is only right while nothing has come in."""
+        """Sends close_notify. Only valid while no data has arrived, because unwrap reads too."""
         try:
             self.tls.unwrap()
         except ssl.SSLWantReadError:
@@ -77,7 +77,7 @@ class Client:
         self.unsent += self.outgoing.read()
 
     def read(self):
-        """Bytes, b"" at the server's close_notify, None at an end without one."""
+        """Returns data, b"" at the server's close_notify, None at an end without one."""
         try:
             return self.until(self.tls.read, 1 << 18)
         except ssl.SSLZeroReturnError:
@@ -95,7 +95,7 @@ class Client:
 
 
 def whole(port, version, size):
-    """All data and close_notify leave without a pause; every byte must come back, and close_notify after it."""
+    """Sends SIZE bytes and at once close_notify; all data and a close_notify must come back."""
     client = Client(port, version)
     data = os.urandom(1 << 20) * (int(size) >> 20)
     view, sent = memoryview(data), 0
@@ -110,8 +110,8 @@ def whole(port, version, size):
 
 
 def late(port, version):
-    """Clients that send all, close_notify too, before they read a byte: of many sizes, so that the daemon's socket is full
-    at some of the places where it can be."""
+    """Runs clients that send all data and close_notify before they read. Their data has different sizes, so that the
+    socket of the daemon is full at different points."""
     clients = []
     for size in range(1024, 32 * 1024, 1024):
         client = Client(port, version, receive_buffer=4096)
@@ -128,7 +128,7 @@ def late(port, version):
 
 
 def truncated(port, version):
-    """The stream ends without close_notify: what was sent is echoed even so."""
+    """Ends the stream without close_notify; the data must be echoed nevertheless."""
     client = Client(port, version)
     client.tls.write(b"hello")
     client.flush()
@@ -139,7 +139,7 @@ def truncated(port, version):
 
 
 def garbage(port, version):
-    """A broken record, and then much that nobody will read, while the connection stays open."""
+    """Sends an invalid record and much data after it, and keeps the connection open."""
     client = Client(port, version)
     client.flush()
     client.socket.setblocking(True)
@@ -154,7 +154,7 @@ def garbage(port, version):
 
 
 def silent(port, sent):
-    """Connects, sends a few bytes that begin a handshake, and waits to be closed."""
+    """Sends the first bytes of a handshake, SENT in hexadecimal, and waits for the close."""
     with socket.create_connection(("127.0.0.1", int(port)), DEADLINE) as connection:
         connection.sendall(bytes.fromhex(sent))
         try:
@@ -165,7 +165,7 @@ def silent(port, sent):
 
 
 def resume(port, version):
-    """A client that offers the session it had gets a full handshake."""
+    """Checks that a client that offers its previous session gets a full handshake."""
     client = Client(port, version)
     client.tls.write(b"hello")
     client.flush()
@@ -181,8 +181,8 @@ def resume(port, version):
 
 
 def wait(port):
-    """Sends a byte, together with the end of the handshake, and waits for the server's end, which must be one in order. On
-    a slow machine the time may be over before the byte is there."""
+    """Sends a byte with the end of the handshake and waits for the server's close_notify. On a slow machine the timeout of
+    the daemon may expire before the byte arrives."""
     client = Client(port, "1.3")
     client.tls.write(b"x")
     echoed, ended = client.read_all()
@@ -191,20 +191,20 @@ def wait(port):
 
 
 def stall(port):
-    """Has a service speak that never ends, and reads no more until it is told to: then there must be no end in order."""
+    """Reads one piece of an endless stream and pauses until standard input ends; then there must be no close_notify."""
     client = Client(port, "1.3", receive_buffer=4096)
     client.read()
     print("stalling", flush=True)
     sys.stdin.read()
     try:
         if client.read_all()[1]:
-            sys.exit("a cut stream looks like a whole one")
+            sys.exit("a truncated stream has a close_notify")
     except ConnectionResetError:
         pass
 
 
 def leave(port, certificate):
-    """Sends the last of the handshake, with a certificate in it, and is gone."""
+    """Sends the end of the handshake, with CERTIFICATE, and closes."""
     client = Client(port, "1.3", certificate=certificate)
     client.tls.write(b"x")
     client.flush()
@@ -212,7 +212,7 @@ def leave(port, certificate):
 
 
 def hold(port, count):
-    """Keeps COUNT sessions that have echoed a byte each open until standard input ends."""
+    """Opens COUNT sessions, checks an echo on each, and keeps them open until standard input ends."""
     clients = []
     for _ in range(int(count)):
         client = Client(port, "1.3")

@@ -4,9 +4,9 @@
 
 load helpers
 
-# Starts a daemon with the given lines in [daemon]. PID is that of a keeper, which adopts the processes that the daemon leaves.
+# Starts a daemon with the given lines in [daemon]. PID is that of subreaper.py, the parent of orphaned processes.
 start_echo() {
-	RUNNER=(python3 "$BATS_TEST_DIRNAME/keeper.py")
+	RUNNER=(python3 "$BATS_TEST_DIRNAME/subreaper.py")
 	start_daemon <<-END
 		[daemon]
 		workers = 2
@@ -21,14 +21,14 @@ start_echo() {
 	UDP=$(port_of echo udp)
 }
 
-# The same with a copy of the program that a test can replace, as an installation does.
+# Starts a daemon as start_echo does, from a copy of the program that a test can replace.
 start_copy() {
 	cp "$SMALLSERVD" program
 	SMALLSERVD=$BATS_TEST_TMPDIR/program
 	start_echo
 }
 
-# Replaces the program by a script with the given lines, by a rename as an installation does.
+# Replaces the copy of the program by a script with the given lines, by a rename as an installation does.
 install_script() {
 	printf '%s\n' '#!/bin/sh' "$@" >program.new
 	chmod +x program.new
@@ -54,21 +54,21 @@ upgrade() {
 	failed=$(log_count 'upgrade failed')
 	kill -USR2 "$(main_pid)"
 	wait_until log_has_count 'upgraded: process [0-9]+ serves|upgrade failed' $((before + failed + 1)) ||
-		fail "no answer to USR2"
+		fail "USR2 had no result"
 	log_has_count 'upgraded: process [0-9]+ serves' $((before + 1)) || fail "the upgrade failed"
 	NEW=$(main_pid)
 }
 
-# Expects an upgrade that fails with a reason that matches PATTERN, after which the old process serves as before.
+# Checks that an upgrade fails with a reason that matches PATTERN and the old process serves as before.
 upgrade_fails() {
 	kill -USR2 "$OLD"
 	wait_for_log "upgrade failed, this process goes on: .*$1"
 	serves
 	[[ $(main_pid) == "$OLD" ]] || fail "pid_file names $(main_pid), not $OLD"
-	wait_until is_alone "$OLD" || fail "processes are left"
+	wait_until is_alone "$OLD" || fail "other processes are still running"
 }
 
-# Whether process $1 is the only one that the daemon has left.
+# True if process $1 is the only process of the daemon.
 is_alone() {
 	[[ $(python upgrade.py descendants "$PID") == "$1" ]]
 }
@@ -131,7 +131,7 @@ ended_well() {
 	local first round
 	for ((round = 0; round < 5; round++)); do
 		upgrade
-		wait_until is_alone "$NEW" || fail "an old process goes on"
+		wait_until is_alone "$NEW" || fail "an old process is still running"
 		[[ $round != 0 ]] || first=$(descriptors "$NEW")
 	done
 	have_as_many() {
@@ -166,7 +166,7 @@ ended_well() {
 		sed -i "s/^workers = .*/workers = $workers/" "$CONF"
 		upgrade
 		log_matches "ready: .* $workers workers"
-		wait_until is_alone "$NEW" || fail "an old process goes on"
+		wait_until is_alone "$NEW" || fail "an old process is still running"
 		python upgrade.py spread 127.0.0.1 "$TCP" "$UDP" 60
 	done
 }
@@ -186,9 +186,9 @@ ended_well() {
 	[[ $output =~ 20[0-9][0-9] ]]
 	sed -i '/^\[daytime\]/,$d' "$CONF"
 	upgrade
-	wait_until is_alone "$NEW" || fail "an old process goes on"
+	wait_until is_alone "$NEW" || fail "an old process is still running"
 	run netcat -d 127.0.0.1 "$port"
-	[[ $status != 0 ]] || fail "the port that was dropped is open still"
+	[[ $status != 0 ]] || fail "the removed port is still open"
 	serves
 }
 
@@ -199,7 +199,7 @@ ended_well() {
 	for address in 0.0.0.0 127.0.0.1 '0.0.0.0, 127.0.0.1' 0.0.0.0; do
 		sed -i -e "/^\[echo\]/,\$ { s/^address = .*/address = $address/; s/^port = .*/port = $port/ }" "$CONF"
 		upgrade
-		wait_until is_alone "$NEW" || fail "an old process goes on"
+		wait_until is_alone "$NEW" || fail "an old process is still running"
 		TCP=$port UDP=$port serves
 	done
 }
@@ -243,11 +243,10 @@ ended_well() {
 	echo 'nonsense = 7' >>"$CONF"
 	upgrade_fails 'exited with status 2'
 	log_matches "$CONF:[0-9]+: \[echo\] nonsense: unknown key"
-	python_background taken take.py tcp 127.0.0.1 0
-	wait_for_line taken 'port [0-9]+'
+	python_server occupied occupy_port.py tcp 127.0.0.1 0
 	{
 		cat good
-		printf '[discard]\naddress = 127.0.0.1\nport = %s\n' "$(cut -d ' ' -f 2 taken)"
+		printf '[discard]\naddress = 127.0.0.1\nport = %s\n' "$SERVER_PORT"
 	} >"$CONF"
 	upgrade_fails 'exited with status 1'
 	log_matches 'discard: cannot listen on tcp'
@@ -258,21 +257,20 @@ ended_well() {
 
 @test "upgrade: a failed upgrade to more workers accepts no clients" {
 	need_programs strace
-	! sanitized || skip "a sanitizer and strace get into each other's way"
+	! sanitized || skip "a sanitizer and strace conflict"
 	cp "$SMALLSERVD" program
 	SMALLSERVD=$BATS_TEST_TMPDIR/program
 	start_echo 'sandbox = off'
 	cp "$CONF" good
 	mv program real
 	install_script "exec strace -f -o $BATS_TEST_TMPDIR/calls -e trace=bind,listen $BATS_TEST_TMPDIR/real \"\$@\""
-	python_background taken take.py tcp 127.0.0.1 0
-	wait_for_line taken 'port [0-9]+'
+	python_server occupied occupy_port.py tcp 127.0.0.1 0
 	sed -i 's/^workers = .*/workers = 4/' "$CONF"
-	printf '[discard]\naddress = 127.0.0.1\nport = %s\n' "$(cut -d ' ' -f 2 taken)" >>"$CONF"
+	printf '[discard]\naddress = 127.0.0.1\nport = %s\n' "$SERVER_PORT" >>"$CONF"
 	upgrade_fails 'the new process exited'
-	log_matches 'discard: cannot listen on tcp' || skip "strace cannot run it here"
+	log_matches 'discard: cannot listen on tcp' || skip "strace cannot trace the new process here"
 	grep -q 'bind(.*EADDRINUSE' calls
-	# streams of the old one's ports are bound and no more, datagram sockets not even that
+	# TCP sockets for the ports of the old process are bound but do not listen; UDP sockets are not bound
 	[[ $(grep -c "bind(.*htons($TCP)," calls) == 2 ]]
 	run ! grep -q "bind(.*htons($UDP)," calls
 	run ! grep -q 'listen(' calls
@@ -314,7 +312,7 @@ start_hung() {
 	kill -TERM "$OLD"
 	wait_for_end
 	[[ $STATUS == 0 ]]
-	ended "$(cat hung)" || fail "the new process goes on"
+	ended "$(cat hung)" || fail "the new process is still running"
 	ended_well "$OLD"
 	[[ ! -e pid ]] || fail "pid_file is still there"
 }
@@ -342,7 +340,7 @@ hup() {
 		before=$(log_count 'upgraded: process [0-9]+ serves')
 		kill -USR2 "$(main_pid)"
 		printf '[discard-%s]\ntype = discard\naddress = 127.0.0.1\nport = 0\n' "$round" >>"$CONF"
-		wait_until hup || fail "there is nobody to reload"
+		wait_until hup || fail "no process accepts HUP"
 		wait_until log_has_count 'upgraded: process [0-9]+ serves' $((before + 1)) || fail "no upgrade"
 		wait_for_log "discard-$round: listening on tcp"
 		serves
@@ -407,7 +405,7 @@ hup() {
 
 @test "upgrade: open connections are closed at drain_timeout, which is logged" {
 	start_echo 'drain_timeout = 300ms'
-	python_background held hold.py 127.0.0.1 "$TCP" 1
+	python_background held hold_connections.py 127.0.0.1 "$TCP" 1
 	wait_for_line held 'served 1'
 	upgrade
 	wait_for_log 'drain_timeout: ending 1 open connections'
@@ -416,7 +414,7 @@ hup() {
 
 @test "upgrade: USR2 during a stop is ignored" {
 	start_echo 'stop_timeout = 1h'
-	python_background held hold.py 127.0.0.1 "$TCP" 1
+	python_background held hold_connections.py 127.0.0.1 "$TCP" 1
 	wait_for_line held 'served 1'
 	kill -TERM "$OLD"
 	wait_for_log 'stopping'
@@ -445,7 +443,7 @@ hup() {
 		fi
 		kill -TERM "$PID" 2>/dev/null || true
 		wait_for_end
-		[[ $STATUS == 0 ]] || fail "the keeper ended with $STATUS: $(cat ended)"
+		[[ $STATUS == 0 ]] || fail "subreaper.py exited with $STATUS: $(cat ended)"
 	done
 }
 
@@ -457,11 +455,11 @@ hup() {
 		kill -USR2 "$OLD"
 		wait_for_log 'upgrade: running '
 		sleep "0.0$((round * 2))"
-		kill -KILL "$OLD" 2>/dev/null || true # it may have handed over and ended by then
-		is_taken_over() {
+		kill -KILL "$OLD" 2>/dev/null || true # the old process may have exited by then
+		has_new_process() {
 			[[ $(main_pid) != "$OLD" ]] && running "$(main_pid)"
 		}
-		wait_until is_taken_over || fail "nobody took over"
+		wait_until has_new_process || fail "no new process serves"
 		serves
 		kill -TERM "$PID"
 		wait_for_end
@@ -476,9 +474,9 @@ hup() {
 	for ((round = 0; round < 8; round++)); do
 		install_script "(sleep 0.00$round; exec kill -KILL \$\$) &" "exec '$BATS_TEST_TMPDIR/real' \"\$@\""
 		kill -USR2 "$OLD"
-		wait_until log_has_count 'upgrade failed, this|upgraded: process' $((round + 1)) || fail "no answer to USR2"
+		wait_until log_has_count 'upgrade failed, this|upgraded: process' $((round + 1)) || fail "USR2 had no result"
 		if log_matches 'upgraded: process'; then
-			break # from here on it is for the service manager to start it again
+			break # from here on a kill ends the daemon
 		fi
 		serves
 		[[ $(main_pid) == "$OLD" ]] || fail "pid_file names $(main_pid)"
@@ -487,7 +485,7 @@ hup() {
 
 @test "upgrade: the old process notifies the service manager of the new main process and sends no later message" {
 	"$SMALLSERVD" --version >/dev/null
-	python_background manager upgrade.py manager "$BATS_TEST_TMPDIR/notify"
+	python_background manager notify_socket.py --pid "$BATS_TEST_TMPDIR/notify"
 	wait_for_line manager listening
 	export NOTIFY_SOCKET=$BATS_TEST_TMPDIR/notify WATCHDOG_USEC=400000
 	start_echo
@@ -499,7 +497,7 @@ hup() {
 	wait_for_line manager "$OLD MAINPID=$NEW"
 	wait_for_line manager "$NEW READY=1"
 	wait_until ended_well "$OLD" || fail "the old process did not end with 0"
-	[[ $(grep -E "^$OLD " manager | tail -n 1) == "$OLD MAINPID=$NEW" ]] || fail "told after MAINPID=: $(cat manager)"
+	[[ $(grep -E "^$OLD " manager | tail -n 1) == "$OLD MAINPID=$NEW" ]] || fail "a message after MAINPID=: $(cat manager)"
 	# the messages of the new process follow
 	[[ $(grep -nE "^$NEW " manager | head -n 1 | cut -d : -f 1) -gt $(grep -nxF "$OLD MAINPID=$NEW" manager | cut -d : -f 1) ]]
 	stop_daemon
@@ -511,7 +509,7 @@ wait_until_ready() {
 }
 
 @test "upgrade: the watchdog expects the new process" {
-	python_background manager upgrade.py manager "$BATS_TEST_TMPDIR/notify"
+	python_background manager notify_socket.py --pid "$BATS_TEST_TMPDIR/notify"
 	wait_for_line manager listening
 	start_watched
 	wait_for_line manager "$OLD WATCHDOG=1" || skip "this build has no libsystemd"
@@ -519,7 +517,7 @@ wait_until_ready() {
 	wait_for_line manager "$NEW WATCHDOG=1"
 }
 
-# As systemd sets it: WATCHDOG_PID is the daemon, not the keeper.
+# Starts a daemon with WATCHDOG_PID set to the daemon, as systemd does, not to subreaper.py.
 start_watched() {
 	cat >watched <<-END
 		#!/bin/sh
@@ -530,28 +528,29 @@ start_watched() {
 }
 
 @test "upgrade: sockets from LISTEN_FDS pass to the new process" {
-	RUNNER=(python3 "$BATS_TEST_DIRNAME/keeper.py" /usr/bin/env python3 "$BATS_TEST_DIRNAME/upgrade.py" handed port)
+	TCP=$(free_port)
+	UDP=$TCP
+	RUNNER=(python3 "$BATS_TEST_DIRNAME/subreaper.py" /usr/bin/env python3 "$BATS_TEST_DIRNAME/socket_activation.py"
+		--names echo:echo "tcp=127.0.0.1:$TCP" "udp=127.0.0.1:$UDP" --)
 	start_daemon <<-END
 		[daemon]
 		workers = 2
 		pid_file = $BATS_TEST_TMPDIR/pid
 		[echo]
 		address = 127.0.0.1
-		port = HANDED
+		port = $TCP
 	END
 	OLD=$(main_pid)
-	TCP=$(cat port)
-	UDP=$TCP
 	serves
 	upgrade
-	wait_until is_alone "$NEW" || fail "an old process goes on"
+	wait_until is_alone "$NEW" || fail "an old process is still running"
 	serves
 	upgrade
-	wait_until is_alone "$NEW" || fail "an old process goes on"
+	wait_until is_alone "$NEW" || fail "an old process is still running"
 	serves
 }
 
-# Makes a folder that all users can read, as that of an installed program; setup's is private.
+# Copies the program to a folder that all users can read, unlike the folder of the test.
 make_open_folder() {
 	FOLDER=$(mktemp -d /tmp/smallservd-upgrade.XXXXXX)
 	chmod 755 "$FOLDER"
@@ -562,8 +561,8 @@ make_open_folder() {
 @test "upgrade: a daemon that dropped root keeps its user, and its pid_file in a directory of root" {
 	need_root
 	make_open_folder
-	RUNNER=("$BATS_TEST_TMPDIR/open_conf" python3 "$BATS_TEST_DIRNAME/keeper.py")
-	# the configuration has to be where that user can read it
+	RUNNER=("$BATS_TEST_TMPDIR/open_conf" python3 "$BATS_TEST_DIRNAME/subreaper.py")
+	# the configuration is copied to where the user nobody can read it
 	printf '%s\n' '#!/bin/bash' "cp \"\${*: -1}\" '$FOLDER/conf'" "exec \"\${@:1:\$#-1}\" '$FOLDER/conf'" >open_conf
 	chmod +x open_conf
 	start_daemon <<-END
@@ -582,7 +581,7 @@ make_open_folder() {
 	local user=0
 	upgrade && serves && user=$(stat -c %U "/proc/$NEW") || user=failed
 	rm -r "$FOLDER"
-	[[ $user == nobody ]] || fail "the new process is $user's"
+	[[ $user == nobody ]] || fail "the new process runs as $user"
 }
 
 @test "upgrade: between fork and exec only async-signal-safe functions are called" {
@@ -590,7 +589,7 @@ make_open_folder() {
 	local allowed='_exit|close|execve|fcntl|fork|kill|memcpy|memset|poll|recvmsg|sendmsg|sigaction|sigfillset|sigprocmask|syscall|waitid'
 	local compiler='__errno_location|__stack_chk_fail|__memcpy_chk|__poll_chk|_?_?(asan|ubsan|tsan|sanitizer|gcov|llvm)_.*|_GLOBAL_OFFSET_TABLE_'
 	need_programs nm
-	[[ -e $object ]] || skip "smallservd is not that of a build folder"
+	[[ -e $object ]] || skip "no object files beside smallservd"
 	unsafe=$(nm -u "$object" | awk '{print $NF}' | grep -vxE "$allowed|$compiler" || true)
 	[[ -z $unsafe ]] || fail "upgrade_fork.c calls $unsafe"
 }

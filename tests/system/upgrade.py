@@ -1,9 +1,8 @@
-"""Clients of a daemon that is upgraded, and its surroundings."""
+"""Clients of a daemon that is upgraded, and its processes."""
 
 import os
 import signal
 import socket
-import struct
 import time
 
 import client
@@ -14,14 +13,14 @@ def exists(path):
 
 
 def holds(host, port, count, end):
-    """COUNT connections that are served all the time until the file END is there, and then to their last byte."""
+    """Checks that COUNT connections are served until the file END exists, and then to their last byte."""
     peers = [client.tcp(host, port) for _ in range(int(count))]
     last = False
     rounds = 0
     while not last:
         last = exists(end)
         for peer in peers:
-            assert client.echoes(peer, os.urandom(5000)), "not served any more"
+            assert client.echoes(peer, os.urandom(5000)), "no longer served"
         rounds += 1
         if rounds == 1:
             print("served", flush=True)
@@ -33,7 +32,7 @@ def holds(host, port, count, end):
 
 
 def datagrams(host, port, end):
-    """Datagrams with one in flight, from ever new sockets, until the file END is there: each must be answered."""
+    """Sends datagrams one at a time, from changing sockets, until the file END exists; each must be answered."""
     number = 0
     while not exists(end):
         with client.udp(host, port) as peer:
@@ -47,7 +46,7 @@ def datagrams(host, port, end):
 
 
 def connections(host, port, end):
-    """One connection after the other until the file END is there: each must be served."""
+    """Makes connections in succession until the file END exists; each must be served."""
     number = 0
     while not exists(end):
         with client.tcp(host, port) as peer:
@@ -60,7 +59,7 @@ def connections(host, port, end):
 
 
 def spread(host, tcp_port, udp_port, count):
-    """COUNT connections and as many datagrams from ports of their own: every socket of the group must be read."""
+    """Makes COUNT connections and sends COUNT datagrams, each from another port, so that they reach every socket."""
     for number in range(int(count)):
         with client.tcp(host, tcp_port) as peer:
             peer.sendall(b"hello")
@@ -68,51 +67,6 @@ def spread(host, tcp_port, udp_port, count):
             assert client.receive_all(peer) == b"hello", f"connection {number}"
         with client.udp(host, udp_port) as peer:
             assert client.ask(peer, b"hello") == b"hello", f"datagram {number}"
-
-
-def manager(path):
-    """A service manager's side of sd_notify: prints `PID LINE` for each line that process PID sends, after `listening`."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        listener.bind(path)
-        print("listening", flush=True)
-        while True:
-            data, ancillary, _, _ = listener.recvmsg(65536, socket.CMSG_SPACE(struct.calcsize("3i")))
-            pid = struct.unpack("3i", ancillary[0][2])[0]
-            for line in data.decode().splitlines():
-                print(pid, line, flush=True)
-
-
-def bound_pair():
-    """A TCP and a UDP socket on one port of 127.0.0.1."""
-    while True:
-        stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        stream.bind(("127.0.0.1", 0))
-        try:
-            datagram.bind(stream.getsockname())
-        except OSError:
-            continue
-        stream.listen()
-        return stream, datagram
-
-
-def handed(path, program, option, conf):
-    """Runs PROGRAM OPTION CONF as a service manager does that hands sockets over: TCP and UDP on one port, which goes to the file
-    PATH, and in CONF takes the place of HANDED."""
-    pair = bound_pair()
-    port = pair[0].getsockname()[1]
-    with open(conf) as file:
-        text = file.read().replace("HANDED", str(port))
-    for name, content in ((conf, text), (path, str(port))):
-        with open(name, "w") as file:
-            file.write(content)
-    high = [os.dup2(peer.fileno(), 60 + i) for i, peer in enumerate(pair)]
-    for i, fd in enumerate(high):
-        os.dup2(fd, 3 + i)
-        os.close(fd)
-    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="2", LISTEN_FDNAMES="echo:echo")
-    os.execv(program, [program, option, conf])
 
 
 def children(pid):
@@ -124,7 +78,7 @@ def children(pid):
 
 
 def descendants(pid):
-    """Prints every process that comes from PID."""
+    """Prints all descendants of process PID."""
     found, waiting = [], [pid]
     while waiting:
         below = children(waiting.pop())
@@ -134,7 +88,7 @@ def descendants(pid):
 
 
 def hups(pid):
-    """HUPs, one behind the other, for as long as PID is there."""
+    """Sends HUPs continuously while process PID exists."""
     try:
         while True:
             os.kill(int(pid), signal.SIGHUP)
@@ -143,4 +97,4 @@ def hups(pid):
         pass
 
 
-client.run(holds, datagrams, connections, spread, manager, handed, descendants, hups)
+client.run(holds, datagrams, connections, spread, descendants, hups)

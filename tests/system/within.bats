@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# What a leg of `./dev check` has started ends with it, wherever that has gone (tests/within).
+# tests/within: all processes that a leg of `./dev check` has started end with it.
 
 load helpers
 
@@ -7,8 +7,8 @@ within() {
 	timeout $((DEADLINE * 2)) "$TESTS_SRCDIR/within" "$@"
 }
 
-# A program that goes on for ever, and has others in a process group, in a session, and orphaned in a session of their own. Each
-# writes its number to a file of its name; the lines given come first in all of them.
+# Writes a program that does not exit, with children in another process group, in another session, and orphaned in
+# another session. Each writes its process id to a file of its name. The given lines are the first of each script.
 write_strays() {
 	local name
 	for name in stray grouped in_session orphan; do
@@ -25,7 +25,7 @@ write_strays() {
 	chmod +x strays
 }
 
-all_began() {
+all_started() {
 	[[ -e stray && -e grouped && -e in_session && -e orphan ]]
 }
 
@@ -37,11 +37,11 @@ assert_all_ended() {
 	done
 }
 
-# Has them found by teardown, should they go on.
+# Starts tests/within in the background. teardown ends it if the test fails.
 within_background() {
 	"$TESTS_SRCDIR/within" "$@" </dev/null >output 2>&1 3>&- 4>&- &
 	HELPER=$!
-	HELD+=("$HELPER")
+	BACKGROUND+=("$HELPER")
 }
 
 @test "within: output and exit status of the command are passed on" {
@@ -50,8 +50,8 @@ within_background() {
 	run -7 within 1000 1 sh -c 'exit 7'
 	[[ -z $output ]]
 	run -137 within 1000 1 sh -c 'kill -KILL $$'
-	run -127 within 1000 1 /nowhere/program
-	[[ $output == *'/nowhere/program: No such file'* ]]
+	run -127 within 1000 1 /missing/program
+	[[ $output == *'/missing/program: No such file'* ]]
 	run -2 within
 	run -2 within 1000 1
 	run -2 within soon 1 true
@@ -65,7 +65,7 @@ within_background() {
 @test "within: at a signal or at the time limit all descendants are ended" {
 	write_strays
 	within_background 1000 10 ./strays
-	wait_until all_began
+	wait_until all_started
 	kill -TERM "$HELPER"
 	wait "$HELPER" || [[ $? == 143 ]]
 	assert_all_ended
@@ -77,7 +77,7 @@ within_background() {
 @test "within: descendants that ignore SIGTERM are killed" {
 	write_strays 'trap "" TERM'
 	within_background 1000 0.5 ./strays
-	wait_until all_began
+	wait_until all_started
 	kill -TERM "$HELPER"
 	wait "$HELPER" || [[ $? == 143 ]]
 	assert_all_ended
@@ -97,18 +97,15 @@ within_background() {
 @test "within: no command is started if the caller has exited before" {
 	run -0 sh -c "WITHIN_CALLER=\$\$ '$TESTS_SRCDIR/within' 1000 1 env; exit"
 	[[ $output == *PATH=* && $output != *WITHIN_CALLER* ]]
-	WITHIN_CALLER=$PPID run -143 within 1000 1 touch begun # the caller is timeout(1)
-	[[ ! -e begun ]]
+	WITHIN_CALLER=$PPID run -143 within 1000 1 touch started # the caller is timeout(1)
+	[[ ! -e started ]]
 }
 
 @test "within: a terminated test with a second try leaves no temporary file" {
 	mkdir temporary
-	printf '%s\n' '#!/bin/sh' 'touch began' 'sleep 1000' >test.sh
+	printf '%s\n' '#!/bin/sh' 'touch started' 'sleep 1000' >test.sh
 	SECOND_TRIES='' TMPDIR=$PWD/temporary within_background 1000 10 "$TESTS_SRCDIR/again" sh test.sh
-	began() {
-		[[ -e began ]]
-	}
-	wait_until began
+	wait_until test -e started
 	[[ $(ls temporary) ]]
 	kill -TERM "$HELPER"
 	wait "$HELPER" || [[ $? == 143 ]]
@@ -120,14 +117,14 @@ within_background() {
 	printf '%s\n' '#!/bin/sh' "'$TESTS_SRCDIR/within' 1000 10 ./strays; exit" >caller.sh
 	sh caller.sh </dev/null >output 2>&1 3>&- 4>&- &
 	local caller=$!
-	HELD+=("$caller")
-	wait_until all_began
+	BACKGROUND+=("$caller")
+	wait_until all_started
 	kill -KILL "$caller"
-	none_runs() {
+	all_ended() {
 		local name
 		for name in stray grouped in_session orphan; do
 			! running "$(<"$name")" || return
 		done
 	}
-	wait_until none_runs
+	wait_until all_ended
 }

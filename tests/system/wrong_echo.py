@@ -1,4 +1,4 @@
-"""An echo on TCP that changes one byte of the stream: byte AT. Prints its port.
+"""Serves echo on TCP but inverts a bit of byte AT of each stream. Prints its port.
 
 usage: wrong_echo.py AT
 """

@@ -1,15 +1,18 @@
-"""Clients of echo on TCP, one after the other, until a file is there: says how many were served and what else happened."""
+"""Clients of echo on TCP, one after the other, until a file exists. Prints the number of each result.
+
+usage: clients.py PORT FILE
+"""
 
 import os
 import socket
 import sys
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 def ask(port, number):
     line = b"client %d\n" % number
-    with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as client:
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as client:
         client.sendall(line)
         client.shutdown(socket.SHUT_WR)
         answer = b""

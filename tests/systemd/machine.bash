@@ -1,12 +1,12 @@
-# machine.bash: what the tests under systemd need: a machine, its service, patience.
-# shellcheck shell=bash disable=SC2016 # what sh gets in quotes is for that sh
+# machine.bash: common functions of the tests under systemd: the machine and its service.
+# shellcheck shell=bash disable=SC2016 # sh -c expands its own script
 
 bats_require_minimum_version 1.5.0
 
 : "${MACHINE_ROOT:?a folder with a Debian}"
-: "${MACHINE_STAGE:?what make install has installed}"
+: "${MACHINE_STAGE:?the folder of make install DESTDIR=}"
 
-# Seconds within which what is promised has to happen: an end for tests that would hang, no measure of speed.
+# Time limit in seconds of each wait. It ends tests that hang and is no measure of speed.
 DEADLINE=120
 
 fail()
@@ -24,7 +24,7 @@ wait_until()
 	done
 }
 
-# Runs COMMAND in the machine.
+# Runs a command in the machine.
 inside()
 {
 	timeout "$DEADLINE" nsenter --target "$MACHINE" --all "$@"
@@ -63,7 +63,7 @@ machine_stop()
 
 # The service in the machine
 
-# A property of the service, as systemctl show has it.
+# Prints a property of the service as systemctl show does.
 property()
 {
 	inside systemctl show --property "$1" --value smallservd.service
@@ -79,13 +79,13 @@ main_pid()
 	property MainPID
 }
 
-# Whether the service runs as another process than PID.
-runs_anew()
+# True if the service is active with another main process than PID.
+has_new_process()
 {
 	has_property ActiveState active && ! has_property MainPID "$1|0"
 }
 
-# A line of the journal since the test began, with a field where FIELD=VALUE is given.
+# Prints the journal since the begin of the test, limited to entries with FIELD=VALUE if given.
 journal()
 {
 	inside journalctl --quiet --no-pager --output cat --after-cursor "$CURSOR" "$@"
@@ -96,45 +96,45 @@ journal_has()
 	grep -qE -e "$1" <(journal "${@:2}")
 }
 
-# The installed configuration with the sed(1) SCRIPT applied, by renaming, as editors do.
+# Replaces the configuration by the installed one changed by a sed(1) SCRIPT, by a rename as editors do.
 configure()
 {
 	inside sh -c 'sed -e "$1" /etc/smallservd/as-installed >/etc/smallservd/new && mv /etc/smallservd/new /etc/smallservd/smallservd.conf' \
 		sh "$1"
 }
 
-# drop_in UNIT NAME: a drop-in of UNIT from standard input.
+# drop_in UNIT NAME: installs a drop-in of UNIT from standard input.
 drop_in()
 {
 	inside sh -c 'mkdir -p "/etc/systemd/system/$1.d" && cat >"/etc/systemd/system/$1.d/$2.conf"' sh "$1" "$2"
 	inside systemctl daemon-reload
 }
 
-# The shipped drop-in NAME in force.
+# Installs the shipped drop-in NAME.
 use_example()
 {
 	drop_in smallservd.service "$1" <"$MACHINE_STAGE/usr/share/doc/smallservd/examples/$1.conf"
 }
 
-# netcat in the machine.
-ask()
+# Runs netcat in the machine.
+netcat()
 {
 	inside timeout 20 nc "$@"
 }
 
-# Echo and daytime answer on TCP and UDP, IPv4 and IPv6.
+# Checks that echo and daytime answer over TCP and UDP, IPv4 and IPv6.
 serves()
 {
 	local family
 	for family in -4 -6; do
-		[[ $(ask "$family" -N localhost 7 <<<"hello") == hello ]] || fail "no echo over TCP $family" || return
-		[[ $(ask "$family" -u -W 1 localhost 7 <<<"hello") == hello ]] || fail "no echo over UDP $family" || return
-		[[ $(ask "$family" -d localhost 13) =~ :[0-9]{2}\ 20[0-9]{2} ]] || fail "no daytime over TCP $family" || return
-		[[ $(ask "$family" -u -W 1 localhost 13 <<<"hello") =~ :[0-9]{2}\ 20[0-9]{2} ]] || fail "no daytime over UDP $family" || return
+		[[ $(netcat "$family" -N localhost 7 <<<"hello") == hello ]] || fail "no echo over TCP $family" || return
+		[[ $(netcat "$family" -u -W 1 localhost 7 <<<"hello") == hello ]] || fail "no echo over UDP $family" || return
+		[[ $(netcat "$family" -d localhost 13) =~ :[0-9]{2}\ 20[0-9]{2} ]] || fail "no daytime over TCP $family" || return
+		[[ $(netcat "$family" -u -W 1 localhost 13 <<<"hello") =~ :[0-9]{2}\ 20[0-9]{2} ]] || fail "no daytime over UDP $family" || return
 	done
 }
 
-# Back to what was installed, with nothing running.
+# Restores the installed files and stops the service and the socket unit.
 machine_reset()
 {
 	inside systemctl stop smallservd.socket smallservd.service

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
-# The service as it is installed, under a real systemd: start, reload, restart, crash, watchdog, sockets, sandbox.
-# shellcheck disable=SC2016 # what sh gets in quotes is for that sh
+# The installed service under systemd: start, reload, restart, crash, watchdog, socket unit, sandbox.
+# shellcheck disable=SC2016 # sh -c expands its own script
 
 load machine
 
@@ -26,7 +26,7 @@ teardown()
 	[[ -n ${BATS_TEST_COMPLETED:-} || -n ${BATS_TEST_SKIPPED:-} ]] || journal --lines 60 || true
 }
 
-# The number of workers, of what the service says of itself.
+# Prints the number of workers from the status text of the service.
 workers()
 {
 	[[ $(property StatusText) =~ ([0-9]+)\ workers ]] && echo "${BASH_REMATCH[1]}"
@@ -37,14 +37,14 @@ version()
 	inside systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p'
 }
 
-# The exposure of the service is at most LIMIT, in tenths.
-exposed_at_most()
+# Checks that the exposure of the service is at most LIMIT tenths.
+assert_exposure()
 {
-	local said tenths
-	said=$(inside systemd-analyze --no-pager security smallservd.service | tail -n 1)
-	[[ $said =~ :\ ([0-9]+)\.([0-9])\  ]] || fail "no figure: $said" || return
+	local summary tenths
+	summary=$(inside systemd-analyze --no-pager security smallservd.service | tail -n 1)
+	[[ $summary =~ :\ ([0-9]+)\.([0-9])\  ]] || fail "no figure: $summary" || return
 	tenths=$((BASH_REMATCH[1] * 10 + BASH_REMATCH[2]))
-	echo "# systemd $(version): ${said#*for }" >&3
+	echo "# systemd $(version): ${summary#*for }" >&3
 	((tenths <= $1)) || fail "exposed by $tenths tenths, not $1"
 }
 
@@ -75,7 +75,7 @@ exposed_at_most()
 	done
 	grep -qE '^NoNewPrivs:	1$' <<<"$status"
 	grep -qE '^Seccomp:	2$' <<<"$status"
-	run ! journal_has sandbox # that it went on without a filter of its own
+	run ! journal_has sandbox # the notice of a start without a filter
 }
 
 @test "systemd: an orderly stop has the result success" {
@@ -97,7 +97,7 @@ exposed_at_most()
 	local pid
 	pid=$(main_pid)
 	inside systemctl restart smallservd.service
-	runs_anew "$pid"
+	has_new_process "$pid"
 	serves
 }
 
@@ -105,10 +105,10 @@ exposed_at_most()
 	inside systemctl start smallservd.service
 	local pid
 	pid=$(main_pid)
-	run ! ask -z localhost 9
+	run ! netcat -z localhost 9
 	configure '/^\[discard\]/,/^port/ s/^enabled = no/enabled = yes/'
 	run -0 inside systemctl reload smallservd.service
-	wait_until ask -z localhost 9
+	wait_until netcat -z localhost 9
 	has_property ActiveState active
 	has_property MainPID "$pid"
 	serves
@@ -119,7 +119,7 @@ exposed_at_most()
 
 refuses()
 {
-	! ask -z localhost "$1"
+	! netcat -z localhost "$1"
 }
 
 @test "systemd: a reload of an invalid file fails and changes no service" {
@@ -147,7 +147,7 @@ refuses()
 	local pid
 	pid=$(main_pid)
 	inside kill -SEGV "$pid"
-	wait_until runs_anew "$pid"
+	wait_until has_new_process "$pid"
 	has_property NRestarts 1
 	serves
 }
@@ -158,12 +158,12 @@ refuses()
 	local pid
 	pid=$(main_pid)
 	inside kill -STOP "$pid"
-	wait_until runs_anew "$pid"
+	wait_until has_new_process "$pid"
 	wait_until journal_has 'Watchdog timeout'
 	serves
 }
 
-# Has the running process start the binary that is installed now, and take its place.
+# Sends USR2, so that the service starts the installed program.
 upgrade()
 {
 	inside kill -USR2 "$(main_pid)"
@@ -176,7 +176,7 @@ upgrade()
 	pid=$(main_pid)
 	found=$(descriptors)
 	upgrade
-	wait_until runs_anew "$pid"
+	wait_until has_new_process "$pid"
 	wait_until inside test ! -e "/proc/$pid"
 	serves
 	new=$(main_pid)
@@ -189,7 +189,7 @@ upgrade()
 	run -0 inside systemctl reload smallservd.service
 	has_property MainPID "$new"
 	inside kill -STOP "$new" # that it is watched, too
-	wait_until runs_anew "$new"
+	wait_until has_new_process "$new"
 	wait_until journal_has 'Watchdog timeout'
 	serves
 }
@@ -204,7 +204,7 @@ has_descriptors()
 	local pid
 	pid=$(main_pid)
 	upgrade
-	wait_until runs_anew "$pid"
+	wait_until has_new_process "$pid"
 	wait_until inside test ! -e "/proc/$pid"
 	serves
 	[[ $(descriptors | grep -E '^(tcp|udp) ') == "$(listening 1)" ]] || fail "$(descriptors)"
@@ -213,7 +213,7 @@ has_descriptors()
 	serves
 }
 
-# A binary that makes a folder where the file system is read-only: the filter, which the process that started it had, answers before it.
+# The new program makes a folder on a read-only file system; the inherited filter rejects the call first.
 @test "systemd: a system call outside the filter fails" {
 	inside systemctl start smallservd.service
 	local pid
@@ -229,7 +229,7 @@ has_descriptors()
 @test "systemd: journal entries have fields for the service, the client and the configuration line" {
 	configure '/^\[echo\]/ a log_connections = yes'
 	inside systemctl start smallservd.service
-	ask -N localhost 7 <<<"hello"
+	netcat -N localhost 7 <<<"hello"
 	wait_until journal_has 'closed: client' SERVICE=echo TRANSPORT=tcp
 	local entry
 	entry=$(journal --output json SERVICE=echo | grep 'closed: client')
@@ -261,7 +261,7 @@ has_descriptors()
 	run ! inside test -e /run/smallservd/pid
 }
 
-# The listening sockets of the installed configuration, COUNT times each.
+# Prints the listening sockets of the installed configuration, COUNT times each.
 listening()
 {
 	local i endpoint
@@ -272,10 +272,10 @@ listening()
 	done | LC_ALL=C sort
 }
 
-# What is in the table of the service's main thread, or of that below the folder of its process.
+# Prints the descriptors of the service.
 descriptors()
 {
-	inside bash -s "$(main_pid)${1:+/$1}" <"$BATS_TEST_DIRNAME/descriptors"
+	inside bash -s "$(main_pid)" <"$BATS_TEST_DIRNAME/descriptors"
 }
 
 @test "systemd: the service has descriptors for its endpoints, event loops and log only" {
@@ -290,40 +290,40 @@ descriptors()
 }
 
 @test "systemd: the exposure is at most 1.3 with ports 7 and 13 bound by the service" {
-	exposed_at_most 13
+	assert_exposure 13
 }
 
 @test "systemd: with the socket unit a client starts the service over TCP and UDP" {
 	inside systemctl start smallservd.socket
 	has_property ActiveState inactive
-	[[ $(ask -4 -N localhost 7 <<<"hello") == hello ]]
+	[[ $(netcat -4 -N localhost 7 <<<"hello") == hello ]]
 	has_property ActiveState active
 	serves
 	[[ $(descriptors | grep -E '^(tcp|udp) ') == "$(listening 1)" ]] || fail "$(descriptors)"
 	inside systemctl stop smallservd.socket smallservd.service
 	inside systemctl start smallservd.socket
 	has_property ActiveState inactive
-	[[ $(ask -6 -u -W 1 localhost 7 <<<"hello") == hello ]]
+	[[ $(netcat -6 -u -W 1 localhost 7 <<<"hello") == hello ]]
 	has_property ActiveState active
 	serves
 }
 
 @test "systemd: with the socket unit a restart refuses no connection" {
 	inside systemctl start smallservd.socket smallservd.service
-	local clients i pid said=$BATS_TEST_TMPDIR/said
+	local clients i pid results=$BATS_TEST_TMPDIR/results
 	nsenter --target "$MACHINE" --net timeout 240 python3 "$BATS_TEST_DIRNAME/clients.py" 7 "$BATS_TEST_TMPDIR/enough" \
-		</dev/null >"$said" 2>&1 3>&- 4>&- &
+		</dev/null >"$results" 2>&1 3>&- 4>&- &
 	clients=$!
-	wait_until grep -qx first "$said"
+	wait_until grep -qx first "$results"
 	for i in 1 2 3; do
 		pid=$(main_pid)
 		inside systemctl restart smallservd.service
-		runs_anew "$pid" || fail "restart $i"
+		has_new_process "$pid" || fail "restart $i"
 	done
 	touch "$BATS_TEST_TMPDIR/enough"
-	wait "$clients" || fail "$(cat "$said")"
-	[[ $(wc -l <"$said") == 2 && $(tail -n 1 "$said") =~ ^served:\ [0-9]+$ ]] || fail "$(cat "$said")"
-	echo "# $(tail -n 1 "$said") over 3 restarts" >&3
+	wait "$clients" || fail "$(cat "$results")"
+	[[ $(wc -l <"$results") == 2 && $(tail -n 1 "$results") =~ ^served:\ [0-9]+$ ]] || fail "$(cat "$results")"
+	echo "# $(tail -n 1 "$results") over 3 restarts" >&3
 }
 
 @test "systemd: with the private-network drop-in it serves without capabilities and an exposure of at most 0.3" {
@@ -338,7 +338,7 @@ descriptors()
 	[[ $(inside readlink "/proc/$(main_pid)/ns/net") != "$(inside readlink /proc/1/ns/net)" ]]
 	run -0 inside systemd-analyze --man=no verify smallservd.service smallservd.socket
 	[[ -z $output ]] || fail "$output"
-	exposed_at_most 3
+	assert_exposure 3
 	run -0 inside systemctl reload smallservd.service
 	serves
 }
@@ -354,10 +354,10 @@ descriptors()
 		refuse_source_ports = none
 	END
 	inside systemctl start smallservd.socket smallservd.service
-	# both addresses are the machine's, which the service cannot know
+	# both addresses are local to the machine, but not to the network namespace of the service
 	nsenter --target "$MACHINE" --net timeout "$DEADLINE" \
 		python3 "$BATS_TEST_DIRNAME/../system/spoof.py" send 127.0.0.2 7 127.0.0.1 7
-	[[ $(ask -4 -u -W 1 127.0.0.1 7 <<<"hello") == hello ]]
+	[[ $(netcat -4 -u -W 1 127.0.0.1 7 <<<"hello") == hello ]]
 	inside systemctl kill --signal USR1 smallservd.service
 	wait_until journal_has 'echo: udp: .*datagrams_received=2 datagrams_sent=1 .*dropped\{own_endpoint\}=1'
 }
@@ -375,9 +375,9 @@ descriptors()
 	configure '/^\[discard\]/,/^port/ s/^enabled = no/enabled = yes/'
 	run -0 inside systemctl reload smallservd.service
 	if (($(version) >= 253)); then
-		ask -z localhost 9 # it has waited
+		netcat -z localhost 9 # systemctl has waited for the reload
 	fi
-	wait_until ask -z localhost 9
+	wait_until netcat -z localhost 9
 	configure 's/^port = 7/prot = 7/'
 	run -1 inside systemctl reload smallservd.service
 	wait_until has_property ActiveState active

@@ -1,18 +1,29 @@
-"""A service manager that hands sockets over: opens them, tells of them in the environment, and becomes the daemon."""
+"""Runs a program with sockets in LISTEN_FDS, as a service manager does for socket activation.
+
+usage: socket_activation.py [--names NAMES] [--pid PID] SOCKET... -- PROGRAM [ARGUMENT...]
+
+A SOCKET is KIND=ADDRESS:PORT with KIND tcp, udp, dual_tcp or dual_udp, or a descriptor that the daemon must refuse:
+unix, seqpacket, connected or file.
+"""
 
 import os
 import socket
 import sys
 
+import client
+
 FIRST = 3
 
 
-def tcp(address, **options):
-    """A listening socket on ADDRESS, `HOST:PORT`, with the port that is free for port 0."""
+def split(address):
     host, port = address.rsplit(":", 1)
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    return host.strip("[]"), int(port)
+
+
+def tcp(address, **options):
+    """Returns a listening socket on ADDRESS, `HOST:PORT`."""
+    host, port = split(address)
+    listener = socket.socket(client.family_of(host), socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bind(listener, host, port, **options)
     listener.listen(100)
@@ -20,35 +31,32 @@ def tcp(address, **options):
 
 
 def udp(address, **options):
-    host, port = address.rsplit(":", 1)
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    datagrams = socket.socket(family, socket.SOCK_DGRAM)
+    host, port = split(address)
+    datagrams = socket.socket(client.family_of(host), socket.SOCK_DGRAM)
     bind(datagrams, host, port, **options)
     return datagrams
 
 
-def bind(opened, host, port, both=False):
+def bind(opened, host, port, dual_stack=False):
     if opened.family == socket.AF_INET6:
-        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
-    opened.bind((host, int(port)))
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
+    opened.bind((host, port))
 
 
-def both_tcp(address):
-    return tcp(address, both=True)
+def dual_tcp(address):
+    return tcp(address, dual_stack=True)
 
 
-def both_udp(address):
-    return udp(address, both=True)
+def dual_udp(address):
+    return udp(address, dual_stack=True)
 
 
 def unix(_):
-    """What no endpoint is."""
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 def connected(_):
-    """A stream that does not listen."""
+    """Returns a stream socket that does not listen."""
     unlistened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     unlistened.bind(("127.0.0.1", 0))
     return unlistened
@@ -62,10 +70,10 @@ def file(_):
     return open("/dev/null")
 
 
-def hand_over(kinds, names, pid, command):
-    """Puts what KINDS, words as `tcp=127.0.0.1:7`, ask for behind the standard descriptors, and runs COMMAND."""
+def activate(kinds, names, pid, command):
+    """Opens the sockets KINDS as descriptors from 3 on and runs COMMAND."""
     table = {
-        kind.__name__: kind for kind in (tcp, udp, both_tcp, both_udp, unix, connected, seqpacket, file)
+        kind.__name__: kind for kind in (tcp, udp, dual_tcp, dual_udp, unix, connected, seqpacket, file)
     }
     opened = []
     for kind in kinds:
@@ -84,15 +92,14 @@ def hand_over(kinds, names, pid, command):
 
 
 def main():
-    """handed.py [--names NAMES] [--pid PID] KIND... -- COMMAND..."""
     arguments = sys.argv[1:]
     names = pid = None
     while arguments[0].startswith("--") and arguments[0] != "--":
         option, value = arguments[:2]
         names, pid = (value, pid) if option == "--names" else (names, value)
         arguments = arguments[2:]
-    split = arguments.index("--")
-    hand_over(arguments[:split], names, pid, arguments[split + 1 :])
+    end = arguments.index("--")
+    activate(arguments[:end], names, pid, arguments[end + 1 :])
 
 
 main()

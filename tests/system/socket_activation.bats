@@ -1,21 +1,21 @@
 #!/usr/bin/env bats
-# Sockets that a service manager hands over: which endpoint gets which, and what is an error.
+# Socket activation: how descriptors of LISTEN_FDS are matched with endpoints, and errors.
 # shellcheck disable=SC2030,SC2031,SC2034,SC2153 # helpers.bash sets PID, LOG, CONF and STATUS in the test's own shell, and reads RUNNER
 
 load helpers
 
-# The daemon is started by a manager that hands over what is named, as `tcp=127.0.0.1:7`.
-handing() {
-	RUNNER=(python3 "$BATS_TEST_DIRNAME/handed.py" "$@" --)
+# Has the daemon started with the given sockets in LISTEN_FDS, such as `tcp=127.0.0.1:7`.
+activate_with() {
+	RUNNER=(python3 "$BATS_TEST_DIRNAME/socket_activation.py" "$@" --)
 }
 
-# How many sockets of the daemon are bound to PORT.
+# Prints how many sockets are bound to PORT.
 sockets_on() {
 	"${NETWORK[@]}" ss -Hltun "sport = :$1" | wc -l
 }
 
-# The start fails with exit status 1 and a line that matches PATTERN.
-assert_refused() {
+# Checks that the start fails with exit status 1 and a log line that matches PATTERN.
+assert_start_fails() {
 	wait_for_end
 	[[ $STATUS == 1 ]] || fail "exit status $STATUS"
 	log_matches "$1" || fail "not logged: $1"
@@ -35,7 +35,7 @@ echo_on() {
 @test "socket activation: sockets are matched by transport, address and port, and missing ones are bound" {
 	local port other
 	port=$(free_port) other=$(free_port)
-	handing "udp=127.0.0.1:$port" "tcp=127.0.0.1:$port"
+	activate_with "udp=127.0.0.1:$port" "tcp=127.0.0.1:$port"
 	start_daemon <<-END
 		[daemon]
 		workers = 2
@@ -58,25 +58,25 @@ echo_on() {
 @test "socket activation: one TCP listener distributes its connections over all workers" {
 	local port
 	port=$(free_port)
-	handing "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
+	activate_with "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
 	start_daemon < <(echo_on "$port")
-	python_background clients hold.py 127.0.0.1 "$port" 20
+	python_background clients hold_connections.py 127.0.0.1 "$port" 20
 	wait_for_line clients 'served 20'
-	# an event loop has a line for each descriptor that it watches
+	# the fdinfo of an epoll descriptor has a line `tfd:` for each registered descriptor
 	local fd first second most loops=()
 	for fd in "/proc/$PID/fdinfo"/*; do
 		loops+=("$(grep -c '^tfd:' "$fd" || true)")
 	done
 	most=$(printf '%s\n' "${loops[@]}" | sort -n | tail -n 2 | tr '\n' ' ')
 	read -r first second <<<"$most"
-	((second >= 10 && first <= 14)) || fail "not in halves: $most"
+	((second >= 10 && first <= 14)) || fail "not evenly distributed: $most"
 }
 
 @test "socket activation: a dual-stack socket serves the IPv4 and the IPv6 endpoint of address = *" {
 	need_ipv6
 	local port
 	port=$(free_port)
-	handing "both_tcp=[::]:$port" "both_udp=[::]:$port"
+	activate_with "dual_tcp=[::]:$port" "dual_udp=[::]:$port"
 	start_daemon <<-END
 		[daemon]
 		workers = 2
@@ -102,9 +102,9 @@ echo_on() {
 	need_ipv6
 	local port
 	port=$(free_port)
-	handing "both_tcp=[::]:$port"
+	activate_with "dual_tcp=[::]:$port"
 	launch_daemon < <(echo_on "$port" ::)
-	assert_refused 'matches no endpoint: tcp .* \(dual-stack\)'
+	assert_start_fails 'matches no endpoint: tcp .* \(dual-stack\)'
 }
 
 @test "socket activation: socket_name matches descriptors of that name only" {
@@ -123,25 +123,25 @@ echo_on() {
 			port = $other
 		END
 	}
-	handing --names theirs:mine "tcp=127.0.0.1:$other" "tcp=127.0.0.1:$port"
+	activate_with --names theirs:mine "tcp=127.0.0.1:$other" "tcp=127.0.0.1:$port"
 	start_daemon < <(conf)
 	[[ $(sockets_on "$port") == 1 ]]
 	assert_echo tcp 127.0.0.1 "$port"
 	stop_daemon
-	handing --names mine:theirs "tcp=127.0.0.1:$other" "tcp=127.0.0.1:$port"
+	activate_with --names mine:theirs "tcp=127.0.0.1:$other" "tcp=127.0.0.1:$port"
 	launch_daemon < <(conf)
-	assert_refused "echo: cannot listen on tcp 127\.0\.0\.1:$port: Address already in use"
+	assert_start_fails "echo: cannot listen on tcp 127\.0\.0\.1:$port: Address already in use"
 }
 
 @test "socket activation: a descriptor that matches no endpoint is an error with its name and address" {
 	local port other
 	port=$(free_port) other=$(free_port)
-	handing --names a:b "tcp=127.0.0.1:$port" "tcp=127.0.0.1:$other"
+	activate_with --names a:b "tcp=127.0.0.1:$port" "tcp=127.0.0.1:$other"
 	launch_daemon < <(echo_on "$port")
-	assert_refused "LISTEN_FDS: descriptor 4 \(b\): matches no endpoint: tcp 127\.0\.0\.1:$other"
-	handing "udp=127.0.0.1:$port" "tcp=127.0.0.2:$port"
+	assert_start_fails "LISTEN_FDS: descriptor 4 \(b\): matches no endpoint: tcp 127\.0\.0\.1:$other"
+	activate_with "udp=127.0.0.1:$port" "tcp=127.0.0.2:$port"
 	launch_daemon < <(echo_on "$port")
-	assert_refused "LISTEN_FDS: descriptor 4: matches no endpoint: tcp 127\.0\.0\.2:$port"
+	assert_start_fails "LISTEN_FDS: descriptor 4: matches no endpoint: tcp 127\.0\.0\.2:$port"
 }
 
 @test "socket activation: a descriptor that is no IP socket, or does not listen, is an error with the reason" {
@@ -150,16 +150,16 @@ echo_on() {
 		[connected]='does not listen' [file]='is not a socket')
 	port=$(free_port)
 	for kind in "${!wrong[@]}"; do
-		handing "$kind"
+		activate_with "$kind"
 		launch_daemon < <(echo_on "$port")
-		assert_refused "LISTEN_FDS: descriptor 3: .*${wrong[$kind]}"
+		assert_start_fails "LISTEN_FDS: descriptor 3: .*${wrong[$kind]}"
 	done
 }
 
 @test "socket activation: descriptors for another process id are ignored" {
 	local port
 	port=$(free_port)
-	handing --pid 1 "tcp=127.0.0.1:0"
+	activate_with --pid 1 "tcp=127.0.0.1:0"
 	start_daemon < <(echo_on "$port")
 	[[ $(sockets_on "$port") -ge 2 ]]
 	assert_echo tcp 127.0.0.1 "$port"
@@ -168,7 +168,7 @@ echo_on() {
 @test "socket activation: a reload keeps the sockets, also when another service gets them" {
 	local port
 	port=$(free_port)
-	handing "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
+	activate_with "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
 	start_daemon < <(echo_on "$port")
 	write_config "$CONF" <<-END
 		[daemon]
@@ -187,7 +187,7 @@ echo_on() {
 @test "socket activation: a stop serves the queued connections and datagrams" {
 	local port
 	port=$(free_port)
-	handing "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
+	activate_with "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
 	start_daemon < <(echo_on "$port")
 	python signals.py queued "$PID" 127.0.0.1 "$port" "$port" 50
 	wait_for_end
@@ -197,9 +197,9 @@ echo_on() {
 @test "socket activation: the descriptors are close-on-exec" {
 	local port fd
 	port=$(free_port)
-	handing "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
+	activate_with "tcp=127.0.0.1:$port" "udp=127.0.0.1:$port"
 	start_daemon < <(echo_on "$port")
 	for fd in 3 4; do
-		(($(awk '/^flags:/ {print $2}' "/proc/$PID/fdinfo/$fd") & 02000000)) || fail "descriptor $fd lives on"
+		(($(awk '/^flags:/ {print $2}' "/proc/$PID/fdinfo/$fd") & 02000000)) || fail "descriptor $fd is inherited"
 	done
 }

@@ -1,7 +1,9 @@
-"""Runs a daemon and adopts what it leaves behind, as a service manager does: prints `PID STATUS` for each process that ends, a
-line in the file `ended`, and ends with the last of them. TERM goes on to all. Status 0: each ended with 0, or was killed.
+"""Runs a daemon as a child subreaper, as a service manager does, so that orphaned processes become its children.
 
-    keeper.py PROGRAM ARGUMENT...
+usage: subreaper.py PROGRAM [ARGUMENT...]
+
+Writes `PID STATUS` to the file `ended` for each process that exits, forwards TERM to all and exits after the last one.
+Exit status: 0 if each process exited with 0 or was killed by SIGKILL, else 1.
 """
 
 import ctypes
@@ -17,7 +19,7 @@ def children():
         return [int(pid) for pid in list_of_pids.read().split()]
 
 
-def pass_on(number, _):
+def forward(number, _):
     for pid in children():
         os.kill(pid, number)
 
@@ -26,7 +28,7 @@ def main():
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
-    # blocked until there is somebody to pass them on to; the daemon starts with none blocked
+    # TERM is blocked until the daemon is started, which starts with no signal blocked
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     if os.fork() == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
@@ -35,9 +37,9 @@ def main():
         except OSError as error:
             sys.stderr.write(f"{sys.argv[1]}: {error}\n")
             os._exit(127)
-    signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGTERM, forward)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    well = True
+    clean = True
     with open("ended", "a") as ended:
         while True:
             try:
@@ -45,10 +47,10 @@ def main():
             except ChildProcessError:
                 break
             code = os.waitstatus_to_exitcode(status)
-            well = well and code in (0, -signal.SIGKILL)
+            clean = clean and code in (0, -signal.SIGKILL)
             ended.write(f"{pid} {code}\n")
             ended.flush()
-    os._exit(0 if well else 1)  # no TERM that comes by now is to end it otherwise
+    os._exit(0 if clean else 1)  # a TERM during the interpreter's exit would change the status
 
 
 main()

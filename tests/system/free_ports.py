@@ -1,4 +1,4 @@
-"""Prints the first of COUNT ports in a row that nobody uses, below those that the kernel hands out."""
+"""Prints the first of COUNT consecutive free ports below the ephemeral range."""
 
 import random
 import socket

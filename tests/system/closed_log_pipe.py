@@ -1,4 +1,4 @@
-"""Starts the daemon PROGRAM with its log in a pipe, closes the reading end, and asks whether it goes on."""
+"""Starts the daemon PROGRAM with a pipe as standard error, closes the reading end, and checks that the daemon serves."""
 
 import os
 import re
@@ -21,7 +21,7 @@ log_connections = yes
 
 
 def main(program):
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     daemon = subprocess.Popen([program, "-c", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     watchdog = threading.Timer(client.DEADLINE * 3, daemon.kill)
     watchdog.start()

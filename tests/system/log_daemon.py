@@ -1,6 +1,10 @@
-"""Runs a program beside a log daemon, in a mount namespace that the caller made: mounts an empty file system at
-DIRECTORY (in /dev it makes null), receives datagrams at PATH below it, and prints each as a line, its own lines joined
-by |. Ends with the program."""
+"""Runs a program beside a log daemon that prints each datagram as a line, with line ends as |.
+
+usage: log_daemon.py DIRECTORY PATH PROGRAM [ARGUMENT...]
+
+Mounts an empty file system at DIRECTORY, with null if that is /dev, and receives datagrams at PATH below it. The caller
+provides the mount namespace. The log daemon ends with the program.
+"""
 
 import ctypes
 import os
@@ -14,8 +18,11 @@ CLONE_NEWNET = 0x40000000
 
 
 def short_queue(libc):
-    """A socket that holds 10 datagrams, as the kernel has it by default: systemd raises that to 512 where it is the host's, but a
-    network of its own has its own limit. The path is the same for all."""
+    """Returns a socket with a queue of 10 datagrams, the default of the kernel.
+
+    systemd raises net.unix.max_dgram_qlen to 512 on the host. A new network namespace has the default; paths of Unix
+    sockets do not depend on the namespace.
+    """
     with open("/proc/self/ns/net", "rb") as host:
         if libc.unshare(CLONE_NEWNET) != 0:
             sys.exit("unshare: " + os.strerror(ctypes.get_errno()))

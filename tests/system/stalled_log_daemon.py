@@ -1,4 +1,4 @@
-"""A daemon whose log daemon does not read."""
+"""Clients of a daemon while its log daemon is stopped."""
 
 import os
 import shutil
@@ -7,11 +7,11 @@ import socket
 
 import client
 
-CONNECTIONS = 1500  # lines: more than the queue of the log holds (1024)
+CONNECTIONS = 1500  # each logs a line; more lines than the log's queue holds, 1024
 
 
 def flood(host, port, count):
-    """COUNT connections to an echo service, one behind the other: each is a line in its log."""
+    """Makes COUNT connections to echo, one after the other. Each logs a line."""
     for _ in range(int(count)):
         with client.tcp(host, port) as peer:
             peer.sendall(b"x")
@@ -27,8 +27,8 @@ def serves(host, port):
         return False
 
 
-def goes_on(reader, pid, conf, more, host, port, new_port):
-    """While READER, the log daemon, stands still, connections are served, and a reload to MORE opens NEW_PORT."""
+def serves_while_stalled(reader, pid, conf, more, host, port, new_port):
+    """Checks that while the log daemon READER is stopped, connections are served and a reload to MORE opens NEW_PORT."""
     os.kill(int(reader), signal.SIGSTOP)
     try:
         flood(host, port, CONNECTIONS)
@@ -39,4 +39,4 @@ def goes_on(reader, pid, conf, more, host, port, new_port):
         os.kill(int(reader), signal.SIGCONT)
 
 
-client.run(flood, goes_on)
+client.run(flood, serves_while_stalled)
