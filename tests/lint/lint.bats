@@ -145,6 +145,15 @@ assert_reported() {
 	assert_violation 'src/net/accept.c:1: include cycle: net/accept -> net/udp -> net/tcp -> net/accept' sources cycles
 }
 
+@test "lint cycles: each of two separate cycles is reported" {
+	write src/net/udp.h '#include "net/tcp.h"'
+	write src/net/tcp.h '#include "net/udp.h"'
+	write src/core/log.h '#include "core/clock.h"'
+	write src/core/clock.h '#include "core/log.h"'
+	assert_violation "$(printf '%s\n' 'src/core/clock.h:1: include cycle: core/clock -> core/log -> core/clock' \
+		'src/net/tcp.h:1: include cycle: net/tcp -> net/udp -> net/tcp')" sources cycles
+}
+
 @test "lint cycles: a module that includes its own header passes" {
 	sources cycles
 }
