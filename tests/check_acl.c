@@ -1,5 +1,5 @@
 /* check_acl.c: the most specific rule decides, also in long lists. */
-#include "net/acl.h"
+#include "core/acl.h"
 
 #include <arpa/inet.h>
 #include <stdint.h>

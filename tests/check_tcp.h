@@ -14,6 +14,7 @@
 #include "core/timer_wheel.h"
 #include "core/transport.h"
 #include "net/tcp.h"
+#include "net/tcp_internal.h"
 
 enum {
 	WORKERS = 2,

@@ -1,6 +1,6 @@
 /* check_tcp_states.c: the states of a TCP connection and the transitions between them. */
 #undef NDEBUG /* the assertion of connection_set_state is under test */
-#include "net/tcp_connection.h"
+#include "net/tcp_internal.h"
 
 #include <signal.h>
 

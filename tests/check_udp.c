@@ -12,6 +12,7 @@
 #include "check_run.h"
 #include "core/transport.h"
 #include "net/udp.h"
+#include "net/udp_internal.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103

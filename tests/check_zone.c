@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "option/option.h"
+#include "service/tz.h"
 #include "service/zone.h"
 
 #define DATABASE "/usr/share/zoneinfo"
@@ -569,7 +570,7 @@ static void assert_sane(const struct zone *zone)
 			    tm.tm_mon < 12 && tm.tm_mday >= 1 && tm.tm_mday <= 31 && tm.tm_hour >= 0 &&
 			    tm.tm_hour < 24 && tm.tm_min >= 0 && tm.tm_min < 60 && tm.tm_sec >= 0 && tm.tm_sec < 60 &&
 			    tm.tm_yday >= 0 && tm.tm_yday < 366 && tm.tm_zone[0] != '\0' &&
-			    strlen(tm.tm_zone) <= ZONE_ABBREVIATION_MAX;
+			    strlen(tm.tm_zone) <= TZ_ABBREVIATION_MAX;
 		if (!sane)
 			ck_abort_msg("at %lld", (long long)instants[i]);
 	}

@@ -2,7 +2,7 @@
 #ifndef SMALLSERVD_CONFIG_TARGET_H
 #define SMALLSERVD_CONFIG_TARGET_H
 
-#include "config/config.h"
+#include "config/keys.h"
 #include "service/service.h"
 
 struct target {

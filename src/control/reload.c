@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "control/notify.h"
+#include "control/server.h"
 #include "control/server_internal.h"
 #include "core/clock.h"
 #include "core/log.h"

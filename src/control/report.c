@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "control/notify.h"
+#include "control/server.h"
 #include "control/server_internal.h"
 #include "core/log.h"
 #include "core/transport.h"

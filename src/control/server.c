@@ -9,6 +9,7 @@
 
 #include "control/notify.h"
 #include "control/pid_file.h"
+#include "control/server.h"
 #include "control/server_internal.h"
 #include "core/cpu_count.h"
 #include "core/log.h"

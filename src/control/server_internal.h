@@ -6,7 +6,6 @@
 
 #include "control/apply.h"
 #include "control/sandbox.h"
-#include "control/server.h"
 #include "control/watchdog.h"
 #include "handoff/upgrade_child.h"
 #include "handoff/upgrade_parent.h"
@@ -40,7 +39,7 @@ struct server {
 	bool took_over;                      /* from that parent */
 	bool announced;                      /* the service manager knows this process */
 	struct task idle, committed;
-	server_config_callback *on_config;
+	void (*on_config)(const struct config *config, void *argument);
 	void *on_config_argument;
 };
 

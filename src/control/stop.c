@@ -2,6 +2,7 @@
 #include <inttypes.h>
 
 #include "control/notify.h"
+#include "control/server.h"
 #include "control/server_internal.h"
 #include "core/clock.h"
 #include "core/log.h"

@@ -7,11 +7,11 @@
 #include <sys/queue.h>
 
 #include "config/config.h"
+#include "core/acl.h"
 #include "core/diagnostics.h"
 #include "core/log.h"
 #include "core/port_set.h"
 #include "core/token_bucket.h"
-#include "net/acl.h"
 #include "net/limit.h"
 #include "net/metrics.h"
 #include "net/sockaddr.h"

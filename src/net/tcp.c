@@ -16,7 +16,7 @@
 #include "net/listener.h"
 #include "net/proxy_accept.h"
 #include "net/socket.h"
-#include "net/tcp_connection.h"
+#include "net/tcp_internal.h"
 #include "thread/worker.h"
 
 enum {

@@ -4,19 +4,6 @@
 
 #include "net/listener.h"
 
-/* The bounds of a connection. Each worker adds TCP_SCRATCH_SIZE once. */
-enum {
-	TCP_SCRATCH_SIZE = 256 * 1024,      /* the size of a read, and so the limit of unsent bytes of a connection */
-	TCP_UNSENT_HIGH = 64 * 1024 * 1024, /* of a worker: above it reads shrink to TCP_READ_SMALL */
-	TCP_READ_SMALL = 4 * 1024,
-	TCP_LINGER_MS = 2000,         /* wait for the client's FIN */
-	TCP_LINGER_BYTES = 64 * 1024, /* input discarded meanwhile */
-	TCP_SPARE_SLOTS_MIN = 1000, /* with fewer free slots FIN is not polled: a slot is free as soon as FIN arrives */
-	TCP_ACCEPTS_A_WAKEUP = 64,
-	TCP_RECHECK_MS = 1000, /* after the last read of a burst: reads once more, for data behind urgent data */
-	TCP_RETRY_MS = 100,    /* pause of accepting after a lack of descriptors or memory */
-};
-
 struct tcp;
 
 /* All functions are for the main thread. */

@@ -1,5 +1,5 @@
 /* tcp_connection.c: a connection from its start to its close: input, output, deadlines. */
-#include "net/tcp_connection.h"
+#include "net/tcp_internal.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
@@ -16,8 +16,6 @@
 #include "core/clock.h"
 #include "core/transport.h"
 #include "net/admission.h"
-#include "net/tcp_transport.h"
-#include "net/tcp_watch.h"
 #include "thread/worker.h"
 
 /* --- the read event --- */

@@ -1,5 +1,5 @@
 /* tcp_transport.c: plain TCP and TLS as the same operations. */
-#include "net/tcp_transport.h"
+#include "net/tcp_internal.h"
 
 #include <stdlib.h>
 #include <sys/socket.h>

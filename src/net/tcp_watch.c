@@ -3,7 +3,7 @@
  * Edge-triggered reading (EPOLLET) saves the kernel a check of the socket in each epoll_wait: 2.7 % of the server's
  * CPU time of a 64-byte message. Polling for FIN after a one-shot reply saves an event, two system calls and a
  * wake-up: 11 % of connect-daytime-close. See doc/design/edge-triggered.md and doc/design/lingering-close.md. */
-#include "net/tcp_watch.h"
+#include "net/tcp_internal.h"
 
 #include <errno.h>
 #include <sys/socket.h>

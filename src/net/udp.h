@@ -7,11 +7,6 @@
 #include "net/listener.h"
 #include "net/socket.h"
 
-enum {
-	UDP_BATCH = 32,                /* messages of a receive: bounds a socket's turn on its worker */
-	UDP_DATAGRAM_SIZE = 64 * 1024, /* the longest datagram fits, so that none is truncated */
-};
-
 /* UDP on all workers. */
 struct udp;
 

@@ -8,7 +8,8 @@
 #include <sys/queue.h>
 
 #include "net/admission.h"
-#include "net/udp.h"
+#include "net/listener.h"
+#include "net/sockaddr.h"
 
 /* Linux 4.18 and 5.0; a C library may be older than its kernel */
 #ifndef UDP_SEGMENT
@@ -17,6 +18,11 @@
 #ifndef UDP_GRO
 #define UDP_GRO 104
 #endif
+
+enum {
+	UDP_BATCH = 32,                /* messages of a receive: bounds a socket's turn on its worker */
+	UDP_DATAGRAM_SIZE = 64 * 1024, /* the longest datagram fits, so that none is truncated */
+};
 
 enum {
 	UDP_CONTROL_SIZE = 128,

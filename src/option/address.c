@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/ip.h"
+#include "option/option.h"
 #include "option/option_internal.h"
 
 void option_print_address(const struct option_address *address, char *text)

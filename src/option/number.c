@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/array.h"
+#include "option/option.h"
 #include "option/option_internal.h"
 
 struct unit {

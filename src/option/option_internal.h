@@ -2,7 +2,10 @@
 #ifndef SMALLSERVD_OPTION_OPTION_INTERNAL_H
 #define SMALLSERVD_OPTION_OPTION_INTERNAL_H
 
-#include "option/option.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+struct option;
 
 /* Writes the reason to ERROR (OPTION_ERROR_SIZE bytes). Returns false, so that a parser can return it. */
 bool option_fail(char *error, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "option/option.h"
 #include "option/option_internal.h"
 
 /* Reads the digits at TEXT into PORT and sets END behind them. Returns false without digits or above 65535. */

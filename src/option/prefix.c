@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/text_file.h"
+#include "option/option.h"
 #include "option/option_internal.h"
 
 enum { MAPPED_BITS = 96 }; /* prefix length of ::ffff:0:0/96 */

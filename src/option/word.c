@@ -5,6 +5,7 @@
 
 #include "core/array.h"
 #include "core/transport.h"
+#include "option/option.h"
 #include "option/option_internal.h"
 
 /* --- booleans, choices and DSCP classes --- */

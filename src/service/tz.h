@@ -7,9 +7,8 @@
 #include <stdint.h>
 #include <time.h>
 
-#include "service/zone.h"
-
 enum {
+	TZ_ABBREVIATION_MAX = 15,
 	TZ_RULE_MAX = 255, /* characters of a POSIX TZ string */
 	TZ_DAY_S = 24 * 60 * 60,
 };
@@ -18,7 +17,7 @@ enum {
 struct tz_type {
 	int32_t offset; /* seconds east of UTC */
 	bool daylight;
-	char abbreviation[ZONE_ABBREVIATION_MAX + 1];
+	char abbreviation[TZ_ABBREVIATION_MAX + 1];
 };
 
 /* A change to TYPE at second AT. */

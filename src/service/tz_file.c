@@ -1,5 +1,6 @@
 /* tz_file.c: TZif files (RFC 9636). */
 #include "service/tz.h"
+#include "service/zone.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -72,7 +73,7 @@ static uint64_t block_size(const struct header *header, uint64_t time_size)
 
 static bool parse_abbreviation(const unsigned char *bytes, size_t size, char *abbreviation)
 {
-	for (size_t i = 0; i < size && i <= ZONE_ABBREVIATION_MAX; i++) {
+	for (size_t i = 0; i < size && i <= TZ_ABBREVIATION_MAX; i++) {
 		abbreviation[i] = (char)bytes[i];
 		if (bytes[i] == '\0')
 			return i > 0;

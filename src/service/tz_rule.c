@@ -186,7 +186,7 @@ static bool read_abbreviation(const char **at, char *abbreviation)
 	while (isalpha((unsigned char)**at) || (quoted && (isdigit((unsigned char)**at) || **at == '+' || **at == '-')))
 		++*at;
 	size_t length = (size_t)(*at - start);
-	if (length < 3 || length > ZONE_ABBREVIATION_MAX || (quoted && !read_character(at, '>')))
+	if (length < 3 || length > TZ_ABBREVIATION_MAX || (quoted && !read_character(at, '>')))
 		return false;
 	memcpy(abbreviation, start, length);
 	abbreviation[length] = '\0';

@@ -6,8 +6,6 @@
 #include <stdint.h>
 #include <time.h>
 
-enum { ZONE_ABBREVIATION_MAX = 15 };
-
 /* A time zone, immutable once loaded. */
 struct zone;
 

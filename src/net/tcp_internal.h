@@ -1,21 +1,40 @@
-/* tcp_connection.h: a TCP connection, as the modules net/tcp*.c share it. */
-#ifndef SMALLSERVD_NET_TCP_CONNECTION_H
-#define SMALLSERVD_NET_TCP_CONNECTION_H
+/* tcp_internal.h: a TCP connection, as the modules tcp, tcp_connection, tcp_transport and tcp_watch share it. */
+#ifndef SMALLSERVD_NET_TCP_INTERNAL_H
+#define SMALLSERVD_NET_TCP_INTERNAL_H
 
 #include <assert.h>
 #include <event2/event.h>
 #include <event2/event_struct.h>
 #include <netinet/in.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
+#include <sys/types.h>
 
 #include "core/timer_wheel.h"
 #include "net/instance.h"
+#include "net/listener.h"
+#include "net/metrics.h"
 #include "net/proxy_accept.h"
 #include "net/sockaddr.h"
-#include "net/tcp.h"
 #include "tls/tls.h"
+
+struct tcp;
+struct tcp_transport;
+
+/* The bounds of a connection. Each worker adds TCP_SCRATCH_SIZE once. */
+enum {
+	TCP_SCRATCH_SIZE = 256 * 1024,      /* the size of a read, and so the limit of unsent bytes of a connection */
+	TCP_UNSENT_HIGH = 64 * 1024 * 1024, /* of a worker: above it reads shrink to TCP_READ_SMALL */
+	TCP_READ_SMALL = 4 * 1024,
+	TCP_LINGER_MS = 2000,         /* wait for the client's FIN */
+	TCP_LINGER_BYTES = 64 * 1024, /* input discarded meanwhile */
+	TCP_SPARE_SLOTS_MIN = 1000, /* with fewer free slots FIN is not polled: a slot is free as soon as FIN arrives */
+	TCP_ACCEPTS_A_WAKEUP = 64,
+	TCP_RECHECK_MS = 1000, /* after the last read of a burst: reads once more, for data behind urgent data */
+	TCP_RETRY_MS = 100,    /* pause of accepting after a lack of descriptors or memory */
+};
 
 /* One worker's part of TCP. */
 struct tcp_worker {
@@ -166,5 +185,84 @@ bool connection_instance_expired(const struct instance *instance);
 
 /* Gives back a slot of the service and one of the daemon, and wakes listeners that wait for one. Any worker. */
 void tcp_leave(struct tcp *tcp, struct instance *instance);
+
+/* --- tcp_transport.c: plain TCP and TLS as the same operations --- */
+
+/* Operations as recv(2) and send(2): the number of bytes, 0 at the end of the stream, -1 with errno; EAGAIN: to be
+ * repeated when the socket is ready. */
+struct tcp_transport {
+	int (*handshake)(struct connection *connection); /* 0: done; -1 with errno */
+	ssize_t (*read)(struct connection *connection, char *bytes, size_t size);
+	/* LAST: shutdown follows at once, so the kernel may send short data together with the FIN */
+	ssize_t (*write)(struct connection *connection, const char *bytes, size_t length, bool last);
+	int (*shutdown)(struct connection *connection); /* ends the sending side: 0, or -1 with errno */
+};
+
+extern const struct tcp_transport tcp_plain, tcp_tls;
+
+/* Returns the transport in use; it changes to tcp_plain when the TLS session has failed. */
+static inline const struct tcp_transport *connection_transport(const struct connection *connection)
+{
+	return connection->tls_active ? &tcp_tls : &tcp_plain;
+}
+
+/* Allocates a connection of INSTANCE and its TLS session, if any. The struct connection is uninitialised. Returns NULL
+ * when out of memory. */
+struct connection *tcp_transport_alloc(struct tcp_worker *worker, const struct instance *instance, int fd);
+
+/* Frees the connection and its TLS session. */
+void tcp_transport_free(struct connection *connection);
+
+/* Logs why the TLS session failed, and returns the reason for the counter. */
+enum metric tcp_transport_failure(const struct connection *connection);
+
+/* --- tcp_watch.c: when the kernel reports input, and when a connection looks for it itself --- */
+
+/* All functions are for the connection's worker. */
+
+/* Assigns the read event of a new CONNECTION on FD, without adding it. */
+void tcp_watch_init(struct connection *connection, int fd);
+
+/* Makes the read event level-triggered from now on; it stays added or not. Returns false when out of memory. */
+bool tcp_watch_level(struct connection *connection);
+
+static inline bool tcp_watch_is_edge(const struct connection *connection)
+{
+	return connection->event.ev_events & EV_ET;
+}
+
+/* The out-of-line part of tcp_watch_after_read: a message in a series does not need it. */
+bool tcp_watch_expect_rest(struct connection *connection, short events, bool full);
+
+/* Prepares for input that a read for EVENTS may have left: FULL if it filled the buffer. Returns false when out of
+ * memory. */
+static inline bool tcp_watch_after_read(struct connection *connection, short events, bool full)
+{
+	if (!tcp_watch_is_edge(connection) ||
+	    (connection->recheck_pending && !full && !(events & (EV_TIMEOUT | EV_CLOSED))))
+		return true;
+	return tcp_watch_expect_rest(connection, events, full);
+}
+
+/* Rechecks the input of CONNECTION at NOW_MS, if that is due. Must run before DEADLINE closes the connection. Returns
+ * the next deadline, or 0 if the deadline is set already or the connection was closed. */
+uint64_t tcp_watch_recheck(struct connection *connection, uint64_t now_ms, uint64_t deadline);
+
+/* Returns whether a recheck has to come before CONNECTION may be closed as idle. */
+static inline bool tcp_watch_is_unchecked(const struct connection *connection)
+{
+	return connection->recheck_pending;
+}
+
+/* Schedules a poll for the FIN of a LINGERING connection in 4 to 8 ms, in place of an event. Returns false if an event
+ * is needed. */
+bool tcp_watch_poll_fin(struct connection *connection);
+
+/* Returns whether a LINGERING connection polls for FIN, and its timer therefore asks for a read. False: it waits for an
+ * event, and its timer is the linger timeout. */
+static inline bool tcp_watch_is_polling(const struct connection *connection)
+{
+	return tcp_watch_is_edge(connection);
+}
 
 #endif

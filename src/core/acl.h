@@ -1,6 +1,6 @@
 /* acl.h: access control lists: the most specific prefix decides. */
-#ifndef SMALLSERVD_NET_ACL_H
-#define SMALLSERVD_NET_ACL_H
+#ifndef SMALLSERVD_CORE_ACL_H
+#define SMALLSERVD_CORE_ACL_H
 
 #include <netinet/in.h>
 #include <stdbool.h>

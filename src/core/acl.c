@@ -1,5 +1,5 @@
 /* acl.c: access control lists: the most specific prefix decides. */
-#include "net/acl.h"
+#include "core/acl.h"
 
 #include <endian.h>
 #include <stdint.h>
