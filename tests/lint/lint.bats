@@ -301,3 +301,99 @@ assert_reported() {
 	run "$TESTS_SRCDIR/lint/documents" "$TREE"
 	[[ $status == 1 && $output == "$TREE/doc/architecture.md: tcp_stop is not in tcp.c" ]]
 }
+
+# write_manual LINE...: a manual with a list of log messages.
+write_manual() {
+	write doc/smallservd.8 .Sh\ RELOAD '.Bd -literal' 'an example' .Ed .Sh\ LOG '.Bd -literal -offset indent' "$@" .Ed .Sh\ COUNTERS
+}
+
+# write_source STATEMENT...: a source that logs.
+write_source() {
+	write src/net/tcp.c '#define VARIABLE "LISTEN_FDS"' 'void tcp_log(const char *name, bool own)' '{' "$@" '}'
+}
+
+messages() {
+	"$TESTS_SRCDIR/lint/messages" "$TREE"
+}
+
+@test "lint messages: a manual that lists the logged messages passes" {
+	write_manual 'cannot start worker N: REASON' stopped
+	write_source 'log_error("cannot start worker %u: %s", i, strerror(error));' 'log_notice("stopped");'
+	messages
+}
+
+@test "lint messages: a logged message that the manual lacks is reported" {
+	write_manual stopped
+	write_source 'log_notice("stopped");' 'log_warning("cannot write %s: %s", path,' 'strerror(errno));'
+	assert_violation 'src/net/tcp.c:5: not in doc/smallservd.8: cannot write ...: ...' messages
+}
+
+@test "lint messages: a message of the manual that no source logs is reported" {
+	write_manual stopped 'started: N workers'
+	write_source 'log_notice("stopped");' '/* log_notice("started: %u workers", count); */'
+	assert_violation 'doc/smallservd.8:8: logged by no source: started: N workers' messages
+}
+
+@test "lint messages: a message with other constant words is reported on both sides" {
+	write_manual 'NAME: cannot join GROUP: REASON'
+	write_source 'log_error("%s: cannot leave %s: %s", name, text, strerror(errno));'
+	assert_violation "$(printf '%s\n' 'src/net/tcp.c:4: not in doc/smallservd.8: ...: cannot leave ...: ...' \
+		'doc/smallservd.8:7: logged by no source: NAME: cannot join GROUP: REASON')" messages
+}
+
+@test "lint messages: debug lines, the probe and lines of conversions alone need no entry" {
+	write_manual stopped
+	write src/probe/main.c 'int main(void)' '{' 'log_error("no reply");' '}'
+	write_source 'log_notice("stopped");' 'log_debug("late");' 'log_write(LOG_DEBUG, &context, "later");' 'log_error("%s", text());' \
+		'log_error("%s: %s", a(), b());'
+	messages
+}
+
+@test "lint messages: macros, adjacent literals and PRI conversions are part of the format" {
+	write_manual 'LISTEN_FDS: N bytes'
+	write_source 'diagnostics_log(diagnostics, NULL, VARIABLE ": %" PRId64 " bytes", size);'
+	messages
+}
+
+@test "lint messages: a line of a service starts with its name, and with a peer with transport and source" {
+	write_manual 'NAME: pauses' 'NAME: tcp SOURCE refused: REASON'
+	write_source 'instance_log(instance, LOG_WARNING, TRANSPORT_TCP, NULL, "pauses");' \
+		'instance_log(instance, LOG_WARNING, TRANSPORT_TCP, &peer, "refused: %s", reason());'
+	messages
+	write_manual pauses 'NAME: refused: REASON'
+	assert_reported 'src/net/tcp.c:4: not in doc/smallservd.8: ...: pauses' messages
+	assert_reported 'src/net/tcp.c:5: not in doc/smallservd.8: ...: tcp ... refused: ...' messages
+}
+
+@test "lint messages: each branch of a condition is a message, equal conditions have equal values" {
+	write_manual 'limit of the service: N' 'limit of the daemon'
+	write_source 'log_notice("limit of the %s%s%d", own ? "service" : "daemon", own ? ": " : "", n);'
+	assert_reported 'src/net/tcp.c:4: not in doc/smallservd.8: limit of the daemon...' messages
+	write_manual 'limit of the service: N' 'limit of the daemonN'
+	run messages
+	[[ $output != *'service...'* && $output != *'daemon: '* ]]
+}
+
+@test "lint messages: a text is followed into the function that fills the buffer and to callers" {
+	write_manual 'cannot go: no path' 'worker started'
+	write src/net/tcp.c 'static void fill(char text[SIZE])' '{' 'snprintf(text, SIZE, "no %s", "path");' '}' \
+		'static void report(const char *event)' '{' 'log_notice("worker %s", event);' '}' \
+		'void tcp_log(void)' '{' 'fill(error);' 'log_error("cannot go: %s", error);' 'report("started");' '}'
+	messages
+	sed -i 's/"started"/"stopped"/' "$TREE/src/net/tcp.c"
+	assert_reported 'src/net/tcp.c:7: not in doc/smallservd.8: worker stopped' messages
+}
+
+@test "lint messages: REASON stands for any text, a continued line of the manual is one message" {
+	write_manual 'upgrade failed: REASON' 'closed: N bytes received,' '    N sent'
+	write_source 'log_error("upgrade failed: no such file");' 'log_notice("closed: %d bytes received, %d sent", 1, 2);'
+	messages
+}
+
+@test "lint messages: a static function of another file is not followed" {
+	write_manual 'worker started'
+	write src/net/tcp.c 'static void report(const char *event)' '{' 'log_notice("worker %s", event);' '}' 'void tcp_log(void)' '{' \
+		'report("started");' '}'
+	write src/net/udp.c 'static int report(const char *text)' '{' 'return 0;' '}' 'int udp_log(void)' '{' 'return report("else");' '}'
+	messages
+}
