@@ -372,7 +372,7 @@ listening_lines() {
 	need_programs setpriv
 	make_network
 	chmod go+x "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR/test" .
-	RUNNER=(setpriv "--groups=0,1,2") # the daemon has to drop these
+	RUNNER=(setpriv "--groups=0,1,2") # supplementary groups that the daemon has to drop
 	start_daemon <<-END
 		[daemon]
 		user = nobody
@@ -388,7 +388,7 @@ listening_lines() {
 		grep -qE "^Gid:	$gid	$gid	$gid	$gid\$" "$task/status"
 		grep -qE "^Groups:	($gid)? *\$" "$task/status"
 		for set in Prm Eff Inh Bnd Amb; do
-			grep -qE "^Cap$set:	0+400\$" "$task/status" # CAP_NET_BIND_SERVICE alone
+			grep -qE "^Cap$set:	0+400\$" "$task/status" # only CAP_NET_BIND_SERVICE
 		done
 		grep -qE '^NoNewPrivs:	1$' "$task/status"
 	done

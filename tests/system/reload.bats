@@ -167,7 +167,7 @@ readable_for_nobody() {
 	[[ $(grep -cE "reload failed, the running configuration stays: $CONF:[0-9]+: |$CONF: " "$LOG") == "${#bad[@]}" ]]
 	log_matches "stays: $CONF:[0-9]+: \[echo\] bogus: unknown key"
 	log_matches "stays: $CONF:[0-9]+: time: cannot listen on tcp 127\.0\.0\.1:$SERVER_PORT: Address already in use"
-	[[ $(grep -c '^reloaded' "$LOG") == 1 ]] # that of reload.py before the first file
+	[[ $(grep -c '^reloaded' "$LOG") == 1 ]] # by settled_descriptors() of reload.py
 }
 
 @test "reload: a missing file changes no service" {

@@ -439,7 +439,7 @@ hup() {
 		wait_for_helper held
 		wait_until ended_well "$OLD" || fail "the old process did not end with 0"
 		if [[ -e pid ]]; then
-			serves # the new one had taken over
+			serves # the upgrade had completed
 		fi
 		kill -TERM "$PID" 2>/dev/null || true
 		wait_for_end
@@ -476,7 +476,7 @@ hup() {
 		kill -USR2 "$OLD"
 		wait_until log_has_count 'upgrade failed, this|upgraded: process' $((round + 1)) || fail "USR2 had no result"
 		if log_matches 'upgraded: process'; then
-			break # from here on a kill ends the daemon
+			break # the next kill would end the daemon
 		fi
 		serves
 		[[ $(main_pid) == "$OLD" ]] || fail "pid_file names $(main_pid)"

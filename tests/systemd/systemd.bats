@@ -188,7 +188,7 @@ upgrade()
 	run ! journal_has 'not our child|sandbox'
 	run -0 inside systemctl reload smallservd.service
 	has_property MainPID "$new"
-	inside kill -STOP "$new" # that it is watched, too
+	inside kill -STOP "$new" # the watchdog expects the new process
 	wait_until has_new_process "$new"
 	wait_until journal_has 'Watchdog timeout'
 	serves
