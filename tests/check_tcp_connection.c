@@ -338,6 +338,26 @@ START_TEST(daytime_reply_survives_input_after_it)
 }
 END_TEST
 
+START_TEST(daytime_reply_to_full_socket_is_sent_when_writable)
+{
+	static char junk[1024];
+	prepare(daytimes[_i], 1, UNLIMITED);
+	atomic_store(&full, true);
+	start();
+	int client = connect_to(0);
+	await_sum(METRIC_ACCEPTED, 1);
+	net_assert_quiet(client);
+	atomic_store(&full, false);
+	net_wait(client, POLLIN);
+	net_send(client, junk, sizeof junk); /* does not cause a reset */
+	assert_daytime(client);
+	ck_assert_uint_eq(count_closed(), 0); /* waits for the client's FIN */
+	close(client);
+	await_sum(METRIC_CLOSED_DONE, 1);
+	finish();
+}
+END_TEST
+
 START_TEST(client_without_fin_after_reply_is_closed_after_linger_timeout)
 {
 	serve(daytimes[_i], 1);
@@ -707,6 +727,7 @@ static Suite *suite(void)
 	tcase_add_loop_test(lingering, daytime_line_and_fin_leave_in_one_packet, 0, 2);
 	tcase_add_loop_test(lingering, daytime_reply_survives_unread_input, 0, 2);
 	tcase_add_loop_test(lingering, daytime_reply_survives_input_after_it, 0, 2);
+	tcase_add_loop_test(lingering, daytime_reply_to_full_socket_is_sent_when_writable, 0, 2);
 	tcase_add_loop_test(lingering, client_without_fin_after_reply_is_closed_after_linger_timeout, 0, 2);
 	tcase_add_loop_test(lingering, input_within_linger_limit_after_reply_does_not_close, 0, 2);
 	tcase_add_loop_test(lingering, input_above_linger_limit_after_reply_closes, 0, 2);
