@@ -812,7 +812,8 @@ START_TEST(shutdown_on_a_full_socket_waits_until_writable)
 }
 END_TEST
 
-/* TLS 1.3: key updates in more bytes than one recv takes. Each read processes a part, as other connections wait for the thread. */
+/* TLS 1.3: key updates in more bytes than one recv takes. Each read processes a part, as other connections wait for the
+ * thread. */
 START_TEST(flood_of_key_updates_is_read_in_parts)
 {
 	char bytes[16384], *flood;

@@ -32,11 +32,12 @@ struct config {
 	size_t file_count;
 };
 
-/* Reads FILE (`-`: standard input) and the files that it includes. Returns a configuration with one reference, or NULL after errors. Adds errors
- * and warnings to DIAGNOSTICS. Main thread. */
+/* Reads FILE (`-`: standard input) and the files that it includes. Returns a configuration with one reference, or NULL
+ * after errors. Adds errors and warnings to DIAGNOSTICS. Main thread. */
 struct config *config_load(const char *file, struct diagnostics *diagnostics);
 
-/* Reads FILE without blocking, for a process that serves meanwhile: FILE has to be a regular file. Otherwise as config_load. */
+/* Reads FILE without blocking, for a process that serves meanwhile: FILE has to be a regular file. Otherwise as
+ * config_load. */
 struct config *config_load_again(const char *file, struct diagnostics *diagnostics);
 
 /* Reads LENGTH bytes of memory, for tests; NAME stands for the file. Otherwise as config_load. */

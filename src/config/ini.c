@@ -30,8 +30,8 @@ struct span {
 	const char *start, *end;
 };
 
-/* State between the callbacks of inih, on_read for each line and on_entry for each key. The value waits here, as inih would truncate it at
- * 199 bytes and at a `;` within quotes. */
+/* State between the callbacks of inih, on_read for each line and on_entry for each key. The value waits here, as inih
+ * would truncate it at 199 bytes and at a `;` within quotes. */
 struct parser {
 	struct ini *ini;
 	struct span rest; /* unread */
@@ -188,8 +188,8 @@ static bool add_section(struct parser *parser, struct span name)
 	return true;
 }
 
-/* Reads `[name]`. An invalid header with a plain name still starts its section, so that the keys below are checked and do not fall into the section
- * above. */
+/* Reads `[name]`. An invalid header with a plain name still starts its section, so that the keys below are checked and
+ * do not fall into the section above. */
 static bool read_header(struct parser *parser, struct span line, char *shown, size_t size)
 {
 	const char *bracket = find_byte(line, ']');
@@ -374,7 +374,8 @@ fail:
 	return NULL;
 }
 
-/* Reads FILE into *BYTES, for the caller to free, up to slightly over FILE_MAX_BYTES, as /dev/zero has no end. Returns false with errno. */
+/* Reads FILE into *BYTES, for the caller to free, up to slightly over FILE_MAX_BYTES, as /dev/zero has no end. Returns
+ * false with errno. */
 static bool read_all(FILE *file, char **bytes, size_t *length)
 {
 	size_t size = 0;

@@ -24,15 +24,16 @@ struct ini {
 	size_t section_count;
 };
 
-/* Called for each error, in the order of the lines. LINE 0: the whole file. SECTION and KEY of the error, or NULL. Texts are valid during the
- * call. */
+/* Called for each error, in the order of the lines. LINE 0: the whole file. SECTION and KEY of the error, or NULL.
+ * Texts are valid during the call. */
 typedef void (*ini_on_error)(void *context, unsigned line, const char *section, const char *key, const char *message);
 
-/* Reads the file PATH, as text_file_open opens it. Returns all that could be parsed, for ini_free, also after errors; NULL if the file cannot
- * be read, or when out of memory. */
+/* Reads the file PATH, as text_file_open opens it. Returns all that could be parsed, for ini_free, also after errors;
+ * NULL if the file cannot be read, or when out of memory. */
 struct ini *ini_read_file(const char *path, ini_on_error on_error, void *context);
 
-/* Reads any kind of file, also a pipe or a device, and waits for its end; `-` is standard input. Otherwise as ini_read_file. */
+/* Reads any kind of file, also a pipe or a device, and waits for its end; `-` is standard input. Otherwise as
+ * ini_read_file. */
 struct ini *ini_read_input(const char *path, ini_on_error on_error, void *context);
 
 /* Reads LENGTH bytes of memory. Otherwise as ini_read_file. */

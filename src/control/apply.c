@@ -114,7 +114,8 @@ static bool may_grow(const struct endpoint *endpoint)
 	return endpoint->from_parent && !endpoint->from_listen_fds;
 }
 
-/* Plans each endpoint of CONFIG, with open sockets of POOL where they fit. Returns the number of sockets after the commit. */
+/* Plans each endpoint of CONFIG, with open sockets of POOL where they fit. Returns the number of sockets after the
+ * commit. */
 static size_t plan_endpoints(struct transaction *transaction, const struct config *config, struct endpoint_pool *pool)
 {
 	size_t sockets = 0, workers = transaction->running->env.worker_count;
@@ -131,7 +132,8 @@ static size_t plan_endpoints(struct transaction *transaction, const struct confi
 	return sockets;
 }
 
-/* Returns whether added sockets of ENDPOINT take datagrams from the parent at once: there is no listen(2) to put off. */
+/* Returns whether added sockets of ENDPOINT take datagrams from the parent at once: there is no listen(2) to put off.
+ */
 static bool grows_at_once(const struct endpoint *endpoint, unsigned workers)
 {
 	return endpoint->transport == TRANSPORT_UDP && may_grow(endpoint) && endpoint->count < workers;
@@ -199,8 +201,8 @@ static void open_some(struct transaction *transaction, unsigned transports, cons
 		}
 }
 
-/* Opens the missing endpoints, and reports every failure. Sockets that overlap with open ones take clients from them: TCP sockets from their
- * listen(2), which is put off; UDP sockets at once, so they are opened last. */
+/* Opens the missing endpoints, and reports every failure. Sockets that overlap with open ones take clients from them:
+ * TCP sockets from their listen(2), which is put off; UDP sockets at once, so they are opened last. */
 static bool open_rest(struct transaction *transaction, const struct config *config, struct endpoint_pool *pool,
 		      struct diagnostics *diagnostics)
 {
@@ -237,8 +239,8 @@ static void add_port(struct port_set *served, const struct endpoint *endpoint)
 		port_set_add(served, socket_address_port(&endpoint->address));
 }
 
-/* Refuses datagrams from ports served over UDP, as a reply could start an endless loop; also from ports of the configuration before, by which a
- * worker may still serve. */
+/* Refuses datagrams from ports served over UDP, as a reply could start an endless loop; also from ports of the
+ * configuration before, by which a worker may still serve. */
 static bool refuse_served_ports(const struct transaction *transaction)
 {
 	const struct running_config *running = transaction->running;

@@ -15,8 +15,8 @@ void notify_reloading(void);
 /* Notifies of a stop that takes TIMEOUT_MS at most. */
 void notify_stopping(const char *status, int64_t timeout_ms) __attribute__((nonnull));
 
-/* Pings the watchdog. To be called within the interval, which is above 0 if the service manager requests it (WATCHDOG_USEC, and
- * WATCHDOG_PID is this process). */
+/* Pings the watchdog. To be called within the interval, which is above 0 if the service manager requests it
+ * (WATCHDOG_USEC, and WATCHDOG_PID is this process). */
 void notify_alive(void);
 uint64_t notify_watchdog_interval_us(void);
 

@@ -79,7 +79,8 @@ struct endpoint *running_config_next_endpoint(const struct running_config *runni
 /* The parent of an upgrade has closed the sockets: sets the options that were left unchanged so far. */
 void running_config_parent_released(struct running_config *running);
 
-/* Stops every listener: no new client is accepted, queued ones are served, then each endpoint is closed and reported by on_closed. */
+/* Stops every listener: no new client is accepted, queued ones are served, then each endpoint is closed and reported by
+ * on_closed. */
 void running_config_stop(struct running_config *running);
 
 /* Ends the wait for TCP handshakes that running_config_stop allows for. */

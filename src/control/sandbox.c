@@ -45,8 +45,8 @@ static bool stay_root(const struct sandbox_identity *identity)
 	return shed && setresgid(identity->gid, identity->gid, identity->gid) == 0;
 }
 
-/* Keeps CAP_NET_BIND_SERVICE over execve(2), as an ambient capability: a reload binds ports below 1024 as the configured user, and so does the
- * new process of an upgrade. */
+/* Keeps CAP_NET_BIND_SERVICE over execve(2), as an ambient capability: a reload binds ports below 1024 as the
+ * configured user, and so does the new process of an upgrade. */
 static void keep_over_execve(void)
 {
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_BIND_SERVICE, 0, 0) < 0)

@@ -55,8 +55,9 @@ enum {
 /* The revision of the filter, for a new process that an upgrade starts and that inherits the filter. */
 #define REVISION_VARIABLE "SMALLSERVD_SECCOMP"
 
-/* System calls of the daemon, libevent, OpenSSL, libsystemd and the C library, including those of a start after an upgrade. Calls
- * that an architecture lacks are skipped. Calls of the message path are allowed by number alone, which kernels decide by a bitmap. */
+/* System calls of the daemon, libevent, OpenSSL, libsystemd and the C library, including those of a start after an
+ * upgrade. Calls that an architecture lacks are skipped. Calls of the message path are allowed by number alone, which
+ * kernels decide by a bitmap. */
 /* clang-format off */
 static const char *const allowed[] = {
 	/* messages */
@@ -106,7 +107,8 @@ static const char *const allowed[] = {
 };
 /* clang-format on */
 
-/* Calls for which the C library has a fallback after ENOSYS, but not after EPERM. The filter cannot see the flags of clone3. */
+/* Calls for which the C library has a fallback after ENOSYS, but not after EPERM. The filter cannot see the flags of
+ * clone3. */
 static const char *const unknown[] = {
 	"clone3",     "fchmodat2",      "futex_requeue",    "futex_wait", "futex_waitv",
 	"futex_wake", "io_uring_setup", "map_shadow_stack", "openat2",
@@ -169,8 +171,8 @@ static int allow_clone(scmp_filter_ctx filter)
 	return add(filter, SCMP_ACT_ALLOW, "clone", 1, &flags);
 }
 
-/* Returns the revision of the filter that this process has inherited from its parent, if it is UPGRADED; 0: none. A filter of a container or
- * of the service manager does not count. */
+/* Returns the revision of the filter that this process has inherited from its parent, if it is UPGRADED; 0: none. A
+ * filter of a container or of the service manager does not count. */
 static int inherited_revision(bool upgraded)
 {
 	const char *revision = getenv(REVISION_VARIABLE);
@@ -179,7 +181,8 @@ static int inherited_revision(bool upgraded)
 	return revision != NULL ? atoi(revision) : REVISION_UNKNOWN;
 }
 
-/* Returns whether a system call is refused that any process may make and the daemon never makes: reading memory by address, here 0 bytes. */
+/* Returns whether a system call is refused that any process may make and the daemon never makes: reading memory by
+ * address, here 0 bytes. */
 static bool refuses(void)
 {
 	return syscall(SYS_process_vm_readv, getpid(), NULL, 0, NULL, 0, 0) < 0 && errno == EPERM;

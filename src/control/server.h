@@ -12,8 +12,8 @@ struct server;
 /* Creates a server for CONFIG, to which it takes a reference. Returns NULL after logging the reason. */
 struct server *server_new(struct config *config);
 
-/* Binds every endpoint, gives up root, starts the workers and serves. Returns false after logging the reason. The caller's thread is
- * the main thread from here on, which all functions are for. */
+/* Binds every endpoint, gives up root, starts the workers and serves. Returns false after logging the reason. The
+ * caller's thread is the main thread from here on, which all functions are for. */
 bool server_start(struct server *server);
 
 /* Returns the main thread's event base, for the caller's own events. */
@@ -26,19 +26,21 @@ bool server_run(struct server *server);
 typedef void server_config_callback(const struct config *config, void *argument);
 void server_on_config(struct server *server, server_config_callback *on_config, void *argument);
 
-/* Reloads the configuration file as a whole, or logs the reason and continues unchanged. Calls during a reload cause one more; calls
- * during a stop are ignored. Workers may serve by the previous configuration for a moment after the return. */
+/* Reloads the configuration file as a whole, or logs the reason and continues unchanged. Calls during a reload cause
+ * one more; calls during a stop are ignored. Workers may serve by the previous configuration for a moment after the
+ * return. */
 void server_reload(struct server *server);
 
 /* Sets the program that server_upgrade runs. Owns PATH, which may be NULL with errno; ARGUMENTS stay the caller's. */
 void server_set_program(struct server *server, char *path, char *const *arguments);
 
-/* Starts the program with the same sockets, and drains once the new process has taken over; or logs the reason and continues. A reload in
- * progress comes first; one requested meanwhile comes after, in the process that serves then. Ignored, logged, during an upgrade or a stop. */
+/* Starts the program with the same sockets, and drains once the new process has taken over; or logs the reason and
+ * continues. A reload in progress comes first; one requested meanwhile comes after, in the process that serves then.
+ * Ignored, logged, during an upgrade or a stop. */
 void server_upgrade(struct server *server);
 
-/* Stops gracefully: accepts no new clients, serves queued ones, waits for open connections up to stop_timeout, then server_run returns. A second
- * call has it return at once. */
+/* Stops gracefully: accepts no new clients, serves queued ones, waits for open connections up to stop_timeout, then
+ * server_run returns. A second call has it return at once. */
 void server_stop(struct server *server);
 
 /* Logs the counters of each service. */

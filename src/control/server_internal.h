@@ -64,8 +64,8 @@ void reload_on_committed(void *server);
 /* Finds the parent of an upgrade, if this process has one. Returns false after logging the reason. */
 bool succession_find_parent(struct server *server);
 
-/* Runs what signals have requested while it was not possible. The upgrade comes first: reloads must not delay it, and the new process reads
- * the last version of the file. */
+/* Runs what signals have requested while it was not possible. The upgrade comes first: reloads must not delay it, and
+ * the new process reads the last version of the file. */
 void succession_run_pending(struct server *server);
 
 /* Starts a requested upgrade, unless a reload is in progress or the parent still has the sockets. */

@@ -7,7 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Reads a cpu.max of cgroup v2: `QUOTA PERIOD`, where QUOTA may be `max`. Returns the processors it grants, rounded up; 0: no limit. */
+/* Reads a cpu.max of cgroup v2: `QUOTA PERIOD`, where QUOTA may be `max`. Returns the processors it grants, rounded up;
+ * 0: no limit. */
 static unsigned quota_read(const char *path)
 {
 	unsigned long quota, period;

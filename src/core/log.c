@@ -194,7 +194,8 @@ static void report_lost(enum log_target target, int facility, uint64_t lost)
 		logger.lost_reported = lost;
 }
 
-/* Writes the queued lines in order until the queue is empty. With the lock held, which it releases during each write. */
+/* Writes the queued lines in order until the queue is empty. With the lock held, which it releases during each write.
+ */
 static void write_queue(void)
 {
 	while (logger.head != logger.tail) {

@@ -18,12 +18,12 @@ struct log_context {
 	unsigned config_line;
 };
 
-/* Opens the log or changes it; LEVEL and FACILITY as in syslog(3). Before the first call lines go to stderr at once, from
- * LOG_NOTICE up; from then on they are queued. Main thread. */
+/* Opens the log or changes it; LEVEL and FACILITY as in syslog(3). Before the first call lines go to stderr at once,
+ * from LOG_NOTICE up; from then on they are queued. Main thread. */
 void log_open(enum log_target target, int level, int facility);
 
-/* Starts the thread that writes queued lines, with every signal blocked. To be called after the process has given up its
- * privileges, which the thread inherits. Returns 0 or -errno. Main thread, once. */
+/* Starts the thread that writes queued lines, with every signal blocked. To be called after the process has given up
+ * its privileges, which the thread inherits. Returns 0 or -errno. Main thread, once. */
 int log_start(void);
 
 /* Writes queued lines, for a second at most, and frees. Every other thread but the log's own must have ended. */
@@ -35,8 +35,8 @@ bool log_stderr_is_journal(void);
 /* Returns whether this build can write to the journal. */
 bool log_has_journal(void);
 
-/* Logs one line at a LEVEL of syslog(3). Never waits for the target: when 1,024 lines wait to be written, further ones are
- * lost, counted, and reported with the next line that is written. Any thread. */
+/* Logs one line at a LEVEL of syslog(3). Never waits for the target: when 1,024 lines wait to be written, further ones
+ * are lost, counted, and reported with the next line that is written. Any thread. */
 void log_write(int level, const struct log_context *context, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 

@@ -21,8 +21,9 @@ enum {
 };
 #define TIMER_WHEEL_NEVER UINT64_MAX
 
-/* Called for an entry, which is in no wheel then, at or after its deadline, and sometimes before: the owner of the entry checks
- * the true deadline. Returns the next deadline in ms of clock_ms(), or 0 if the entry may have been freed or set again. */
+/* Called for an entry, which is in no wheel then, at or after its deadline, and sometimes before: the owner of the
+ * entry checks the true deadline. Returns the next deadline in ms of clock_ms(), or 0 if the entry may have been freed
+ * or set again. */
 typedef uint64_t timer_wheel_callback(struct timer_wheel_entry *entry, uint64_t now_ms);
 
 /* All functions are for the thread of the event base. */
@@ -34,12 +35,12 @@ struct timer_wheel *timer_wheel_new(struct event_base *base, timer_wheel_callbac
 /* Frees WHEEL, which has no entries. NULL is fine. */
 void timer_wheel_free(struct timer_wheel *wheel);
 
-/* Sets or moves the deadline of ENTRY, in ms of clock_ms(). An entry at TIMER_WHEEL_NEVER never fires, but is visited by
- * timer_wheel_each. */
+/* Sets or moves the deadline of ENTRY, in ms of clock_ms(). An entry at TIMER_WHEEL_NEVER never fires, but is visited
+ * by timer_wheel_each. */
 void timer_wheel_set(struct timer_wheel *wheel, struct timer_wheel_entry *entry, uint64_t deadline_ms);
 
-/* Has ENTRY fire in 4 to 8 ms. Cheaper than an event of its own for a condition that nearly always holds by then. Returns false when out of
- * memory, with ENTRY in no wheel. */
+/* Has ENTRY fire in 4 to 8 ms. Cheaper than an event of its own for a condition that nearly always holds by then.
+ * Returns false when out of memory, with ENTRY in no wheel. */
 bool timer_wheel_set_soon(struct timer_wheel *wheel, struct timer_wheel_entry *entry);
 
 /* Takes ENTRY out of its wheel, if it is in one. */

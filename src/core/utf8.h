@@ -4,7 +4,8 @@
 
 #include <stddef.h>
 
-/* Returns the length of the UTF-8 character at the start of LENGTH bytes, at least 1: shortest form, no surrogates; 0: none. */
+/* Returns the length of the UTF-8 character at the start of LENGTH bytes, at least 1: shortest form, no surrogates; 0:
+ * none. */
 static inline size_t utf8_length(const unsigned char *at, size_t length)
 {
 	if (at[0] < 0x80)

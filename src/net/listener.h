@@ -39,11 +39,12 @@ struct listener {
 void listener_init(struct listener *listener, const struct listener_ops *ops, struct worker *worker, int fd,
 		   struct instance *instance);
 
-/* The socket is shared with another process: a stop drains its queue once and leaves later clients to that process. Main thread, before the
- * stop. */
+/* The socket is shared with another process: a stop drains its queue once and leaves later clients to that process.
+ * Main thread, before the stop. */
 void listener_keep_open(struct listener *listener);
 
-/* Marks the socket as SHARED with another process, or no longer: the options of a shared socket are not changed. Any thread. */
+/* Marks the socket as SHARED with another process, or no longer: the options of a shared socket are not changed. Any
+ * thread. */
 void listener_set_shared(struct listener *listener, bool shared);
 
 /* Starts serving. Main thread. */

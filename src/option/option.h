@@ -21,11 +21,11 @@ typedef void option_report(void *context, const char *message);
 
 /* The operations on a kind of value. */
 struct option_type {
-	/* Parses TEXT (trimmed, not empty) into FIELD, which is zeroed. On failure returns false with the reason, without key
-	 * and line, in ERROR (OPTION_ERROR_SIZE bytes); FIELD then owns no memory. */
+	/* Parses TEXT (trimmed, not empty) into FIELD, which is zeroed. On failure returns false with the reason,
+	 * without key and line, in ERROR (OPTION_ERROR_SIZE bytes); FIELD then owns no memory. */
 	bool (*parse)(const struct option *option, const char *text, void *field, char *error);
-	/* Reads the file that FIELD names, if any; the loader calls it for enabled services only. Calls REPORT with CONTEXT
-	 * for each error and then returns false. NULL for kinds without a file. */
+	/* Reads the file that FIELD names, if any; the loader calls it for enabled services only. Calls REPORT with
+	 * CONTEXT for each error and then returns false. NULL for kinds without a file. */
 	bool (*load)(const struct option *option, void *field, option_report *report, void *context);
 	/* Writes FIELD to OUT so that parse reads back the same value. */
 	void (*print)(const struct option *option, const void *field, FILE *out);

@@ -22,8 +22,8 @@ char *option_trim(char *text);
 /* Adds one item of a list to FIELD. On failure returns false with the reason in ERROR. */
 typedef bool option_add_item(const char *item, void *field, char *error);
 
-/* Parses TEXT, items separated by commas, into FIELD; the word of OPTION is the empty list. On failure returns false with the
- * reason in ERROR and frees FIELD. */
+/* Parses TEXT, items separated by commas, into FIELD; the word of OPTION is the empty list. On failure returns false
+ * with the reason in ERROR and frees FIELD. */
 bool option_parse_list(const struct option *option, const char *text, void *field, char *error, option_add_item *add);
 
 #endif

@@ -251,7 +251,8 @@ static bool is_date(const struct tm *tm)
 	return copy.tm_mday == tm->tm_mday && copy.tm_mon == tm->tm_mon && copy.tm_year == tm->tm_year;
 }
 
-/* Converts the fields in the local zone; IS_DST by the zone name, if it is one of the two local ones. Returns false for an unknown name. */
+/* Converts the fields in the local zone; IS_DST by the zone name, if it is one of the two local ones. Returns false for
+ * an unknown name. */
 static bool local_time(const struct parts *parts, time_t *time)
 {
 	struct tm tm = parts->tm;
@@ -302,7 +303,8 @@ static void settle(const struct parts *parts, time_t near, struct clock_reading 
 	reading->time.tv_sec = utc;
 }
 
-/* Copies the only line of BYTES without surrounding white space. Returns false if it is too long, or there are several. */
+/* Copies the only line of BYTES without surrounding white space. Returns false if it is too long, or there are several.
+ */
 static bool take_line(const char *bytes, size_t length, char *line)
 {
 	while (length > 0 && isspace((unsigned char)bytes[0])) {

@@ -21,15 +21,16 @@ struct clock_reading {
 	double resolution;    /* its length in seconds */
 };
 
-/* Reads the LENGTH bytes of a daytime answer. NEAR, the local time, resolves the century and a missing zone. Returns false for a format
- * that is not known (RFC 867 prescribes none). Uses the local time zone of the process. */
+/* Reads the LENGTH bytes of a daytime answer. NEAR, the local time, resolves the century and a missing zone. Returns
+ * false for a format that is not known (RFC 867 prescribes none). Uses the local time zone of the process. */
 bool clock_read_daytime(const char *bytes, size_t length, time_t near, struct clock_reading *reading);
 
-/* Reads the four bytes of a time answer (RFC 868), which wrap around every 136 years: the time nearest to NEAR is taken. */
+/* Reads the four bytes of a time answer (RFC 868), which wrap around every 136 years: the time nearest to NEAR is
+ * taken. */
 void clock_read_time(const unsigned char *bytes, time_t near, struct clock_reading *reading);
 
-/* The offset of the server's clock from the local one, given that it was read between BEGUN and ENDED: the middle of the possible
- * range, and half its width, in seconds. */
+/* The offset of the server's clock from the local one, given that it was read between BEGUN and ENDED: the middle of
+ * the possible range, and half its width, in seconds. */
 struct clock_offset {
 	double seconds, uncertainty;
 };

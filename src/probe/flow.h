@@ -43,7 +43,8 @@ struct flow *flow_open(struct event_base *base, const struct options *options, c
 		       const struct flow_calls *calls, void *context, char *error);
 void flow_free(struct flow *flow);
 
-/* Sets DF on every datagram, ignoring the path MTU that the kernel has learned, and reports whether replies were fragmented. */
+/* Sets DF on every datagram, ignoring the path MTU that the kernel has learned, and reports whether replies were
+ * fragmented. */
 bool flow_forbid_fragments(struct flow *flow);
 
 /* Returns 0 or an errno. */

@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* Up to 128 ns buckets are exact. Above, each power of two has 64 buckets and a bucket stands for its middle: the error of a percentile is
- * below 1/128. Every 64-bit value has a bucket. */
+/* Up to 128 ns buckets are exact. Above, each power of two has 64 buckets and a bucket stands for its middle: the error
+ * of a percentile is below 1/128. Every 64-bit value has a bucket. */
 enum { HISTOGRAM_BUCKETS_A_DOUBLING = 64, HISTOGRAM_BUCKETS = 59 * HISTOGRAM_BUCKETS_A_DOUBLING };
 
 /* Zero-initialised: empty. For one thread. */
@@ -27,8 +27,8 @@ void histogram_since(const struct histogram *histogram, const struct histogram *
 /* Returns the PART quantile (0 to 1) by nearest rank: 0 is the smallest value, 1 the largest. 0 when empty. */
 uint64_t histogram_percentile(const struct histogram *histogram, double part);
 
-/* Calls EACH for each non-empty row from the smallest value on, with the first value and the count of the row: a row per power of two,
- * finer if all values are close together. */
+/* Calls EACH for each non-empty row from the smallest value on, with the first value and the count of the row: a row
+ * per power of two, finer if all values are close together. */
 void histogram_each(const struct histogram *histogram, void (*each)(void *context, uint64_t from_ns, uint64_t count),
 		    void *context);
 

@@ -1,7 +1,7 @@
 /* lookup.c: resolves a name within a time limit.
  *
- * getaddrinfo waits as long as the C library's configuration says and cannot be cancelled. A thread calls it. After the time limit the thread is
- * detached: it frees the query itself when getaddrinfo returns. */
+ * getaddrinfo waits as long as the C library's configuration says and cannot be cancelled. A thread calls it. After the
+ * time limit the thread is detached: it frees the query itself when getaddrinfo returns. */
 #include "probe/lookup.h"
 
 #include <errno.h>

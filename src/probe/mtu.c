@@ -178,7 +178,8 @@ static void on_refusal(void *context, const struct flow_refusal *refusal)
 	struct mtu *mtu = context;
 
 	if (refusal->error == EMSGSIZE) {
-		/* flow_send reports a rejection of the local kernel, too; that of a router can be late and concern a larger size */
+		/* flow_send reports a rejection of the local kernel, too; that of a router can be late and concern a
+		 * larger size */
 		if (strcmp(refusal->by, "this host") == 0 || !evtimer_pending(mtu->timer, NULL) ||
 		    refusal->mtu >= packet_size(mtu, mtu->size))
 			return;

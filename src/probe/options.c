@@ -295,7 +295,8 @@ void options_print_help(FILE *out)
 	      out);
 }
 
-/* The arguments of getopt_long, made from the rows: its values are FIRST_LONG plus the index of the row, or the letter. */
+/* The arguments of getopt_long, made from the rows: its values are FIRST_LONG plus the index of the row, or the letter.
+ */
 struct getopt_tables {
 	char letters[2 * ROW_COUNT + 2];
 	struct option names[ROW_COUNT + 1];

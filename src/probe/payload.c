@@ -108,7 +108,8 @@ size_t payload_difference(const struct payload *payload, const void *bytes, size
 	return length == payload->size ? PAYLOAD_SAME : both;
 }
 
-/* Returns the sequence number at the start of LENGTH bytes. From fewer than 8 bytes, the last sent number with these low bits. */
+/* Returns the sequence number at the start of LENGTH bytes. From fewer than 8 bytes, the last sent number with these
+ * low bits. */
 static uint64_t claimed_sequence(const struct series *series, const void *bytes, size_t length)
 {
 	uint64_t claimed = 0;

@@ -4,7 +4,8 @@
 
 #include "probe/run.h"
 
-/* Sends requests until the count, the deadline or a signal ends the run, and prints the summary. Returns the exit status. */
+/* Sends requests until the count, the deadline or a signal ends the run, and prints the summary. Returns the exit
+ * status. */
 int ping_run(struct run *run);
 
 #endif

@@ -4,8 +4,8 @@
 
 #include "probe/run.h"
 
-/* Sends as many requests as the options say, each over a new connection or socket, checks and prints the replies, then the summary:
- * discard, daytime, qotd, chargen and time, and echo with --half-close. Returns the exit status. */
+/* Sends as many requests as the options say, each over a new connection or socket, checks and prints the replies, then
+ * the summary: discard, daytime, qotd, chargen and time, and echo with --half-close. Returns the exit status. */
 int request_run(struct run *run);
 
 #endif

@@ -17,7 +17,8 @@ struct rtt {
 /* Adds a value, in the order of the replies. */
 void rtt_add(struct rtt *rtt, uint64_t value_ns);
 
-/* Adds all of OTHER, the values of another connection: the difference between its first value and the last one here does not count. */
+/* Adds all of OTHER, the values of another connection: the difference between its first value and the last one here
+ * does not count. */
 void rtt_merge(struct rtt *rtt, const struct rtt *other);
 
 /* All in ns, 0 without values (jitter: with fewer than two). */

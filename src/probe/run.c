@@ -137,7 +137,8 @@ void run_note_unreached(struct run *run, const char *format, ...)
 	va_end(values);
 }
 
-/* Returns the exit status. Requests in flight at the end are neither lost nor answered; a run without any reply is no success. */
+/* Returns the exit status. Requests in flight at the end are neither lost nor answered; a run without any reply is no
+ * success. */
 static int exit_status(const struct run *run, const struct series_counts *counts)
 {
 	const struct options *options = run->options;

@@ -37,7 +37,8 @@ struct run {
 	struct event *ends[3]; /* signals and the deadline */
 };
 
-/* Creates a run on TARGET. The options and the target have to outlive it. Returns NULL with the reason in ERROR (TARGET_ERROR_SIZE bytes). */
+/* Creates a run on TARGET. The options and the target have to outlive it. Returns NULL with the reason in ERROR
+ * (TARGET_ERROR_SIZE bytes). */
 struct run *run_new(const struct options *options, const struct target *target, char *error);
 void run_free(struct run *run);
 

@@ -27,8 +27,8 @@ double series_loss(const struct series_counts *counts);
 
 struct series;
 
-/* Creates a series that remembers the last WINDOW requests, rounded up to a power of two; a request in flight that leaves the window counts
- * as lost. For one thread. Returns NULL when out of memory. */
+/* Creates a series that remembers the last WINDOW requests, rounded up to a power of two; a request in flight that
+ * leaves the window counts as lost. For one thread. Returns NULL when out of memory. */
 struct series *series_new(unsigned window);
 void series_free(struct series *series);
 

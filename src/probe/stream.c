@@ -170,8 +170,8 @@ static void shut_now(struct stream *stream)
 	shutdown(stream->fd, SHUT_WR);
 }
 
-/* Sends a piece of LENGTH bytes. Returns how many were taken, 0: none now, -1: the connection is broken. The receiving side reports the
- * reason, after the data that came before it. */
+/* Sends a piece of LENGTH bytes. Returns how many were taken, 0: none now, -1: the connection is broken. The receiving
+ * side reports the reason, after the data that came before it. */
 static ssize_t send_piece(struct stream *stream, const void *bytes, size_t length)
 {
 	if (stream->session == NULL) {

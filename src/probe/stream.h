@@ -27,8 +27,9 @@ struct stream_calls {
 
 struct stream;
 
-/* Starts to connect to the addresses of TARGET in turn, each 250 ms after the previous or when that has failed (Happy Eyeballs, RFC 8305); the
- * first connection stays. TLS is NULL for plain TCP. All failures are reported by on_end. Returns NULL when out of memory. */
+/* Starts to connect to the addresses of TARGET in turn, each 250 ms after the previous or when that has failed (Happy
+ * Eyeballs, RFC 8305); the first connection stays. TLS is NULL for plain TCP. All failures are reported by on_end.
+ * Returns NULL when out of memory. */
 struct stream *stream_open(struct event_base *base, const struct options *options, const struct target *target,
 			   SSL_CTX *tls, const struct stream_calls *calls, void *context);
 void stream_free(struct stream *stream);

@@ -56,8 +56,8 @@ static bool is_label(const char *label, size_t length)
 	       strspn(label, letters) >= length;
 }
 
-/* Returns whether HOST consists of labels of letters, digits and hyphens, the last of which is not numeric (RFC 1123). Underscores are
- * accepted, as they are in use. */
+/* Returns whether HOST consists of labels of letters, digits and hyphens, the last of which is not numeric (RFC 1123).
+ * Underscores are accepted, as they are in use. */
 static bool is_name(const char *host)
 {
 	size_t length = strcspn(host, ".");

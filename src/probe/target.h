@@ -24,12 +24,12 @@ struct target {
 	struct target_address addresses[TARGET_ADDRESSES_MAX]; /* in the order of attempts, the families interleaved */
 };
 
-/* Parses HOST[:PORT], `[::1]:7` and the like; the default port is that of the options, else of their type. Returns false with the reason in
- * ERROR (TARGET_ERROR_SIZE bytes). */
+/* Parses HOST[:PORT], `[::1]:7` and the like; the default port is that of the options, else of their type. Returns
+ * false with the reason in ERROR (TARGET_ERROR_SIZE bytes). */
 bool target_parse(const struct options *options, struct target *target, char *error);
 
-/* Resolves the target with getaddrinfo, which includes /etc/hosts (libevent's resolver asks DNS alone). Blocks up to the deadline of the
- * options. Returns false with the reason in ERROR. */
+/* Resolves the target with getaddrinfo, which includes /etc/hosts (libevent's resolver asks DNS alone). Blocks up to
+ * the deadline of the options. Returns false with the reason in ERROR. */
 bool target_resolve(const struct options *options, struct target *target, char *error);
 
 /* Parses ADDRESS[:PORT] of the local end; the default port is 0. Returns false with the reason in ERROR. */

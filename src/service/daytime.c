@@ -87,9 +87,9 @@ static size_t write_rfc3339(const struct settings *settings, const struct timesp
 					 tm.tm_gmtoff < 0 ? '-' : '+', minutes / 60, minutes % 60);
 }
 
-/* Returns NIST's daylight saving code of a day in UTC: 00 in standard time and 50 in daylight time of the United States. In the
- * month of a change it counts the days, down to 51 and 01 on the day itself. By the rules since 2007, from the second
- * Sunday of March to the first Sunday of November. */
+/* Returns NIST's daylight saving code of a day in UTC: 00 in standard time and 50 in daylight time of the United
+ * States. In the month of a change it counts the days, down to 51 and 01 on the day itself. By the rules since 2007,
+ * from the second Sunday of March to the first Sunday of November. */
 static int daylight_code(const struct tm *utc)
 {
 	enum { MARCH = 2, NOVEMBER = 10 };
@@ -104,8 +104,9 @@ static int daylight_code(const struct tm *utc)
 	return 50;
 }
 
-/* Writes `JJJJJ YR-MO-DA HH:MM:SS TT L H msADV UTC(NIST) OTM` in UTC between line feeds. Leap seconds are not announced, as the
- * clock does not report them; the health is good, the advance 0. The label is that of an unsynchronised NTP clock. */
+/* Writes `JJJJJ YR-MO-DA HH:MM:SS TT L H msADV UTC(NIST) OTM` in UTC between line feeds. Leap seconds are not
+ * announced, as the clock does not report them; the health is good, the advance 0. The label is that of an
+ * unsynchronised NTP clock. */
 static size_t write_nist(const struct settings *settings, const struct timespec *now, char *line, size_t size)
 {
 	enum { MODIFIED_JULIAN_1970 = 40587 };
@@ -185,7 +186,8 @@ static ssize_t daytime_reply(const struct service_context *context, char *bytes,
 	return (ssize_t)write_line(context, bytes, size);
 }
 
-/* Advances *AT from the percent sign to the letter. Returns false, with the error, for a conversion that strftime does not have. */
+/* Advances *AT from the percent sign to the letter. Returns false, with the error, for a conversion that strftime does
+ * not have. */
 static bool check_conversion(const char **at, char *error)
 {
 	const char *start = *at, *letter = start + 1 + strspn(start + 1, "_-0^#0123456789");

@@ -18,8 +18,8 @@ struct service_context {
 	void *memo; /* memo_size bytes, zeroed before the first call, for these settings and this thread; or NULL */
 };
 
-/* Bytes to send. BYTES lie in the given buffer, and are sent whole before the next call, or in static memory: then the next call asks for the
- * unsent rest by its position. */
+/* Bytes to send. BYTES lie in the given buffer, and are sent whole before the next call, or in static memory: then the
+ * next call asks for the unsent rest by its position. */
 struct service_output {
 	const char *bytes;
 	size_t length;
@@ -40,15 +40,15 @@ struct service {
 	size_t settings_size;
 	size_t memo_size; /* of the state kept between calls; 0: none */
 
-	/* TCP: returns the output at POSITION, the number of bytes sent so far: after the connect and each time all of it has been
-	 * sent. SIZE is at least 1,024. NULL: the service only replies. */
+	/* TCP: returns the output at POSITION, the number of bytes sent so far: after the connect and each time all of
+	 * it has been sent. SIZE is at least 1,024. NULL: the service only replies. */
 	struct service_output (*tcp_output)(const struct service_context *context, uint64_t position, char *buffer,
 					    size_t size);
-	/* TCP: turns LENGTH bytes of input, in place, into the bytes to send back; returns their number, at most LENGTH. Input is segmented
-	 * arbitrarily. NULL: input is discarded. */
+	/* TCP: turns LENGTH bytes of input, in place, into the bytes to send back; returns their number, at most
+	 * LENGTH. Input is segmented arbitrarily. NULL: input is discarded. */
 	size_t (*tcp_input)(const void *settings, char *bytes, size_t length);
-	/* UDP: turns a datagram of LENGTH bytes, in place, into the reply; the buffer has SIZE bytes, at least 65,535. Returns the length of the
-	 * reply; -1: no reply. */
+	/* UDP: turns a datagram of LENGTH bytes, in place, into the reply; the buffer has SIZE bytes, at least 65,535.
+	 * Returns the length of the reply; -1: no reply. */
 	ssize_t (*udp_reply)(const struct service_context *context, char *bytes, size_t length, size_t size);
 };
 

@@ -9,7 +9,8 @@
 /* From 1900-01-01 to 1970-01-01: 70 years, 17 of them leap years. */
 static const uint32_t seconds_before_1970 = 2208988800;
 
-/* Writes the low 32 bits: the count wraps to 0 on 2036-02-07 06:28:16 UTC, and clients assume the era of their own clock. */
+/* Writes the low 32 bits: the count wraps to 0 on 2036-02-07 06:28:16 UTC, and clients assume the era of their own
+ * clock. */
 static size_t write_time(const struct timespec *now, char *bytes)
 {
 	uint32_t seconds = htonl((uint32_t)now->tv_sec + seconds_before_1970);

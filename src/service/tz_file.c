@@ -142,7 +142,8 @@ static const char *parse_block(struct zone *zone, const struct header *header, s
 	return NULL;
 }
 
-/* Parses the footer: a POSIX TZ string between line feeds. Empty: no rule for the time after the last transition. Returns as parse_block. */
+/* Parses the footer: a POSIX TZ string between line feeds. Empty: no rule for the time after the last transition.
+ * Returns as parse_block. */
 static const char *parse_footer(struct zone *zone, struct reader *reader)
 {
 	const unsigned char *start = take(reader, 1);

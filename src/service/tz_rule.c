@@ -113,8 +113,9 @@ static int64_t date_second(const struct tz_date *date, int64_t year)
 	return day * TZ_DAY_S + date->seconds;
 }
 
-/* Returns the type set by the latest change before SECONDS. The change can belong to an adjacent year, as times of day reach up to a week
- * either way. Of two changes at once the later year wins: so `0/0,J365/25` is permanent daylight time. */
+/* Returns the type set by the latest change before SECONDS. The change can belong to an adjacent year, as times of day
+ * reach up to a week either way. Of two changes at once the later year wins: so `0/0,J365/25` is permanent daylight
+ * time. */
 const struct tz_type *tz_rule_type(const struct tz_rule *rule, int64_t seconds)
 {
 	int64_t year = year_of(day_of(seconds)), latest = INT64_MIN;

@@ -138,7 +138,8 @@ static struct zone *load_name(const char *name, char *error)
 	return load_file(path, error);
 }
 
-/* Loads the value of TZ as the C library does: a zone, a file, or a POSIX TZ string, with an optional colon before it. */
+/* Loads the value of TZ as the C library does: a zone, a file, or a POSIX TZ string, with an optional colon before it.
+ */
 static struct zone *load_variable(const char *value, char *error)
 {
 	struct zone *zone;

@@ -21,8 +21,8 @@ struct zone *zone_parse_rule(const char *text, char *error);
 
 void zone_free(struct zone *zone);
 
-/* Converts SECONDS since 1970 to local time; a NULL zone is UTC. Years are clamped to 1000 to 9999. tm_zone is valid as long as the
- * zone. Any thread, no allocation. */
+/* Converts SECONDS since 1970 to local time; a NULL zone is UTC. Years are clamped to 1000 to 9999. tm_zone is valid as
+ * long as the zone. Any thread, no allocation. */
 void zone_localtime(const struct zone *zone, int64_t seconds, struct tm *tm);
 
 #endif

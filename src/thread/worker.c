@@ -23,8 +23,8 @@ struct worker {
 	uint64_t random;
 };
 
-/* Logs a message of libevent, which would go to stderr and could block the thread. The caller of libevent reports the failure itself, and may
- * still read errno. */
+/* Logs a message of libevent, which would go to stderr and could block the thread. The caller of libevent reports the
+ * failure itself, and may still read errno. */
 static void on_libevent_message(int severity, const char *message)
 {
 	int error = errno;

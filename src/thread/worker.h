@@ -8,7 +8,8 @@
 
 struct worker;
 
-/* Creates a worker whose thread does not run yet: events can be added to its base. Returns NULL with errno. Main thread. */
+/* Creates a worker whose thread does not run yet: events can be added to its base. Returns NULL with errno. Main
+ * thread. */
 struct worker *worker_new(unsigned index);
 
 /* Sets the task that the thread runs last, when its loop has ended. Before worker_start. */
@@ -20,7 +21,8 @@ int worker_start(struct worker *worker);
 /* Ends the loop after the queued tasks, and waits for the thread. Main thread. */
 void worker_stop(struct worker *worker);
 
-/* Frees a worker that was stopped or never started; all that uses its base has been freed. NULL is fine. Main thread. */
+/* Frees a worker that was stopped or never started; all that uses its base has been freed. NULL is fine. Main thread.
+ */
 void worker_free(struct worker *worker);
 
 /* Returns a random number, not suitable for secrets. For the worker's own thread. */

@@ -106,11 +106,12 @@ static bool is_at_end(void)
 	return ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
 }
 
-/* Reads the next object of a file into SSL_CTX. Returns 1, 0 at the end of the file, -1 with OpenSSL's error for an invalid
- * object. */
+/* Reads the next object of a file into SSL_CTX. Returns 1, 0 at the end of the file, -1 with OpenSSL's error for an
+ * invalid object. */
 typedef int read_object(BIO *bio, SSL_CTX *ssl_ctx, const struct source *source);
 
-/* Reads all objects of a file, at least one; NAME is their kind in messages. On failure reports it and returns false. */
+/* Reads all objects of a file, at least one; NAME is their kind in messages. On failure reports it and returns false.
+ */
 static bool read_objects(const struct source *source, SSL_CTX *ssl_ctx, read_object *read, const char *name)
 {
 	BIO *bio = open_file(source);
@@ -139,7 +140,8 @@ static X509 *read_certificate(BIO *bio, int *result)
 	return certificate;
 }
 
-/* Warns of a certificate or a revocation list, NAME in messages, that is not valid now. UNTIL is NULL without an end. */
+/* Warns of a certificate or a revocation list, NAME in messages, that is not valid now. UNTIL is NULL without an end.
+ */
 static void check_times(const struct source *source, const char *name, const ASN1_TIME *from, const ASN1_TIME *until)
 {
 	char when[32];
@@ -249,8 +251,8 @@ static int version_number(enum tls_version version)
 	return numbers[version];
 }
 
-/* Ignores that an intermediate authority has no revocation list; a list that exists is always applied. For any other error
- * notes the subject of the rejected certificate. */
+/* Ignores that an intermediate authority has no revocation list; a list that exists is always applied. For any other
+ * error notes the subject of the rejected certificate. */
 static int on_verify(int good, X509_STORE_CTX *store)
 {
 	const SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
@@ -268,7 +270,8 @@ static int on_verify(int good, X509_STORE_CTX *store)
 	return 0;
 }
 
-/* Disables resumption (cache and tickets, which TLS 1.3 sends after the handshake) and renegotiation; sets the versions. */
+/* Disables resumption (cache and tickets, which TLS 1.3 sends after the handshake) and renegotiation; sets the
+ * versions. */
 static bool set_protocol(SSL_CTX *ssl_ctx, const struct tls_settings *settings)
 {
 	static const unsigned char session_context[] = "smallservd";
@@ -318,7 +321,8 @@ static bool read_files(SSL_CTX *ssl_ctx, const struct tls_settings *settings, tl
 	return valid;
 }
 
-/* Completes a handshake with a client in memory, so that OpenSSL loads all it needs now. Returns whether it succeeded. */
+/* Completes a handshake with a client in memory, so that OpenSSL loads all it needs now. Returns whether it succeeded.
+ */
 static bool test_handshake(SSL_CTX *ssl_ctx)
 {
 	SSL_CTX *client_ctx = SSL_CTX_new(TLS_client_method());

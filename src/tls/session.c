@@ -18,8 +18,8 @@
 /* An operation calls recv once, and once more for each so many bytes that it has returned. */
 enum { BYTES_PER_RECEIVE = 4096 };
 
-/* Bounds the receives per operation: OpenSSL reads on while records carry no data, so that a flood of key updates would hold
- * the worker. The rest waits for the next event. */
+/* Bounds the receives per operation: OpenSSL reads on while records carry no data, so that a flood of key updates would
+ * hold the worker. The rest waits for the next event. */
 static int bio_read(BIO *bio, char *bytes, int size)
 {
 	struct tls *tls = BIO_get_data(bio);

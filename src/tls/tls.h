@@ -27,8 +27,8 @@ typedef void tls_report(void *context, enum tls_file file, bool warning, const c
 /* Certificate, keys and settings of one service, shared by its sessions. Immutable: any thread may use it. */
 struct tls_context;
 
-/* Reads the files of SETTINGS and tests them by a handshake in memory, after which OpenSSL loads no more modules or files.
- * Calls REPORT with CONTEXT for each error and warning. Returns NULL after an error. Main thread only. */
+/* Reads the files of SETTINGS and tests them by a handshake in memory, after which OpenSSL loads no more modules or
+ * files. Calls REPORT with CONTEXT for each error and warning. Returns NULL after an error. Main thread only. */
 struct tls_context *tls_context_new(const struct tls_settings *settings, tls_report *report, void *context);
 /* Frees TLS (NULL: no-op). Its sessions may outlive it. */
 void tls_context_free(struct tls_context *tls);
@@ -53,8 +53,8 @@ enum tls_failure {
 /* The session of one connection, used by one thread. */
 struct tls;
 
-/* Creates the server side of a session over FD, a non-blocking socket that the caller continues to own. Returns NULL when out
- * of memory. */
+/* Creates the server side of a session over FD, a non-blocking socket that the caller continues to own. Returns NULL
+ * when out of memory. */
 struct tls *tls_new(const struct tls_context *context, int fd);
 void tls_free(struct tls *tls);
 
@@ -91,8 +91,8 @@ enum tls_failure tls_failure(const struct tls *tls);
 /* Writes the detail of the failure, as OpenSSL or the C library words it, to TEXT. */
 void tls_failure_print(const struct tls *tls, char *text, size_t size);
 
-/* Returns the subject of the client's certificate as in RFC 2253, printable ASCII; NULL without a certificate. Valid until
- * tls_free. */
+/* Returns the subject of the client's certificate as in RFC 2253, printable ASCII; NULL without a certificate. Valid
+ * until tls_free. */
 const char *tls_client_subject(const struct tls *tls);
 
 #endif

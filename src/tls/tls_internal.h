@@ -32,8 +32,8 @@ struct tls {
 
 enum { TLS_SUBJECT_MAX = 512 };
 
-/* Returns the subject of CERTIFICATE as in RFC 2253, printable ASCII only, cut at TLS_SUBJECT_MAX bytes; the caller frees it.
- * Returns NULL when out of memory. */
+/* Returns the subject of CERTIFICATE as in RFC 2253, printable ASCII only, cut at TLS_SUBJECT_MAX bytes; the caller
+ * frees it. Returns NULL when out of memory. */
 char *tls_print_subject(const X509 *certificate);
 
 /* Creates the BIO method of sessions once per process. Called by the main thread. Returns false when out of memory. */

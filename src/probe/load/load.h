@@ -5,8 +5,8 @@
 struct options;
 struct target;
 
-/* Puts the load of OPTIONS on TARGET and prints the results. Returns the exit status: 0 all replies correct, 1 some lost or wrong, 2 an invalid
- * load, 3 no connection. */
+/* Puts the load of OPTIONS on TARGET and prints the results. Returns the exit status: 0 all replies correct, 1 some
+ * lost or wrong, 2 an invalid load, 3 no connection. */
 int load_run(const struct options *options, const struct target *target);
 
 #endif

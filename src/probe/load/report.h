@@ -11,10 +11,12 @@ struct load_outcome {
 	int status; /* the exit status */
 };
 
-/* Prints the results of LOAD to stdout, as JSON if the options ask for it. Returns false if stdout cannot be written. */
+/* Prints the results of LOAD to stdout, as JSON if the options ask for it. Returns false if stdout cannot be written.
+ */
 bool load_report_print(const struct load *load, const struct load_outcome *outcome);
 
-/* Draws the progress line on stderr over itself, from NOW and BEFORE, the statistics of ELAPSED_NS ago. AT_NS: since the start. */
+/* Draws the progress line on stderr over itself, from NOW and BEFORE, the statistics of ELAPSED_NS ago. AT_NS: since
+ * the start. */
 void load_report_progress(const struct load *load, const struct load_stats *now, const struct load_stats *before,
 			  uint64_t elapsed_ns, uint64_t at_ns);
 

@@ -33,10 +33,12 @@ struct load_conn {
 /* Operations of a transport. All calls come from the thread of the connection. */
 struct load_transport {
 	size_t conn_size; /* of the struct that begins with a load_conn */
-	/* Prepares the state that the thread's connections share. Returns false with the reason in the thread's error. */
+	/* Prepares the state that the thread's connections share. Returns false with the reason in the thread's error.
+	 */
 	bool (*prepare)(struct load_thread *thread);
 	void (*release)(struct load_thread *thread);
-	/* Starts to open a connection; its state says when it is open. Returns false with the reason in the thread's error. */
+	/* Starts to open a connection; its state says when it is open. Returns false with the reason in the thread's
+	 * error. */
 	bool (*open)(struct load_conn *line);
 	void (*close)(struct load_conn *line);
 	void (*on_event)(struct load_conn *line, uint32_t events);
