@@ -1,4 +1,4 @@
-/* check_config.c: what a configuration means, what is wrong with one, and that a dump reads back to the same. */
+/* check_config.c: values, errors, endpoints and dumps of configurations. */
 #include "config/config.h"
 
 #include <arpa/inet.h>
@@ -12,9 +12,9 @@
 #include "config_build.h"
 #include "core/transport.h"
 
-#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+#define COUNT_OF(array) (sizeof array / sizeof((array)[0]))
 
-/* The errors in REPORT, a line each, for the caller to free; it is freed. */
+/* Returns the errors, a line each, for the caller to free, and frees DIAGNOSTICS. */
 static char *take_errors(struct diagnostics *diagnostics)
 {
 	char *text = NULL;
@@ -67,7 +67,7 @@ static char *dump(const struct config *config)
 	return text;
 }
 
-/* `tcp 127.0.0.1 7` and so on, a line each, for the caller to free. */
+/* Returns the endpoints as `tcp 127.0.0.1 7`, a line each, for the caller to free. */
 static char *write_endpoints(const struct config *config)
 {
 	char *text = NULL, address[INET6_ADDRSTRLEN + IF_NAMESIZE];
@@ -94,9 +94,9 @@ static void assert_endpoints(const char *text, const char *expected)
 	config_unref(config);
 }
 
-/* Values */
+/* --- values --- */
 
-START_TEST(defaults_are_those_of_the_manual)
+START_TEST(defaults_match_the_manual)
 {
 	struct config *config = load("[echo]\n");
 	const struct config_daemon *daemon = &config->daemon;
@@ -140,7 +140,7 @@ START_TEST(defaults_are_those_of_the_manual)
 }
 END_TEST
 
-/* Each row's key, with a value unlike its default. */
+/* Each row's key, with a value other than its default. */
 static const char everything[] = "[daemon]\n"
 				 "workers = 3\n"
 				 "user = root\n"
@@ -228,7 +228,7 @@ START_TEST(written_values_are_kept)
 }
 END_TEST
 
-START_TEST(values_know_where_they_were_written)
+START_TEST(values_have_their_origins)
 {
 	struct config *config = load("[defaults]\nbacklog = 5\n\n[echo]\n\nport = 1007\n");
 	const struct config_service *echo = &config->services[0];
@@ -242,7 +242,7 @@ START_TEST(values_know_where_they_were_written)
 }
 END_TEST
 
-START_TEST(type_may_come_last_in_its_section)
+START_TEST(type_can_come_last_in_its_section)
 {
 	struct config *config = load("[a]\nformat = rfc3339\nport = 1007\ntype = daytime\n");
 	ck_assert_str_eq(config->services[0].type->name, "daytime");
@@ -250,27 +250,27 @@ START_TEST(type_may_come_last_in_its_section)
 }
 END_TEST
 
-/* The line of DUMP that starts with KEY in section NAME, in one of two buffers. */
+/* Returns the line of DUMP that starts with KEY in section NAME, in one of two buffers. */
 static const char *dumped(const struct config *config, const char *name, const char *key)
 {
 	static char line[512];
 	char header[64];
 	char *text = dump(config);
 
-	snprintf(header, sizeof(header), "[%s]\n", name);
+	snprintf(header, sizeof header, "[%s]\n", name);
 	const char *at = strstr(text, header);
 	ck_assert_ptr_nonnull(at);
-	snprintf(header, sizeof(header), "\n%s = ", key);
+	snprintf(header, sizeof header, "\n%s = ", key);
 	const char *end = strstr(at, "\n\n");
 	at = strstr(at, header);
 	line[0] = '\0';
-	if (at && (!end || at < end))
-		snprintf(line, sizeof(line), "%.*s", (int)strcspn(at + 1, "\n"), at + 1);
+	if (at != NULL && (end == NULL || at < end))
+		snprintf(line, sizeof line, "%.*s", (int)strcspn(at + 1, "\n"), at + 1);
 	free(text);
 	return line;
 }
 
-START_TEST(defaults_reach_the_services_they_fit)
+START_TEST(defaults_apply_to_the_services_they_fit)
 {
 	struct config *config = load("[defaults]\n"
 				     "format = rfc3339\n"
@@ -304,7 +304,7 @@ START_TEST(defaults_reach_the_services_they_fit)
 }
 END_TEST
 
-START_TEST(defaults_may_come_after_services_and_name_type_and_protocol)
+START_TEST(defaults_can_come_last_and_set_type_and_protocol)
 {
 	struct config *config = load("[one]\nport = 1001\n[two]\nport = 1002\ntype = discard\nprotocol = udp\n"
 				     "[defaults]\ntype = echo\nprotocol = tcp\n");
@@ -337,7 +337,7 @@ START_TEST(references_are_counted)
 }
 END_TEST
 
-/* Errors */
+/* --- errors --- */
 
 static const struct {
 	const char *text, *errors;
@@ -391,7 +391,7 @@ static const struct {
 	{"[lab]\ntype = ecko\n", "f:2: [lab] type: \"ecko\" is no type; did you mean \"echo\"?\n"},
 	{"[lab]\ntype = finger\n",
 	 "f:2: [lab] type: \"finger\" is no type; types: echo, discard, daytime, qotd, chargen, time\n"},
-	/* without a type, what is known of any is not judged, but the rest is */
+	/* without a type, options of types are not checked */
 	{"[lab]\ntype = ecko\nformat = ctime\nbacklog = 0\nfoobar = 1\n",
 	 "f:2: [lab] type: \"ecko\" is no type; did you mean \"echo\"?\n"
 	 "f:4: [lab] backlog: must be a number from 1 to 65535, not \"0\"\n"
@@ -479,13 +479,13 @@ static const struct {
 	 "f:3: [echo] handshake_timeout: must be a duration from 100ms to 365d, not \"off\"\n"},
 	{"[echo]\nprotocol = tcp\ntls = yes\ntls_certificate = /nowhere.pem\n",
 	 "f:4: [echo] tls_certificate: /nowhere.pem: No such file or directory\n"},
-	/* what [defaults] has for TLS is for those who have it on; who is not enabled reads no file */
+	/* TLS options of [defaults] apply with tls = yes; a disabled service reads no file */
 	{"[defaults]\ntls_certificate = /nowhere.pem\nproxy_from = ::1\n[echo]\n", ""},
 	{"[defaults]\ntls_certificate = /nowhere.pem\ntls = yes\nprotocol = tcp\n[echo]\ntls = no\n[time]\nenabled = "
 	 "no\n",
 	 ""},
 
-	/* what the reader of the file finds comes in between */
+	/* errors of the INI reader are in order with the others */
 	{"[echo]\nfoobar = 1\nport: 7\nbacklog = 0\n[time\n",
 	 "f:2: [echo] foobar: unknown key\n"
 	 "f:3: [echo] \":\" after a key: write \"port = 7\"\n"
@@ -493,13 +493,13 @@ static const struct {
 	 "f:5: section header without \"]\": \"[time\"\n"},
 };
 
-START_TEST(says_what_is_wrong_and_where)
+START_TEST(invalid_input_is_reported_with_its_place)
 {
 	assert_errors(mistakes[_i].text, mistakes[_i].errors);
 }
 END_TEST
 
-START_TEST(a_key_without_quotes_is_the_type_s_to_refuse)
+START_TEST(unquoted_value_is_validated_by_its_option_type)
 {
 	char *errors = errors_of("[daytime]\nformat = %H:%M\n");
 	ck_assert_int_eq(strncmp(errors, "f:2: [daytime] format: ", strlen("f:2: [daytime] format: ")), 0);
@@ -507,7 +507,7 @@ START_TEST(a_key_without_quotes_is_the_type_s_to_refuse)
 }
 END_TEST
 
-START_TEST(only_an_enabled_service_reads_the_files_it_names)
+START_TEST(disabled_service_loads_no_files)
 {
 	char *errors = errors_of("[echo]\n[qotd]\nquotes_file = /nonexistent/quotes\nenabled = no\n");
 	ck_assert_str_eq(errors, "");
@@ -518,8 +518,8 @@ START_TEST(only_an_enabled_service_reads_the_files_it_names)
 }
 END_TEST
 
-/* The day allow comes, its words are there. */
-START_TEST(words_of_other_programs_lead_only_to_keys_that_exist)
+/* Each alias has to name an existing key. */
+START_TEST(aliases_suggest_existing_keys_only)
 {
 	static const struct {
 		const char *word, *key;
@@ -528,8 +528,8 @@ START_TEST(words_of_other_programs_lead_only_to_keys_that_exist)
 	for (size_t i = 0; i < COUNT_OF(words); i++) {
 		bool exists = option_find(config_service_options, config_service_option_count, words[i].key) != NULL;
 		char text[128], suggestion[128];
-		snprintf(text, sizeof(text), "[echo]\n%s = 1\n", words[i].word);
-		snprintf(suggestion, sizeof(suggestion), "did you mean \"%s\"?", words[i].key);
+		snprintf(text, sizeof text, "[echo]\n%s = 1\n", words[i].word);
+		snprintf(suggestion, sizeof suggestion, "did you mean \"%s\"?", words[i].key);
 		char *errors = errors_of(text);
 		ck_assert_int_eq(strstr(errors, suggestion) != NULL, exists);
 		free(errors);
@@ -537,7 +537,7 @@ START_TEST(words_of_other_programs_lead_only_to_keys_that_exist)
 }
 END_TEST
 
-START_TEST(rows_are_sound)
+START_TEST(option_rows_are_consistent)
 {
 	static const struct {
 		const struct option *options;
@@ -556,7 +556,7 @@ START_TEST(rows_are_sound)
 }
 END_TEST
 
-START_TEST(stops_after_1000_messages_and_says_so)
+START_TEST(messages_stop_after_1000_with_a_notice)
 {
 	char *text = NULL;
 	size_t size;
@@ -578,7 +578,7 @@ START_TEST(stops_after_1000_messages_and_says_so)
 }
 END_TEST
 
-/* The kernel's ephemeral ports, its default where /proc has none. */
+/* Reads the kernel's ephemeral ports, or its default without /proc. */
 static void read_ephemeral_range(unsigned *low, unsigned *high)
 {
 	FILE *in = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
@@ -594,8 +594,8 @@ static void assert_warning(const char *text, const char *expected)
 
 	ck_assert_ptr_nonnull(config);
 	ck_assert_uint_eq(diagnostics.errors, 0);
-	ck_assert_uint_eq(diagnostics.count, expected ? 1 : 0);
-	if (expected) {
+	ck_assert_uint_eq(diagnostics.count, expected != NULL ? 1 : 0);
+	if (expected != NULL) {
 		ck_assert(diagnostics.messages[0].warning);
 		ck_assert_str_eq(diagnostics.messages[0].text, expected);
 		ck_assert_str_eq(diagnostics.messages[0].file, "f");
@@ -604,31 +604,31 @@ static void assert_warning(const char *text, const char *expected)
 	config_unref(config);
 }
 
-START_TEST(warns_of_ephemeral_udp_ports)
+START_TEST(ephemeral_udp_port_is_a_warning)
 {
 	unsigned low, high;
 	char text[256], expected[256];
 
 	read_ephemeral_range(&low, &high);
-	snprintf(text, sizeof(text), "[echo]\nport = %u-%u\n", low - 1, low + 5);
-	snprintf(expected, sizeof(expected),
+	snprintf(text, sizeof text, "[echo]\nport = %u-%u\n", low - 1, low + 5);
+	snprintf(expected, sizeof expected,
 		 "f:2: warning: [echo] port: udp port %u lies in the kernel's ephemeral range %u-%u: honest clients "
 		 "that "
 		 "get a served port as their source can be refused as loops",
 		 low, low, high);
 	assert_warning(text, expected);
-	snprintf(text, sizeof(text), "[echo]\nprotocol = tcp\nport = %u\n", low);
+	snprintf(text, sizeof text, "[echo]\nprotocol = tcp\nport = %u\n", low);
 	assert_warning(text, NULL);
-	snprintf(text, sizeof(text), "[time]\n[echo]\nenabled = no\nport = %u\n", low);
+	snprintf(text, sizeof text, "[time]\n[echo]\nenabled = no\nport = %u\n", low);
 	assert_warning(text, NULL);
-	snprintf(text, sizeof(text), "[echo]\nport = %u\n", low - 1);
+	snprintf(text, sizeof text, "[echo]\nport = %u\n", low - 1);
 	assert_warning(text, NULL);
 }
 END_TEST
 
-/* Endpoints */
+/* --- endpoints --- */
 
-START_TEST(endpoints_are_transports_times_addresses_times_ports)
+START_TEST(endpoints_combine_transports_addresses_and_ports)
 {
 	assert_endpoints("[echo]\n", "echo tcp 0.0.0.0 7 *\n"
 				     "echo tcp :: 7 *\n"
@@ -651,7 +651,7 @@ START_TEST(endpoints_are_transports_times_addresses_times_ports)
 }
 END_TEST
 
-START_TEST(all_65535_ports_are_checked_for_conflicts_in_no_time)
+START_TEST(conflicts_of_65535_ports_are_found_fast)
 {
 	struct config *config = load("[echo]\nport = 1-65535\n");
 	ck_assert_uint_eq(config->endpoint_count, 4 * 65535);
@@ -661,7 +661,7 @@ START_TEST(all_65535_ports_are_checked_for_conflicts_in_no_time)
 }
 END_TEST
 
-START_TEST(refuses_more_than_a_million_endpoints)
+START_TEST(more_than_a_million_endpoints_are_refused)
 {
 	assert_errors("[echo]\nport = 1-65535\naddress = *, 127.0.0.1, 127.0.0.2, 127.0.0.3, 127.0.0.4, 127.0.0.5, "
 		      "127.0.0.6, 127.0.0.7\n",
@@ -669,7 +669,7 @@ START_TEST(refuses_more_than_a_million_endpoints)
 }
 END_TEST
 
-/* Files */
+/* --- files --- */
 
 static char directory[] = "/tmp/check_config.XXXXXX";
 
@@ -684,7 +684,7 @@ static void remove_directory(void)
 {
 	ck_assert_int_eq(chdir("/"), 0);
 	char command[64];
-	snprintf(command, sizeof(command), "rm -rf %s", directory);
+	snprintf(command, sizeof command, "rm -rf %s", directory);
 	ck_assert_int_eq(system(command), 0);
 }
 
@@ -707,7 +707,7 @@ static void assert_file_errors(const char *path, const char *expected)
 	free(errors);
 }
 
-START_TEST(includes_files_in_sorted_order_and_applies_defaults_to_them)
+START_TEST(included_files_are_sorted_and_get_the_defaults)
 {
 	struct diagnostics diagnostics = {0};
 
@@ -719,7 +719,7 @@ START_TEST(includes_files_in_sorted_order_and_applies_defaults_to_them)
 
 	/* relative to the file, not to the current directory */
 	char path[64];
-	snprintf(path, sizeof(path), "%s/main.conf", directory);
+	snprintf(path, sizeof path, "%s/main.conf", directory);
 	ck_assert_int_eq(chdir("/"), 0);
 	struct config *config = config_load(path, &diagnostics);
 	ck_assert_ptr_nonnull(config);
@@ -738,7 +738,7 @@ START_TEST(includes_files_in_sorted_order_and_applies_defaults_to_them)
 }
 END_TEST
 
-START_TEST(a_glob_may_match_nothing_but_a_name_must_exist)
+START_TEST(include_glob_can_be_empty_but_a_name_must_exist)
 {
 	write_file("main.conf", "[daemon]\ninclude = conf.d/*.conf\n[echo]\n");
 	assert_file_errors("main.conf", "");
@@ -747,7 +747,7 @@ START_TEST(a_glob_may_match_nothing_but_a_name_must_exist)
 }
 END_TEST
 
-START_TEST(only_the_pattern_globs_not_the_directory_before_it)
+START_TEST(directory_of_the_main_file_is_not_a_glob)
 {
 	ck_assert_int_eq(mkdir("[ab]*", 0777), 0);
 	ck_assert_int_eq(mkdir("a", 0777), 0);
@@ -764,7 +764,7 @@ START_TEST(only_the_pattern_globs_not_the_directory_before_it)
 }
 END_TEST
 
-START_TEST(included_files_hold_services_only_and_each_once)
+START_TEST(included_files_contain_unique_services_only)
 {
 	write_file("main.conf", "[daemon]\ninclude = *.inc\n[echo]\nfoobar = 1\n");
 	write_file("b.inc", "[defaults]\n[echo]\n[time]\nport = 7\nprotocol = tcp\n");
@@ -779,7 +779,7 @@ START_TEST(included_files_hold_services_only_and_each_once)
 }
 END_TEST
 
-START_TEST(a_file_that_cannot_be_read_is_an_error)
+START_TEST(unreadable_file_is_an_error)
 {
 	assert_file_errors("nix.conf", "nix.conf: cannot read: No such file or directory\n");
 	assert_file_errors("/dev/zero", "/dev/zero: over 16 MiB\n");
@@ -787,14 +787,14 @@ START_TEST(a_file_that_cannot_be_read_is_an_error)
 	assert_file_errors("d.conf", "d.conf: cannot read: Is a directory\n");
 	write_file("main.conf", "[daemon]\ninclude = d.*\n[echo]\n");
 	assert_file_errors("main.conf", "d.conf: cannot read: Is a directory\n");
-	/* nobody writes to it, and nobody is waited for */
+	/* a FIFO without a writer must not block */
 	ck_assert_int_eq(mkfifo("fifo.inc", 0600), 0);
 	write_file("main.conf", "[daemon]\ninclude = *.inc\n[echo]\n");
 	assert_file_errors("main.conf", "fifo.inc: cannot read: not a regular file\n");
 }
 END_TEST
 
-START_TEST(standard_input_includes_from_the_current_directory)
+START_TEST(stdin_includes_from_the_current_directory)
 {
 	write_file("in.conf", "[daemon]\ninclude = x.inc\n[echo]\nfoobar = 1\n");
 	write_file("x.inc", "[time]\nfoobar = 1\n");
@@ -803,7 +803,7 @@ START_TEST(standard_input_includes_from_the_current_directory)
 }
 END_TEST
 
-/* Dumps */
+/* --- dumps --- */
 
 static void assert_dump_reads_back(const char *text)
 {
@@ -823,7 +823,7 @@ static void assert_dump_reads_back(const char *text)
 	free(endpoints_again);
 }
 
-START_TEST(a_dump_reads_back_to_the_same)
+START_TEST(dump_parses_to_the_same_configuration)
 {
 	assert_dump_reads_back("[echo]\n");
 	assert_dump_reads_back(everything);
@@ -836,7 +836,7 @@ START_TEST(a_dump_reads_back_to_the_same)
 }
 END_TEST
 
-START_TEST(a_dump_has_every_key_that_fits)
+START_TEST(dump_has_every_key_that_fits)
 {
 	struct config *config = load(everything);
 
@@ -844,7 +844,7 @@ START_TEST(a_dump_has_every_key_that_fits)
 		ck_assert_str_ne(dumped(config, "daemon", config_daemon_options[i].key), "");
 	for (size_t i = 0; i < config_service_option_count; i++) {
 		const struct option *row = &config_service_options[i];
-		if (row->needs) { /* and has not */
+		if (row->needs != NULL) { /* the switch is off */
 			ck_assert_str_eq(dumped(config, "one", row->key), "");
 			continue;
 		}
@@ -861,7 +861,7 @@ START_TEST(a_dump_has_every_key_that_fits)
 }
 END_TEST
 
-START_TEST(a_dump_has_the_keys_of_what_is_on)
+START_TEST(dump_omits_keys_of_disabled_switches)
 {
 	struct config *config =
 		load("[defaults]\nprotocol = tcp\nenabled = no\ntls_certificate = x\ntls_min_version = 1.3\n"
@@ -882,7 +882,7 @@ START_TEST(a_dump_has_the_keys_of_what_is_on)
 }
 END_TEST
 
-START_TEST(a_dump_holds_what_was_included)
+START_TEST(dump_contains_included_services)
 {
 	struct diagnostics diagnostics = {0};
 
@@ -897,9 +897,9 @@ START_TEST(a_dump_holds_what_was_included)
 }
 END_TEST
 
-/* Noise */
+/* --- random input --- */
 
-/* A small generator of our own, so that every run is the same. */
+/* A generator with a fixed seed. */
 static unsigned next_random(unsigned *state)
 {
 	*state = *state * 1664525u + 1013904223u;
@@ -933,25 +933,25 @@ static size_t mutate(char *bytes, size_t length, size_t size, unsigned *state)
 	}
 }
 
-START_TEST(noise_is_refused_or_means_something)
+START_TEST(random_input_is_refused_or_dumped)
 {
 	unsigned state = 1, loaded = 0;
 
 	for (int round = 0; round < 4000; round++) {
-		char bytes[sizeof(everything) + 64];
+		char bytes[sizeof everything + 64];
 		size_t length = strlen(everything);
 		struct diagnostics diagnostics = {0};
 
 		memcpy(bytes, everything, length);
 		for (unsigned steps = next_random(&state) % 4 + 1; steps > 0; steps--)
-			length = mutate(bytes, length, sizeof(bytes) - 1, &state);
+			length = mutate(bytes, length, sizeof bytes - 1, &state);
 		struct config *config = config_load_memory("f", bytes, length, &diagnostics);
 		ck_assert((config == NULL) == (diagnostics.errors > 0));
 		for (size_t i = 0; i < diagnostics.count; i++)
 			for (const char *at = diagnostics.messages[i].text; *at; at++)
 				ck_assert((unsigned char)*at >= 0x20 && *at != 0x7f);
 		diagnostics_free(&diagnostics);
-		if (config) {
+		if (config != NULL) {
 			char *text = dump(config);
 			assert_dump_reads_back(text);
 			free(text);
@@ -968,48 +968,48 @@ static Suite *make_suite(void)
 {
 	Suite *suite = suite_create("config");
 	TCase *values = tcase_create("values");
-	tcase_add_test(values, defaults_are_those_of_the_manual);
+	tcase_add_test(values, defaults_match_the_manual);
 	tcase_add_test(values, written_values_are_kept);
-	tcase_add_test(values, values_know_where_they_were_written);
-	tcase_add_test(values, type_may_come_last_in_its_section);
-	tcase_add_test(values, defaults_reach_the_services_they_fit);
-	tcase_add_test(values, defaults_may_come_after_services_and_name_type_and_protocol);
+	tcase_add_test(values, values_have_their_origins);
+	tcase_add_test(values, type_can_come_last_in_its_section);
+	tcase_add_test(values, defaults_apply_to_the_services_they_fit);
+	tcase_add_test(values, defaults_can_come_last_and_set_type_and_protocol);
 	tcase_add_test(values, none_overrides_a_default);
 	tcase_add_test(values, references_are_counted);
 	suite_add_tcase(suite, values);
 
 	TCase *errors = tcase_create("errors");
-	tcase_add_loop_test(errors, says_what_is_wrong_and_where, 0, COUNT_OF(mistakes));
-	tcase_add_test(errors, a_key_without_quotes_is_the_type_s_to_refuse);
-	tcase_add_test(errors, only_an_enabled_service_reads_the_files_it_names);
-	tcase_add_test(errors, words_of_other_programs_lead_only_to_keys_that_exist);
-	tcase_add_test(errors, rows_are_sound);
-	tcase_add_test(errors, stops_after_1000_messages_and_says_so);
-	tcase_add_test(errors, warns_of_ephemeral_udp_ports);
+	tcase_add_loop_test(errors, invalid_input_is_reported_with_its_place, 0, COUNT_OF(mistakes));
+	tcase_add_test(errors, unquoted_value_is_validated_by_its_option_type);
+	tcase_add_test(errors, disabled_service_loads_no_files);
+	tcase_add_test(errors, aliases_suggest_existing_keys_only);
+	tcase_add_test(errors, option_rows_are_consistent);
+	tcase_add_test(errors, messages_stop_after_1000_with_a_notice);
+	tcase_add_test(errors, ephemeral_udp_port_is_a_warning);
 	suite_add_tcase(suite, errors);
 
 	TCase *endpoints = tcase_create("endpoints");
-	tcase_add_test(endpoints, endpoints_are_transports_times_addresses_times_ports);
-	tcase_add_test(endpoints, all_65535_ports_are_checked_for_conflicts_in_no_time);
-	tcase_add_test(endpoints, refuses_more_than_a_million_endpoints);
+	tcase_add_test(endpoints, endpoints_combine_transports_addresses_and_ports);
+	tcase_add_test(endpoints, conflicts_of_65535_ports_are_found_fast);
+	tcase_add_test(endpoints, more_than_a_million_endpoints_are_refused);
 	suite_add_tcase(suite, endpoints);
 
 	TCase *files = tcase_create("files");
 	tcase_add_checked_fixture(files, make_directory, remove_directory);
-	tcase_add_test(files, includes_files_in_sorted_order_and_applies_defaults_to_them);
-	tcase_add_test(files, a_glob_may_match_nothing_but_a_name_must_exist);
-	tcase_add_test(files, only_the_pattern_globs_not_the_directory_before_it);
-	tcase_add_test(files, included_files_hold_services_only_and_each_once);
-	tcase_add_test(files, a_file_that_cannot_be_read_is_an_error);
-	tcase_add_test(files, standard_input_includes_from_the_current_directory);
-	tcase_add_test(files, a_dump_holds_what_was_included);
+	tcase_add_test(files, included_files_are_sorted_and_get_the_defaults);
+	tcase_add_test(files, include_glob_can_be_empty_but_a_name_must_exist);
+	tcase_add_test(files, directory_of_the_main_file_is_not_a_glob);
+	tcase_add_test(files, included_files_contain_unique_services_only);
+	tcase_add_test(files, unreadable_file_is_an_error);
+	tcase_add_test(files, stdin_includes_from_the_current_directory);
+	tcase_add_test(files, dump_contains_included_services);
 	suite_add_tcase(suite, files);
 
 	TCase *dumps = tcase_create("dumps");
-	tcase_add_test(dumps, a_dump_reads_back_to_the_same);
-	tcase_add_test(dumps, a_dump_has_every_key_that_fits);
-	tcase_add_test(dumps, a_dump_has_the_keys_of_what_is_on);
-	tcase_add_test(dumps, noise_is_refused_or_means_something);
+	tcase_add_test(dumps, dump_parses_to_the_same_configuration);
+	tcase_add_test(dumps, dump_has_every_key_that_fits);
+	tcase_add_test(dumps, dump_omits_keys_of_disabled_switches);
+	tcase_add_test(dumps, random_input_is_refused_or_dumped);
 	suite_add_tcase(suite, dumps);
 	return suite;
 }

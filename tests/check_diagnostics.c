@@ -1,4 +1,4 @@
-/* check_diagnostics.c: messages stand in the order of files and lines, and there is an end to them. */
+/* check_diagnostics.c: order and number of messages. */
 #include <check.h>
 #include <stdarg.h>
 #include <string.h>
@@ -32,7 +32,7 @@ static void tear_down(void)
 	ck_assert_uint_eq(diagnostics.errors, 0);
 }
 
-START_TEST(a_message_names_all_that_is_known_of_its_place)
+START_TEST(message_names_its_place)
 {
 	add(false, (struct diagnostic_place){.origin = {"a.conf", 7}, .section = "echo", .key = "port"}, "no %s",
 	    "port");
@@ -48,7 +48,7 @@ START_TEST(a_message_names_all_that_is_known_of_its_place)
 }
 END_TEST
 
-START_TEST(messages_are_in_the_order_of_files_and_lines_and_then_of_their_coming)
+START_TEST(messages_are_ordered_by_file_line_and_time)
 {
 	add(false, (struct diagnostic_place){.origin = {"b.conf", 1}, .order = 1}, "fifth");
 	add(false, (struct diagnostic_place){.origin = {"a.conf", 20}}, "fourth");
@@ -63,7 +63,7 @@ START_TEST(messages_are_in_the_order_of_files_and_lines_and_then_of_their_coming
 }
 END_TEST
 
-START_TEST(a_message_has_a_copy_of_the_name_of_its_file)
+START_TEST(message_copies_its_file_name)
 {
 	char file[] = "a.conf";
 	add(false, (struct diagnostic_place){.origin = {file, 1}}, "wrong");
@@ -73,7 +73,7 @@ START_TEST(a_message_has_a_copy_of_the_name_of_its_file)
 }
 END_TEST
 
-START_TEST(of_more_than_a_thousand_messages_the_errors_are_counted)
+START_TEST(errors_beyond_1000_messages_are_counted)
 {
 	for (unsigned line = 1; line <= 3000; line++) {
 		ck_assert_int_eq(diagnostics_is_full(&diagnostics), line > 1001);
@@ -93,10 +93,10 @@ int main(void)
 	Suite *suite = suite_create("config_report");
 	TCase *tests = tcase_create("config_report");
 	tcase_add_checked_fixture(tests, NULL, tear_down);
-	tcase_add_test(tests, a_message_names_all_that_is_known_of_its_place);
-	tcase_add_test(tests, messages_are_in_the_order_of_files_and_lines_and_then_of_their_coming);
-	tcase_add_test(tests, a_message_has_a_copy_of_the_name_of_its_file);
-	tcase_add_test(tests, of_more_than_a_thousand_messages_the_errors_are_counted);
+	tcase_add_test(tests, message_names_its_place);
+	tcase_add_test(tests, messages_are_ordered_by_file_line_and_time);
+	tcase_add_test(tests, message_copies_its_file_name);
+	tcase_add_test(tests, errors_beyond_1000_messages_are_counted);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }

@@ -1,4 +1,4 @@
-/* check_ini.c: what INI files are read as, and what of them is refused. */
+/* check_ini.c: valid and invalid INI files. */
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -10,7 +10,7 @@
 #include "check_run.h"
 #include "config/ini.h"
 
-#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+#define COUNT_OF(array) (sizeof array / sizeof((array)[0]))
 
 struct transcript {
 	char *text;
@@ -28,9 +28,9 @@ static void on_error(void *context, unsigned line, const char *section, const ch
 {
 	struct transcript *transcript = context;
 	fprintf(transcript->out, "%u:", line);
-	if (section)
+	if (section != NULL)
 		fprintf(transcript->out, " [%s]", section);
-	if (key)
+	if (key != NULL)
 		fprintf(transcript->out, " %s:", key);
 	fprintf(transcript->out, " %s\n", message);
 }
@@ -46,8 +46,8 @@ static void write_ini(struct transcript *transcript, const struct ini *ini)
 	}
 }
 
-/* The errors in LENGTH bytes, for the caller to free; then, when ALL, what was read. The bytes lie in a block of their
- * own length, so that a sanitizer sees one read too many. */
+/* Returns the errors in LENGTH bytes, for the caller to free; then, if ALL, the content. The bytes are in a block of
+ * the exact size, so that a sanitizer detects an overread. */
 static char *read_bytes(const char *bytes, size_t length, bool all)
 {
 	struct transcript transcript;
@@ -58,7 +58,7 @@ static char *read_bytes(const char *bytes, size_t length, bool all)
 		memcpy(copy, bytes, length);
 	struct ini *ini = ini_read_memory(copy, length, on_error, &transcript);
 	free(copy);
-	if (ini && all)
+	if (ini != NULL && all)
 		write_ini(&transcript, ini);
 	ini_free(ini);
 	fclose(transcript.out);
@@ -85,14 +85,14 @@ static const struct {
 	{"", ""},
 	{"\n\n \t\n", ""},
 	{"[a]\nk = v\n", "1[a]\n2 k=v\n"},
-	/* a last line without its end */
+	/* a last line without line end */
 	{"[a]\nk=v", "1[a]\n2 k=v\n"},
 	{"[a]", "1[a]\n"},
-	/* the ends of other systems' lines, a byte order mark */
+	/* line ends of other systems, a byte order mark */
 	{"[a]\r\nk = v\r\n\r\n", "1[a]\n2 k=v\n"},
 	{"[a]\nk = v\r", "1[a]\n2 k=v\n"},
 	{"\xef\xbb\xbf[a]\nk = v\n", "1[a]\n2 k=v\n"},
-	/* true lines, and sections that inih never calls anybody for */
+	/* line numbers, and sections for which inih calls no callback */
 	{"# one\n\n[empty]\n\n; five\n[a]\n\nk = v\n[last]\n", "3[empty]\n6[a]\n8 k=v\n9[last]\n"},
 	/* indentation is no continuation */
 	{"[a]\nk = v\n  l = w\n\tm = x\n  [b]\n", "1[a]\n2 k=v\n3 l=w\n4 m=x\n5[b]\n"},
@@ -104,14 +104,14 @@ static const struct {
 	{"[a]\nf = \"%H ; %M # %S\" ; c\n", "1[a]\n2 f=\"%H ; %M # %S\"\n"},
 	{"[a]\nf = \" \"\n", "1[a]\n2 f=\" \"\n"},
 	{"[a]\nf = \"\"\n", "1[a]\n2 f=\"\"\n"},
-	/* what is a value's own */
+	/* characters of a value */
 	{"[a]\nk = a=b:c [d]\n", "1[a]\n2 k=a=b:c [d]\n"},
 	{"[a]\nk = \xc3\xbc \xe2\x82\xac \xf0\x9f\x98\x80\n", "1[a]\n2 k=\xc3\xbc \xe2\x82\xac \xf0\x9f\x98\x80\n"},
-	/* repetition is for others to judge */
+	/* duplicates are checked by the caller */
 	{"[a]\nk = v\nk = w\n[a]\nk = x\n", "1[a]\n2 k=v\n3 k=w\n4[a]\n5 k=x\n"},
 };
 
-START_TEST(reads_sections_keys_and_values_with_their_true_lines)
+START_TEST(sections_keys_and_values_have_their_lines)
 {
 	assert_read(readings[_i].text, strlen(readings[_i].text), readings[_i].expected);
 }
@@ -151,7 +151,7 @@ static const struct {
 	{"[a]\nk = v\rl = w\n", "2: [a] control character\n"},
 	{"[a]\nk = \xc2\x85\n", "2: [a] control character\n"},
 	{"# \x02\n", "1: control character\n"},
-	/* UTF-8: cut, alone, too long, a surrogate, beyond Unicode */
+	/* UTF-8: truncated, a lone byte, overlong, a surrogate, beyond Unicode */
 	{"[a]\nk = \xc3\n", "2: [a] invalid UTF-8\n"},
 	{"[a]\nk = \xc3", "2: [a] invalid UTF-8\n"},
 	{"[a]\nk = \xe2\x82\n", "2: [a] invalid UTF-8\n"},
@@ -165,13 +165,13 @@ static const struct {
 	{"# \xfc\n", "1: invalid UTF-8\n"},
 };
 
-START_TEST(refuses_what_it_would_have_to_guess)
+START_TEST(ambiguous_input_is_refused)
 {
 	assert_errors(errors[_i].text, strlen(errors[_i].text), errors[_i].expected);
 }
 END_TEST
 
-START_TEST(reports_all_errors)
+START_TEST(all_errors_are_reported)
 {
 	static const char text[] = "k = v\n[a\nk\n[b]\n= 1\nk: v\n\nk =\n[c c]\nl\n";
 	assert_errors(text, strlen(text),
@@ -186,20 +186,20 @@ START_TEST(reports_all_errors)
 }
 END_TEST
 
-START_TEST(sees_nul_bytes_and_what_follows_them)
+START_TEST(nul_bytes_and_later_errors_are_reported)
 {
 	static const char text[] = "[a]\nk = v\0w\nl = x\n";
-	assert_read(text, sizeof(text) - 1, "2: [a] NUL byte\n1[a]\n3 l=x\n");
+	assert_read(text, sizeof text - 1, "2: [a] NUL byte\n1[a]\n3 l=x\n");
 }
 END_TEST
 
-/* inih leaves such keys in the section before. */
-START_TEST(keys_never_fall_into_the_section_above_a_bad_header)
+/* inih would add such keys to the section before. */
+START_TEST(keys_below_an_invalid_header_join_no_section)
 {
 	static const char *const headers[] = {"[b\n", "[b] x\n", "[b b]\n", "[b\x01]\n", "[b\xff]\n", "[\n"};
 	for (size_t i = 0; i < COUNT_OF(headers); i++) {
 		char text[64];
-		snprintf(text, sizeof(text), "[a]\nk = v\n%sl = w\n", headers[i]);
+		snprintf(text, sizeof text, "[a]\nk = v\n%sl = w\n", headers[i]);
 		char *read = read_bytes(text, strlen(text), true);
 		ck_assert_ptr_nonnull(strstr(read, "1[a]\n2 k=v\n"));
 		ck_assert_ptr_null(strstr(read, "2 k=v\n4 l=w\n"));
@@ -208,39 +208,40 @@ START_TEST(keys_never_fall_into_the_section_above_a_bad_header)
 }
 END_TEST
 
-START_TEST(keeps_section_names_of_48_bytes_and_refuses_49)
+START_TEST(section_name_of_49_bytes_is_refused)
 {
 	char name[64], text[128], expected[256];
 
-	memset(name, 'n', sizeof(name));
-	snprintf(text, sizeof(text), "[%.48s]\n", name);
-	snprintf(expected, sizeof(expected), "1[%.48s]\n", name);
+	memset(name, 'n', sizeof name);
+	snprintf(text, sizeof text, "[%.48s]\n", name);
+	snprintf(expected, sizeof expected, "1[%.48s]\n", name);
 	assert_read(text, strlen(text), expected);
 
-	snprintf(text, sizeof(text), "[%.49s]\n", name);
-	snprintf(expected, sizeof(expected),
+	snprintf(text, sizeof text, "[%.49s]\n", name);
+	snprintf(expected, sizeof expected,
 		 "1: bad section name \"%.49s\": 1 to 48 letters, digits, \"_\", \".\" and \"-\"\n", name);
 	assert_read(text, strlen(text), expected);
 }
 END_TEST
 
-START_TEST(keeps_keys_of_48_bytes_and_refuses_49)
+START_TEST(key_of_49_bytes_is_refused)
 {
 	char key[64], text[128], expected[256];
 
-	memset(key, 'k', sizeof(key));
-	snprintf(text, sizeof(text), "[a]\n%.48s = v\n", key);
-	snprintf(expected, sizeof(expected), "1[a]\n2 %.48s=v\n", key);
+	memset(key, 'k', sizeof key);
+	snprintf(text, sizeof text, "[a]\n%.48s = v\n", key);
+	snprintf(expected, sizeof expected, "1[a]\n2 %.48s=v\n", key);
 	assert_read(text, strlen(text), expected);
 
-	snprintf(text, sizeof(text), "[a]\n%.49s = v\n", key);
-	snprintf(expected, sizeof(expected),
+	snprintf(text, sizeof text, "[a]\n%.49s = v\n", key);
+	snprintf(expected, sizeof expected,
 		 "2: [a] bad key \"%.49s\": 1 to 48 letters, digits, \"_\", \".\" and \"-\"\n", key);
 	assert_errors(text, strlen(text), expected);
 }
 END_TEST
 
-/* A file whose second line is LENGTH bytes long, `k = vvv`; it and what it is read as are for the caller to free. */
+/* Returns a file whose second line has LENGTH bytes, `k = vvv`, and the expected result, both for the caller to free.
+ */
 static char *make_long_line(size_t length, char **expected)
 {
 	char *text = malloc(length + 64);
@@ -255,8 +256,8 @@ static char *make_long_line(size_t length, char **expected)
 	return text;
 }
 
-/* inih cuts lines at 199 bytes and reads the rest as another one. */
-START_TEST(keeps_lines_of_up_to_4096_bytes_whole)
+/* inih splits lines at 199 bytes. */
+START_TEST(line_of_4096_bytes_is_read_whole)
 {
 	static const size_t lengths[] = {150, 197, 198, 199, 200, 201, 202, 398, 400, 1000, 4095, 4096};
 	for (size_t i = 0; i < COUNT_OF(lengths); i++) {
@@ -268,7 +269,7 @@ START_TEST(keeps_lines_of_up_to_4096_bytes_whole)
 }
 END_TEST
 
-START_TEST(refuses_lines_of_4097_bytes_once)
+START_TEST(line_of_4097_bytes_is_refused_once)
 {
 	static const size_t lengths[] = {4097, 5000, 100000};
 	for (size_t i = 0; i < COUNT_OF(lengths); i++) {
@@ -280,7 +281,7 @@ START_TEST(refuses_lines_of_4097_bytes_once)
 }
 END_TEST
 
-START_TEST(shortens_what_it_quotes_between_characters)
+START_TEST(quoted_text_is_shortened_between_characters)
 {
 	char text[256] = "[a]\n", expected[256] = "2: [a] no \"=\" in \"";
 
@@ -291,7 +292,7 @@ START_TEST(shortens_what_it_quotes_between_characters)
 	strcat(expected, "...\": a line is \"key = value\"\n");
 	assert_errors(text, strlen(text), expected);
 
-	/* the 60th byte lies within a character */
+	/* the 60th byte is within a character */
 	memmove(text + 5, text + 4, strlen(text + 4) + 1);
 	text[4] = 'x';
 	strcpy(expected, "2: [a] no \"=\" in \"x");
@@ -302,7 +303,7 @@ START_TEST(shortens_what_it_quotes_between_characters)
 }
 END_TEST
 
-START_TEST(refuses_more_than_16_mib)
+START_TEST(file_above_16_mib_is_refused)
 {
 	size_t length = 16 * 1024 * 1024 + 1;
 	char *text = malloc(length);
@@ -314,7 +315,7 @@ START_TEST(refuses_more_than_16_mib)
 }
 END_TEST
 
-/* Files */
+/* --- files --- */
 
 typedef struct ini *read_ini(const char *path, ini_on_error on_error, void *context);
 
@@ -323,7 +324,7 @@ static char *read_path(const char *path, read_ini *read)
 	struct transcript transcript;
 	open_transcript(&transcript);
 	struct ini *ini = read(path, on_error, &transcript);
-	if (ini)
+	if (ini != NULL)
 		write_ini(&transcript, ini);
 	ini_free(ini);
 	fclose(transcript.out);
@@ -337,14 +338,14 @@ static void assert_opened(const char *path, read_ini *read, const char *expected
 	free(text);
 }
 
-/* The file that the command line names, and any other, alike. */
+/* Checks PATH as the file of the command line, and as an included one. */
 static void assert_path(const char *path, const char *expected)
 {
 	assert_opened(path, ini_read_file, expected);
 	assert_opened(path, ini_read_input, expected);
 }
 
-/* A new file with TEXT; its name is for the caller to remove and free. */
+/* Creates a file with TEXT; its name is for the caller to remove and free. */
 static char *make_file(const char *text)
 {
 	char *path = strdup("/tmp/check_ini.XXXXXX");
@@ -355,7 +356,7 @@ static char *make_file(const char *text)
 	return path;
 }
 
-START_TEST(reads_a_file)
+START_TEST(file_is_read)
 {
 	char *path = make_file("[a]\nk = v\n");
 	assert_path(path, "1[a]\n2 k=v\n");
@@ -364,7 +365,7 @@ START_TEST(reads_a_file)
 }
 END_TEST
 
-START_TEST(reads_standard_input)
+START_TEST(stdin_is_read)
 {
 	char *path = make_file("[a]\nk = v\n");
 	ck_assert_ptr_nonnull(freopen(path, "r", stdin));
@@ -374,19 +375,19 @@ START_TEST(reads_standard_input)
 }
 END_TEST
 
-START_TEST(refuses_a_directory)
+START_TEST(directory_is_refused)
 {
 	assert_path("/tmp", "0: cannot read: Is a directory\n");
 }
 END_TEST
 
-START_TEST(refuses_a_missing_file)
+START_TEST(missing_file_is_refused)
 {
 	assert_path("/nonexistent/x.conf", "0: cannot read: No such file or directory\n");
 }
 END_TEST
 
-START_TEST(refuses_an_unreadable_file)
+START_TEST(unreadable_file_is_refused)
 {
 	char *path = make_file("[a]\n");
 	ck_assert_int_eq(chmod(path, 0), 0);
@@ -400,14 +401,14 @@ START_TEST(refuses_an_unreadable_file)
 }
 END_TEST
 
-START_TEST(stops_on_a_file_without_end)
+START_TEST(endless_file_is_refused)
 {
 	assert_opened("/dev/zero", ini_read_input, "0: over 16 MiB\n");
 	assert_opened("/dev/zero", ini_read_file, "0: cannot read: not a regular file\n");
 }
 END_TEST
 
-START_TEST(waits_for_a_pipe_on_the_command_line_and_for_no_other)
+START_TEST(only_a_pipe_of_the_command_line_is_waited_for)
 {
 	static const char text[] = "[a]\nk = v\n";
 	char path[64];
@@ -426,27 +427,27 @@ static Suite *make_suite(void)
 {
 	Suite *suite = suite_create("ini");
 	TCase *texts = tcase_create("texts");
-	tcase_add_loop_test(texts, reads_sections_keys_and_values_with_their_true_lines, 0, COUNT_OF(readings));
-	tcase_add_loop_test(texts, refuses_what_it_would_have_to_guess, 0, COUNT_OF(errors));
-	tcase_add_test(texts, reports_all_errors);
-	tcase_add_test(texts, sees_nul_bytes_and_what_follows_them);
-	tcase_add_test(texts, keys_never_fall_into_the_section_above_a_bad_header);
-	tcase_add_test(texts, keeps_section_names_of_48_bytes_and_refuses_49);
-	tcase_add_test(texts, keeps_keys_of_48_bytes_and_refuses_49);
-	tcase_add_test(texts, keeps_lines_of_up_to_4096_bytes_whole);
-	tcase_add_test(texts, refuses_lines_of_4097_bytes_once);
-	tcase_add_test(texts, shortens_what_it_quotes_between_characters);
-	tcase_add_test(texts, refuses_more_than_16_mib);
+	tcase_add_loop_test(texts, sections_keys_and_values_have_their_lines, 0, COUNT_OF(readings));
+	tcase_add_loop_test(texts, ambiguous_input_is_refused, 0, COUNT_OF(errors));
+	tcase_add_test(texts, all_errors_are_reported);
+	tcase_add_test(texts, nul_bytes_and_later_errors_are_reported);
+	tcase_add_test(texts, keys_below_an_invalid_header_join_no_section);
+	tcase_add_test(texts, section_name_of_49_bytes_is_refused);
+	tcase_add_test(texts, key_of_49_bytes_is_refused);
+	tcase_add_test(texts, line_of_4096_bytes_is_read_whole);
+	tcase_add_test(texts, line_of_4097_bytes_is_refused_once);
+	tcase_add_test(texts, quoted_text_is_shortened_between_characters);
+	tcase_add_test(texts, file_above_16_mib_is_refused);
 	suite_add_tcase(suite, texts);
 
 	TCase *files = tcase_create("files");
-	tcase_add_test(files, reads_a_file);
-	tcase_add_test(files, reads_standard_input);
-	tcase_add_test(files, refuses_a_directory);
-	tcase_add_test(files, refuses_a_missing_file);
-	tcase_add_test(files, refuses_an_unreadable_file);
-	tcase_add_test(files, stops_on_a_file_without_end);
-	tcase_add_test(files, waits_for_a_pipe_on_the_command_line_and_for_no_other);
+	tcase_add_test(files, file_is_read);
+	tcase_add_test(files, stdin_is_read);
+	tcase_add_test(files, directory_is_refused);
+	tcase_add_test(files, missing_file_is_refused);
+	tcase_add_test(files, unreadable_file_is_refused);
+	tcase_add_test(files, endless_file_is_refused);
+	tcase_add_test(files, only_a_pipe_of_the_command_line_is_waited_for);
 	suite_add_tcase(suite, files);
 	return suite;
 }
