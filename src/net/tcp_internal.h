@@ -71,7 +71,7 @@ static const uint8_t connection_transitions[CONNECTION_STATE_COUNT] = {
 	[CONNECTION_CLOSED] = 0,
 };
 
-/* Bytes that the kernel did not take, in a block of their own, as few connections ever need one. */
+/* Bytes after a short send: a block of its own, as few connections ever need one. */
 struct unsent {
 	struct event event; /* writability */
 	size_t from, to;    /* of bytes */
@@ -108,7 +108,7 @@ struct connection {
 _Static_assert(sizeof(struct connection) <= 232, "struct connection needs a larger block of malloc");
 _Static_assert(CONNECTION_STATE_COUNT <= 1 << 3, "a state does not fit its bit field");
 
-/* A connection over TLS: plain ones do not pay for its members. */
+/* A connection over TLS: a plain one has no memory for its members. */
 struct tls_connection {
 	struct connection connection;
 	struct tls *tls;
@@ -172,13 +172,13 @@ uint64_t connection_deadline(const struct connection *connection);
 /* The callback of the timer wheel. */
 uint64_t connection_on_deadline(struct timer_wheel_entry *entry, uint64_t now_ms);
 
-/* Closes the connection of ENTRY at once, in order if that needs no waiting. For timer_wheel_each. */
+/* Closes the connection of ENTRY at once: RST if output is unsent, else FIN. For timer_wheel_each. */
 void connection_close_now(struct timer_wheel_entry *entry);
 
 /* Closes the connection of ENTRY if its service was removed and drain_timeout is over. For timer_wheel_each. */
 void connection_close_if_removed(struct timer_wheel_entry *entry);
 
-/* Returns whether the service of INSTANCE was removed and the time of its connections is over. */
+/* Returns whether the service of INSTANCE was removed and drain_timeout is over. */
 bool connection_instance_expired(const struct instance *instance);
 
 /* --- tcp.c --- */
@@ -216,9 +216,7 @@ void tcp_transport_free(struct connection *connection);
 /* Logs why the TLS session failed, and returns the reason for the counter. */
 enum metric tcp_transport_failure(const struct connection *connection);
 
-/* --- tcp_watch.c: when the kernel reports input, and when a connection looks for it itself --- */
-
-/* All functions are for the connection's worker. */
+/* --- tcp_watch.c, edge-triggered reading and polling for FIN: all functions are for the connection's worker --- */
 
 /* Assigns the read event of a new CONNECTION on FD, without adding it. */
 void tcp_watch_init(struct connection *connection, int fd);
@@ -258,7 +256,7 @@ static inline bool tcp_watch_is_unchecked(const struct connection *connection)
  * is needed. */
 bool tcp_watch_poll_fin(struct connection *connection);
 
-/* Returns whether a LINGERING connection polls for FIN, and its timer therefore asks for a read. False: it waits for an
+/* Returns whether a LINGERING connection polls for FIN, so that its timer is due for a read. Otherwise it waits for an
  * event, and its timer is the linger timeout. */
 static inline bool tcp_watch_is_polling(const struct connection *connection)
 {
