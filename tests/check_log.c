@@ -398,6 +398,33 @@ static void full_pipe_end(struct full_pipe *full)
 	close(full->before);
 }
 
+START_TEST(burst_of_the_main_thread_before_the_start_loses_no_line)
+{
+	stderr_begin();
+	log_open(LOG_TO_STDERR, LOG_NOTICE, LOG_DAEMON);
+	for (int i = 0; i < 3 * QUEUE_LENGTH; i++)
+		log_notice("endpoint %d", i);
+	log_close();
+	const char *text = stderr_end();
+	ck_assert_uint_eq(count_lines(text), 3 * QUEUE_LENGTH);
+	ck_assert_ptr_null(strstr(text, "lost"));
+}
+END_TEST
+
+START_TEST(burst_of_the_main_thread_loses_no_line_while_lines_are_written)
+{
+	stderr_begin();
+	log_open(LOG_TO_STDERR, LOG_NOTICE, LOG_DAEMON);
+	ck_assert_int_eq(log_start(), 0);
+	for (int i = 0; i < 8 * QUEUE_LENGTH; i++)
+		log_notice("endpoint %d", i);
+	log_close();
+	const char *text = stderr_end();
+	ck_assert_uint_eq(count_lines(text), 8 * QUEUE_LENGTH);
+	ck_assert_ptr_null(strstr(text, "lost"));
+}
+END_TEST
+
 START_TEST(no_thread_waits_for_a_target_that_takes_no_lines)
 {
 	struct full_pipe full;
@@ -626,6 +653,8 @@ static Suite *suite(void)
 	tcase_add_test(queue, lines_are_queued_until_the_writer_starts);
 	tcase_add_test(queue, closing_the_log_writes_queued_lines);
 	tcase_add_test(queue, a_full_queue_loses_lines_and_reports_their_number_once);
+	tcase_add_test(queue, burst_of_the_main_thread_before_the_start_loses_no_line);
+	tcase_add_test(queue, burst_of_the_main_thread_loses_no_line_while_lines_are_written);
 	tcase_add_test(queue, no_thread_waits_for_a_target_that_takes_no_lines);
 	tcase_add_test(queue, lines_are_written_once_a_full_pipe_is_read_again);
 	tcase_add_test(queue, lines_are_written_once_a_full_nonblocking_pipe_is_read_again);

@@ -532,6 +532,26 @@ START_TEST(daytime_answers_a_datagram_with_one_line)
 }
 END_TEST
 
+START_TEST(daytime_caches_its_line_over_udp)
+{
+	char line[256];
+	serve("[daytime]\nprotocol = udp\naddress = 127.0.0.1\nport = 0\n", 1);
+	int client = open_client("127.0.0.1");
+	send_datagram(client, &endpoints[0].address, line, 1);
+	ck_assert_uint_gt(receive(client, line, sizeof line, NULL), 10);
+	host_settle(&host);
+	const struct instance *instance = host_instance(&host, 0);
+	const unsigned char *memo = instance_memo(instance, 0);
+	unsigned written = 0;
+	ck_assert_ptr_nonnull(memo);
+	for (size_t i = 0; i < instance->service->memo_size; i++)
+		written += memo[i] != 0;
+	ck_assert_uint_gt(written, 10);
+	close(client);
+	finish();
+}
+END_TEST
+
 START_TEST(chargen_reply_is_never_longer_than_the_request)
 {
 	static const size_t requests[] = {0, 1, 72, 511, 512, 513, 5000};
@@ -1514,6 +1534,7 @@ static Suite *suite(void)
 	tcase_add_test(replies, clients_are_spread_over_workers_and_answered_once);
 	tcase_add_test(replies, services_on_one_worker_answer_independently);
 	tcase_add_test(replies, daytime_answers_a_datagram_with_one_line);
+	tcase_add_test(replies, daytime_caches_its_line_over_udp);
 	tcase_add_test(replies, chargen_reply_is_never_longer_than_the_request);
 	tcase_add_test(replies, discard_counts_datagrams_without_replies);
 	tcase_add_test(replies, dscp_copy_takes_the_dscp_of_the_request_without_ecn);

@@ -22,6 +22,7 @@
 
 enum seccomp_filter_result seccomp_filter_load(bool upgraded, char *reason, size_t size)
 {
+	(void)upgraded;
 	snprintf(reason, size, "this build has no libseccomp");
 	return SECCOMP_FILTER_FAILED;
 }
@@ -31,7 +32,8 @@ enum seccomp_filter_result seccomp_filter_load(bool upgraded, char *reason, size
 /* The leak detector of a sanitizer uses ptrace and other calls that the filter refuses. */
 enum seccomp_filter_result seccomp_filter_load(bool upgraded, char *reason, size_t size)
 {
-	snprintf(reason, size, "this build has a sanitizer, which needs more of them");
+	(void)upgraded;
+	snprintf(reason, size, "this build has a sanitizer, which needs other system calls");
 	return SECCOMP_FILTER_FAILED;
 }
 
@@ -213,7 +215,7 @@ static int load(scmp_filter_ctx filter)
 enum seccomp_filter_result seccomp_filter_load(bool upgraded, char *reason, size_t size)
 {
 	int inherited = inherited_revision(upgraded);
-	if (inherited != 0)
+	if (inherited != 0 && refuses())
 		return inherited == REVISION ? SECCOMP_FILTER_INHERITED : SECCOMP_FILTER_OUTDATED;
 
 	char revision[16];
@@ -229,8 +231,8 @@ enum seccomp_filter_result seccomp_filter_load(bool upgraded, char *reason, size
 		return SECCOMP_FILTER_FAILED;
 	}
 	snprintf(revision, sizeof revision, "%d", REVISION);
-	(void)setenv(REVISION_VARIABLE, revision,
-		     1); /* without memory a new process takes the filter for an outdated one */
+	/* without memory for it a new process takes the filter for an outdated one */
+	(void)setenv(REVISION_VARIABLE, revision, 1);
 	return SECCOMP_FILTER_LOADED;
 }
 

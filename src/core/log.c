@@ -25,6 +25,7 @@
 enum {
 	TEXT_SIZE = 2048,
 	QUEUE_LENGTH = 1024, /* records */
+	SPACE_WAIT_MS = 100, /* of the main thread, for space in the queue */
 	CLOSE_WAIT_S = 1,    /* for the lines that are still queued when the log is closed */
 	BOUND_LINES = 5,
 	BOUND_INTERVAL_MS = 10000,
@@ -48,7 +49,9 @@ static struct {
 	atomic_bool opened;
 	bool prefix;          /* lines on stderr carry <N>, which the journal takes for their priority */
 	pthread_mutex_t lock; /* of the fields below, but for the writer's; never held during a write */
-	pthread_cond_t changed;
+	pthread_cond_t changed, space;
+	pthread_t main; /* the thread that called log_open */
+	bool stalled;   /* the last wait for space was in vain */
 	enum log_target target;
 	int facility;
 	struct record *queue;
@@ -63,6 +66,7 @@ static struct {
 	.level = LOG_NOTICE,
 	.lock = PTHREAD_MUTEX_INITIALIZER,
 	.changed = PTHREAD_COND_INITIALIZER,
+	.space = PTHREAD_COND_INITIALIZER,
 	.open_facility = -1,
 };
 
@@ -208,6 +212,7 @@ static void write_queue(void)
 		pthread_mutex_lock(&logger.lock);
 		logger.lost += !written;
 		logger.tail++;
+		pthread_cond_signal(&logger.space);
 	}
 }
 
@@ -228,11 +233,13 @@ static void *run_writer(void *unused)
 void log_open(enum log_target target, int level, int facility)
 {
 	pthread_mutex_lock(&logger.lock);
-	if (logger.queue == NULL)
+	if (logger.queue == NULL) {
 		logger.queue = calloc(QUEUE_LENGTH, sizeof *logger.queue);
+		logger.prefix = log_stderr_is_journal();
+		logger.main = pthread_self();
+	}
 	logger.target = target;
 	logger.facility = facility;
-	logger.prefix = log_stderr_is_journal();
 	pthread_mutex_unlock(&logger.lock);
 	atomic_store_explicit(&logger.level, level, memory_order_relaxed);
 	atomic_store(&logger.opened, true);
@@ -249,17 +256,23 @@ int log_start(void)
 	return -error;
 }
 
+static struct timespec time_after_ms(int64_t ms)
+{
+	struct timespec time;
+	clock_gettime(CLOCK_REALTIME, &time);
+	int64_t ns = time.tv_nsec + ms * 1000000;
+	return (struct timespec){.tv_sec = time.tv_sec + ns / 1000000000, .tv_nsec = ns % 1000000000};
+}
+
 /* Waits for the writer, for CLOSE_WAIT_S at most: a target that takes no more lines must not keep the process. */
 static bool stop_writer(void)
 {
-	struct timespec end;
+	const struct timespec end = time_after_ms(CLOSE_WAIT_S * 1000);
 
 	pthread_mutex_lock(&logger.lock);
 	logger.stop_requested = true;
 	pthread_cond_signal(&logger.changed);
 	pthread_mutex_unlock(&logger.lock);
-	clock_gettime(CLOCK_REALTIME, &end);
-	end.tv_sec += CLOSE_WAIT_S;
 	return pthread_timedjoin_np(logger.writer, NULL, &end) == 0;
 }
 
@@ -268,9 +281,11 @@ void log_close(void)
 	if (!atomic_load(&logger.opened))
 		return;
 	atomic_store(&logger.opened, false);
-	if ((logger.started || log_start() == 0) && !stop_writer())
-		return; /* the writer still uses the queue */
-	write_queue();  /* left only where no writer could be started */
+	if ((logger.started || log_start() == 0) && !stop_writer()) {
+		pthread_detach(logger.writer); /* it still uses the queue */
+		return;
+	}
+	write_queue(); /* left only where no writer could be started */
 	if (logger.open_facility >= 0)
 		closelog();
 	free(logger.queue);
@@ -296,13 +311,37 @@ static void neutralise_controls(char *text)
 			*text = '?';
 }
 
+static bool is_full(void)
+{
+	return logger.queue == NULL || logger.head - logger.tail == QUEUE_LENGTH;
+}
+
+/* Makes space in a full queue, for bursts of the main thread: writes the lines itself before the writer is started,
+ * else waits a moment, unless that was in vain before. With the lock held. */
+static void await_space(void)
+{
+	const struct timespec end = time_after_ms(SPACE_WAIT_MS);
+	if (!is_full()) {
+		logger.stalled = false;
+		return;
+	}
+	if (logger.queue == NULL || logger.stalled || !pthread_equal(pthread_self(), logger.main))
+		return;
+	if (!logger.started)
+		write_queue();
+	while (is_full() && pthread_cond_timedwait(&logger.space, &logger.lock, &end) == 0)
+		;
+	logger.stalled = is_full();
+}
+
 /* Copies RECORD to the queue; a full queue loses it, counted. */
 static void enqueue(struct record *record)
 {
 	pthread_mutex_lock(&logger.lock);
+	await_space();
 	record->target = logger.target;
 	record->facility = logger.facility;
-	if (logger.queue == NULL || logger.head - logger.tail == QUEUE_LENGTH)
+	if (is_full())
 		logger.lost++;
 	else
 		logger.queue[logger.head++ % QUEUE_LENGTH] = *record;

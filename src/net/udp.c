@@ -204,7 +204,9 @@ static void finish_stop(struct udp_socket *socket)
 static void use_instance(struct udp_socket *socket)
 {
 	const struct instance *instance = socket->listener.instance;
-	socket->counters = &instance->udp[worker_index(socket->worker->thread)];
+	unsigned index = worker_index(socket->worker->thread);
+	socket->counters = &instance->udp[index];
+	socket->memo = instance_memo(instance, index);
 	socket->wants_control = socket_address_is_wildcard(&socket->address) || instance->config->dscp == DSCP_COPY;
 }
 
