@@ -72,7 +72,7 @@ END_TEST
 
 static Suite *suite(void)
 {
-	Suite *suite = suite_create("probe_preface");
+	Suite *suite = suite_create("probe_proxy_header");
 	TCase *bytes = tcase_create("bytes");
 
 	tcase_add_loop_test(bytes, header_has_the_specified_bytes, 0, sizeof headers / sizeof *headers);

@@ -1,6 +1,6 @@
 /* proxy_header.h: the PROXY protocol header that a connection can begin with. */
-#ifndef SMALLSERVD_PROBE_PREFACE_H
-#define SMALLSERVD_PROBE_PREFACE_H
+#ifndef SMALLSERVD_PROBE_PROXY_HEADER_H
+#define SMALLSERVD_PROBE_PROXY_HEADER_H
 
 #include <stddef.h>
 #include <sys/socket.h>

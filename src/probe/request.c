@@ -522,7 +522,7 @@ static bool prepare(struct request *request)
 	       request->over != NULL && event_add(request->round_timer, &at_once) == 0;
 }
 
-static void exchange_free(struct request *request)
+static void request_free(struct request *request)
 {
 	struct event *timers[] = {request->round_timer, request->reply_timer, request->over};
 
@@ -553,6 +553,6 @@ int request_run(struct run *run)
 		run_fail(run, "%s", strerror(ENOMEM));
 	int status = run_finish(run);
 
-	exchange_free(request);
+	request_free(request);
 	return status;
 }

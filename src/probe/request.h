@@ -1,6 +1,6 @@
 /* request.h: services that take one request a connection or a datagram. */
-#ifndef SMALLSERVD_PROBE_EXCHANGE_H
-#define SMALLSERVD_PROBE_EXCHANGE_H
+#ifndef SMALLSERVD_PROBE_REQUEST_H
+#define SMALLSERVD_PROBE_REQUEST_H
 
 #include "probe/run.h"
 

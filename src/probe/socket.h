@@ -1,6 +1,6 @@
 /* socket.h: sockets to the target, bound and tuned as the options say. */
-#ifndef SMALLSERVD_PROBE_DIAL_H
-#define SMALLSERVD_PROBE_DIAL_H
+#ifndef SMALLSERVD_PROBE_SOCKET_H
+#define SMALLSERVD_PROBE_SOCKET_H
 
 #include <stdbool.h>
 

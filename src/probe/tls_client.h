@@ -1,6 +1,6 @@
 /* tls_client.h: TLS client contexts and sessions, as the options say. */
-#ifndef SMALLSERVD_PROBE_SECURE_H
-#define SMALLSERVD_PROBE_SECURE_H
+#ifndef SMALLSERVD_PROBE_TLS_CLIENT_H
+#define SMALLSERVD_PROBE_TLS_CLIENT_H
 
 #include <openssl/ssl.h>
 
