@@ -15,7 +15,7 @@
 enum { BUFFER = PAYLOAD_STREAM_AHEAD };
 
 struct stream {
-	struct load_conn line;
+	struct load_conn conn;
 	bool connected; /* connected, and not open yet */
 	SSL *session;   /* or NULL */
 	bool failed;    /* the session failed: it may not be shut down */
@@ -26,19 +26,19 @@ struct stream {
 	uint64_t *due_ns;        /* of the requests in flight, a ring */
 };
 
-static struct stream *stream_of(struct load_conn *line)
+static struct stream *stream_of(struct load_conn *conn)
 {
-	return (struct stream *)line;
+	return (struct stream *)conn;
 }
 
 static bool prepare(struct load_thread *thread)
 {
 	thread->buffer = malloc(BUFFER);
-	thread->scratch = calloc(thread->line_count, sizeof(uint64_t) * thread->load->options->depth);
+	thread->scratch = calloc(thread->conn_count, sizeof(uint64_t) * thread->load->options->depth);
 	if (thread->buffer != NULL && thread->scratch != NULL)
 		return true;
 	snprintf(thread->error, sizeof thread->error, "%u requests in flight on each of %u connections: %s",
-		 thread->load->options->depth, thread->line_count, strerror(ENOMEM));
+		 thread->load->options->depth, thread->conn_count, strerror(ENOMEM));
 	return false;
 }
 
@@ -48,29 +48,29 @@ static void release(struct load_thread *thread)
 	free(thread->scratch);
 }
 
-static bool open_stream(struct load_conn *line)
+static bool open_stream(struct load_conn *conn)
 {
-	struct stream *stream = stream_of(line);
-	struct load_thread *thread = line->owner;
+	struct stream *stream = stream_of(conn);
+	struct load_thread *thread = conn->owner;
 	const struct load *load = thread->load;
 	const struct target_address *address = load->address;
 
 	stream->seed = payload_new_seed();
 	stream->due_ns =
-		(uint64_t *)thread->scratch + (size_t)(line->number - thread->first_number) * load->options->depth;
-	line->fd = socket_open(load->options, address, thread->error);
-	if (line->fd < 0)
+		(uint64_t *)thread->scratch + (size_t)(conn->number - thread->first_number) * load->options->depth;
+	conn->fd = socket_open(load->options, address, thread->error);
+	if (conn->fd < 0)
 		return false;
-	if (connect(line->fd, (const struct sockaddr *)&address->address, address->length) == 0 || errno == EINPROGRESS)
+	if (connect(conn->fd, (const struct sockaddr *)&address->address, address->length) == 0 || errno == EINPROGRESS)
 		return true;
 	snprintf(thread->error, sizeof thread->error, "connect to %s: %s", load->peer, strerror(errno));
-	close(line->fd);
+	close(conn->fd);
 	return false;
 }
 
-static void close_stream(struct load_conn *line)
+static void close_stream(struct load_conn *conn)
 {
-	struct stream *stream = stream_of(line);
+	struct stream *stream = stream_of(conn);
 
 	/* close_notify marks the end of the data */
 	if (stream->session != NULL && SSL_is_init_finished(stream->session) && !stream->failed)
@@ -83,63 +83,63 @@ static void close_stream(struct load_conn *line)
 
 static void shake_hands(struct stream *stream)
 {
-	struct load_conn *line = &stream->line;
+	struct load_conn *conn = &stream->conn;
 	char error[TARGET_ERROR_SIZE];
 
 	ERR_clear_error();
 	int result = SSL_do_handshake(stream->session);
 	if (result == 1) {
-		load_conn_opened(line);
-		load_conn_watch(line, false);
+		load_conn_opened(conn);
+		load_conn_watch(conn, false);
 		return;
 	}
 	int wants = SSL_get_error(stream->session, result);
 	if (wants == SSL_ERROR_WANT_READ || wants == SSL_ERROR_WANT_WRITE) {
-		load_conn_watch(line, wants == SSL_ERROR_WANT_WRITE);
+		load_conn_watch(conn, wants == SSL_ERROR_WANT_WRITE);
 		return;
 	}
 	tls_client_explain(stream->session, result, error);
-	load_conn_break(line, error);
+	load_conn_break(conn, error);
 }
 
 /* Sends the PROXY header. A new socket has room for it. */
 static bool introduce(const struct stream *stream)
 {
-	const struct load *load = stream->line.owner->load;
+	const struct load *load = stream->conn.owner->load;
 	struct sockaddr_storage near;
 	socklen_t length = sizeof near;
 	char header[PROXY_HEADER_MAX + 1];
 
 	if (load->options->proxy == 0)
 		return true;
-	if (getsockname(stream->line.fd, (struct sockaddr *)&near, &length) < 0)
+	if (getsockname(stream->conn.fd, (struct sockaddr *)&near, &length) < 0)
 		return false;
 	size_t size = proxy_header_write(load->options->proxy, (const struct sockaddr *)&near,
 					 (const struct sockaddr *)&load->address->address, header);
-	return send(stream->line.fd, header, size, MSG_NOSIGNAL) == (ssize_t)size;
+	return send(stream->conn.fd, header, size, MSG_NOSIGNAL) == (ssize_t)size;
 }
 
 static void go_on_opening(struct stream *stream)
 {
-	struct load_conn *line = &stream->line;
-	struct load *load = line->owner->load;
+	struct load_conn *conn = &stream->conn;
+	struct load *load = conn->owner->load;
 	char text[TARGET_ERROR_SIZE];
 	int error = 0;
 	socklen_t length = sizeof error;
 
-	if (!stream->connected && (getsockopt(line->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0 || error != 0)) {
-		load_conn_break(line, strerror(error != 0 ? error : errno));
+	if (!stream->connected && (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0 || error != 0)) {
+		load_conn_break(conn, strerror(error != 0 ? error : errno));
 		return;
 	}
 	atomic_store_explicit(&load->reached, true, memory_order_relaxed);
 	if (!stream->connected && !introduce(stream)) {
-		load_conn_break(line, strerror(errno));
+		load_conn_break(conn, strerror(errno));
 		return;
 	}
 	if (!stream->connected && load->tls != NULL) {
-		stream->session = tls_client_session(load->tls, load->options, load->target, line->fd, text);
+		stream->session = tls_client_session(load->tls, load->options, load->target, conn->fd, text);
 		if (stream->session == NULL) {
-			load_conn_break(line, text);
+			load_conn_break(conn, text);
 			return;
 		}
 	}
@@ -148,8 +148,8 @@ static void go_on_opening(struct stream *stream)
 		shake_hands(stream);
 		return;
 	}
-	load_conn_opened(line);
-	load_conn_watch(line, false);
+	load_conn_opened(conn);
+	load_conn_watch(conn, false);
 }
 
 /* --- transports: the result is the number of bytes, 0 for none now, -1 with the reason why the connection ends --- */
@@ -179,7 +179,7 @@ static ssize_t plain_result(ssize_t result, char *reason)
 static ssize_t put(struct stream *stream, const void *bytes, size_t length, char *reason)
 {
 	if (stream->session == NULL)
-		return plain_result(send(stream->line.fd, bytes, length, MSG_NOSIGNAL), reason);
+		return plain_result(send(stream->conn.fd, bytes, length, MSG_NOSIGNAL), reason);
 	ERR_clear_error();
 	return secure_result(stream, SSL_write(stream->session, bytes, (int)length), reason);
 }
@@ -187,7 +187,7 @@ static ssize_t put(struct stream *stream, const void *bytes, size_t length, char
 static ssize_t get(struct stream *stream, void *bytes, size_t length, char *reason)
 {
 	if (stream->session == NULL)
-		return plain_result(recv(stream->line.fd, bytes, length, 0), reason);
+		return plain_result(recv(stream->conn.fd, bytes, length, 0), reason);
 	ERR_clear_error();
 	return secure_result(stream, SSL_read(stream->session, bytes, (int)length), reason);
 }
@@ -196,8 +196,8 @@ static ssize_t get(struct stream *stream, void *bytes, size_t length, char *reas
 
 static void send_issued(struct stream *stream)
 {
-	struct load_conn *line = &stream->line;
-	uint64_t wanted = stream->issued * line->owner->load->options->size;
+	struct load_conn *conn = &stream->conn;
+	uint64_t wanted = stream->issued * conn->owner->load->options->size;
 	char reason[TARGET_ERROR_SIZE];
 
 	while (stream->sent < wanted) {
@@ -205,54 +205,54 @@ static void send_issued(struct stream *stream)
 		length = length < PAYLOAD_STREAM_AHEAD ? length : PAYLOAD_STREAM_AHEAD;
 		ssize_t sent = put(stream, payload_stream(stream->seed, stream->sent), (size_t)length, reason);
 		if (sent < 0) {
-			load_conn_break(line, reason);
+			load_conn_break(conn, reason);
 			return;
 		}
 		stream->sent += (uint64_t)sent;
-		line->owner->stats.sent_bytes += (uint64_t)sent;
+		conn->owner->stats.sent_bytes += (uint64_t)sent;
 		/* TLS takes a record at a time, a socket as much as it has room for */
 		if (sent == 0 || (stream->session == NULL && (uint64_t)sent < length))
 			break;
 	}
-	load_conn_watch(line, stream->sent < wanted);
+	load_conn_watch(conn, stream->sent < wanted);
 }
 
-static void issue(struct load_conn *line, unsigned most)
+static void issue(struct load_conn *conn, unsigned most)
 {
-	struct stream *stream = stream_of(line);
-	const unsigned depth = line->owner->load->options->depth, room = depth - line->in_flight;
+	struct stream *stream = stream_of(conn);
+	const unsigned depth = conn->owner->load->options->depth, room = depth - conn->in_flight;
 	unsigned count = 0;
 	uint64_t due_ns;
 
-	while (count < most && count < room && load_thread_next(line->owner, &due_ns)) {
+	while (count < most && count < room && load_thread_next(conn->owner, &due_ns)) {
 		stream->due_ns[stream->issued++ % depth] = due_ns;
 		count++;
 	}
 	if (count == 0)
 		return;
-	load_conn_busy(line, count);
+	load_conn_busy(conn, count);
 	/* a full socket: the rest follows once it is writable */
-	if (!line->watches_output)
+	if (!conn->watches_output)
 		send_issued(stream);
 }
 
 static void note_corruption(struct stream *stream, uint64_t position)
 {
-	struct load_conn *line = &stream->line;
-	struct load_thread *thread = line->owner;
+	struct load_conn *conn = &stream->conn;
+	struct load_thread *thread = conn->owner;
 	uint64_t number = position / thread->load->options->size + 1;
 
 	if (stream->corrupted == number)
 		return;
 	stream->corrupted = number;
 	thread->stats.counts.corrupted++;
-	load_notice(thread->load, "connection %u to %s: byte %" PRIu64 " of reply %" PRIu64 " is wrong", line->number,
+	load_notice(thread->load, "connection %u to %s: byte %" PRIu64 " of reply %" PRIu64 " is wrong", conn->number,
 		    thread->load->peer, position % thread->load->options->size + 1, number);
 }
 
 static void check(struct stream *stream, const char *bytes, size_t length)
 {
-	const uint64_t size = stream->line.owner->load->options->size;
+	const uint64_t size = stream->conn.owner->load->options->size;
 
 	for (size_t from = 0; from < length;) {
 		size_t at =
@@ -266,31 +266,31 @@ static void check(struct stream *stream, const char *bytes, size_t length)
 	}
 }
 
-static void heard(struct load_conn *line)
+static void heard(struct load_conn *conn)
 {
-	struct load_thread *thread = line->owner;
+	struct load_thread *thread = conn->owner;
 	char text[HISTOGRAM_TIME_SIZE];
 
-	if (line->stalled)
-		load_notice(thread->load, "connection %u to %s: goes on after %s", line->number, thread->load->peer,
-			    histogram_time_text((double)(thread->now_ns - line->heard_ns), text));
-	line->stalled = false;
-	line->heard_ns = thread->now_ns;
+	if (conn->stalled)
+		load_notice(thread->load, "connection %u to %s: goes on after %s", conn->number, thread->load->peer,
+			    histogram_time_text((double)(thread->now_ns - conn->heard_ns), text));
+	conn->stalled = false;
+	conn->heard_ns = thread->now_ns;
 }
 
 static void take(struct stream *stream, const char *bytes, size_t length)
 {
-	struct load_conn *line = &stream->line;
-	struct load_thread *thread = line->owner;
+	struct load_conn *conn = &stream->conn;
+	struct load_thread *thread = conn->owner;
 	const struct options *options = thread->load->options;
 
 	if (stream->received + length > stream->sent) {
 		thread->stats.counts.unexpected++;
-		load_conn_break(line, "more came back than was sent");
+		load_conn_break(conn, "more came back than was sent");
 		return;
 	}
 	check(stream, bytes, length);
-	heard(line);
+	heard(conn);
 	uint64_t reply = stream->received / options->size, replies;
 	stream->received += length;
 	thread->stats.received_bytes += length;
@@ -302,13 +302,13 @@ static void take(struct stream *stream, const char *bytes, size_t length)
 	}
 	thread->stats.counts.received += replies;
 	thread->stats.counts.in_flight -= replies;
-	load_conn_busy(line, -(int64_t)replies);
+	load_conn_busy(conn, -(int64_t)replies);
 }
 
 static void receive(struct stream *stream)
 {
-	struct load_conn *line = &stream->line;
-	char *buffer = line->owner->buffer;
+	struct load_conn *conn = &stream->conn;
+	char *buffer = conn->owner->buffer;
 	char reason[TARGET_ERROR_SIZE];
 
 	do {
@@ -316,42 +316,42 @@ static void receive(struct stream *stream)
 		if (length == 0)
 			return;
 		if (length < 0) {
-			load_conn_break(line, reason);
+			load_conn_break(conn, reason);
 			return;
 		}
 		take(stream, buffer, (size_t)length);
-	} while (line->state == LINE_OPEN && stream->session != NULL && SSL_has_pending(stream->session));
+	} while (conn->state == LOAD_CONN_OPEN && stream->session != NULL && SSL_has_pending(stream->session));
 }
 
-static void on_event(struct load_conn *line, uint32_t events)
+static void on_event(struct load_conn *conn, uint32_t events)
 {
-	struct stream *stream = stream_of(line);
+	struct stream *stream = stream_of(conn);
 
-	if (line->state == LINE_OPENING) {
+	if (conn->state == LOAD_CONN_OPENING) {
 		go_on_opening(stream);
 		return;
 	}
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 		receive(stream);
-	if (line->state == LINE_OPEN && line->watches_output)
+	if (conn->state == LOAD_CONN_OPEN && conn->watches_output)
 		send_issued(stream);
-	if (line->state == LINE_OPEN && line->owner->interval_ns == 0)
-		issue(line, line->owner->load->options->depth);
+	if (conn->state == LOAD_CONN_OPEN && conn->owner->interval_ns == 0)
+		issue(conn, conn->owner->load->options->depth);
 }
 
 /* Reports a silent connection; its requests stay in flight. */
-static void sweep(struct load_conn *line)
+static void sweep(struct load_conn *conn)
 {
-	struct load_thread *thread = line->owner;
-	uint64_t silent_ns = thread->now_ns - line->heard_ns;
+	struct load_thread *thread = conn->owner;
+	uint64_t silent_ns = thread->now_ns - conn->heard_ns;
 	char text[HISTOGRAM_TIME_SIZE];
 
-	if (line->stalled || line->in_flight == 0 || silent_ns < thread->load->timeout_ns)
+	if (conn->stalled || conn->in_flight == 0 || silent_ns < thread->load->timeout_ns)
 		return;
-	line->stalled = true;
+	conn->stalled = true;
 	thread->stats.stalls++;
-	load_notice(thread->load, "connection %u to %s: no byte for %s, %u requests in flight", line->number,
-		    thread->load->peer, histogram_time_text((double)silent_ns, text), line->in_flight);
+	load_notice(thread->load, "connection %u to %s: no byte for %s, %u requests in flight", conn->number,
+		    thread->load->peer, histogram_time_text((double)silent_ns, text), conn->in_flight);
 }
 
 const struct load_transport load_tcp = {

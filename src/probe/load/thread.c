@@ -40,7 +40,7 @@ void load_notice(struct load *load, const char *format, ...)
 	pthread_mutex_lock(&load->lock);
 	load->notices++;
 	if (load->notices <= NOTICES_MAX) {
-		/* overwrites the progress line, which is drawn again */
+		/* overwrites the progress conn, which is drawn again */
 		fputs(load->options->progress ? "\r\033[Ksmallprobe: " : "smallprobe: ", stderr);
 		va_start(arguments, format);
 		vfprintf(stderr, format, arguments);
@@ -65,9 +65,9 @@ void load_stats_add(struct load_stats *stats, const struct load_stats *other)
 	stats->elapsed_ns = other->elapsed_ns > stats->elapsed_ns ? other->elapsed_ns : stats->elapsed_ns;
 }
 
-static struct load_conn *line_at(const struct load_thread *thread, unsigned index)
+static struct load_conn *conn_at(const struct load_thread *thread, unsigned index)
 {
-	return (struct load_conn *)(void *)(thread->lines + index * thread->load->transport->conn_size);
+	return (struct load_conn *)(void *)(thread->conns + index * thread->load->transport->conn_size);
 }
 
 static bool fail(struct load_thread *thread, const char *what)
@@ -78,13 +78,13 @@ static bool fail(struct load_thread *thread, const char *what)
 
 /* --- connections --- */
 
-void load_conn_busy(struct load_conn *line, int64_t count)
+void load_conn_busy(struct load_conn *conn, int64_t count)
 {
-	struct load_thread *thread = line->owner;
+	struct load_thread *thread = conn->owner;
 
-	if (line->in_flight == 0)
-		line->heard_ns = thread->now_ns;
-	line->in_flight = (unsigned)(line->in_flight + count);
+	if (conn->in_flight == 0)
+		conn->heard_ns = thread->now_ns;
+	conn->in_flight = (unsigned)(conn->in_flight + count);
 	thread->in_flight += (uint64_t)count;
 }
 
@@ -94,80 +94,80 @@ void load_thread_replied(struct load_thread *thread, uint64_t due_ns)
 	thread->replied_ns = thread->now_ns;
 }
 
-bool load_conn_watch(struct load_conn *line, bool output)
+bool load_conn_watch(struct load_conn *conn, bool output)
 {
-	struct epoll_event event = {.events = EPOLLIN | (output ? EPOLLOUT : 0), .data.ptr = line};
+	struct epoll_event event = {.events = EPOLLIN | (output ? EPOLLOUT : 0), .data.ptr = conn};
 
-	if (line->watches_output == output)
+	if (conn->watches_output == output)
 		return true;
-	line->watches_output = output;
-	return epoll_ctl(line->owner->poller, EPOLL_CTL_MOD, line->fd, &event) == 0 ||
-	       fail(line->owner, "cannot watch a socket");
+	conn->watches_output = output;
+	return epoll_ctl(conn->owner->poller, EPOLL_CTL_MOD, conn->fd, &event) == 0 ||
+	       fail(conn->owner, "cannot watch a socket");
 }
 
-void load_conn_opened(struct load_conn *line)
+void load_conn_opened(struct load_conn *conn)
 {
-	line->state = LINE_OPEN;
-	line->owner->opening--;
-	line->owner->open++;
+	conn->state = LOAD_CONN_OPEN;
+	conn->owner->opening--;
+	conn->owner->open++;
 }
 
-static void line_close(struct load_conn *line)
+static void conn_close(struct load_conn *conn)
 {
-	struct load_thread *thread = line->owner;
+	struct load_thread *thread = conn->owner;
 
-	if (line->state == LINE_CLOSED)
+	if (conn->state == LOAD_CONN_CLOSED)
 		return;
-	thread->opening -= line->state == LINE_OPENING;
-	thread->open -= line->state == LINE_OPEN;
-	line->state = LINE_CLOSED;
-	thread->load->transport->close(line);
-	close(line->fd); /* also removes it from the poller */
+	thread->opening -= conn->state == LOAD_CONN_OPENING;
+	thread->open -= conn->state == LOAD_CONN_OPEN;
+	conn->state = LOAD_CONN_CLOSED;
+	thread->load->transport->close(conn);
+	close(conn->fd); /* also removes it from the poller */
 }
 
-static void line_give_up(struct load_conn *line)
+static void conn_give_up(struct load_conn *conn)
 {
-	line->owner->stats.counts.lost += line->in_flight;
-	line->owner->stats.counts.in_flight -= line->in_flight;
-	load_conn_busy(line, -(int64_t)line->in_flight);
+	conn->owner->stats.counts.lost += conn->in_flight;
+	conn->owner->stats.counts.in_flight -= conn->in_flight;
+	load_conn_busy(conn, -(int64_t)conn->in_flight);
 }
 
-void load_conn_break(struct load_conn *line, const char *reason)
+void load_conn_break(struct load_conn *conn, const char *reason)
 {
-	struct load_thread *thread = line->owner;
+	struct load_thread *thread = conn->owner;
 
 	if (thread->begin_ns == 0) {
 		if (thread->error[0] == '\0')
 			snprintf(thread->error, sizeof thread->error, "connect to %s: %.400s", thread->load->peer,
 				 reason);
-		line_close(line);
+		conn_close(conn);
 		return;
 	}
-	load_notice(thread->load, "connection %u to %s: %s, %u requests in flight", line->number, thread->load->peer,
-		    reason, line->in_flight);
+	load_notice(thread->load, "connection %u to %s: %s, %u requests in flight", conn->number, thread->load->peer,
+		    reason, conn->in_flight);
 	thread->stats.broken++;
-	line_give_up(line);
-	line_close(line);
+	conn_give_up(conn);
+	conn_close(conn);
 }
 
-static bool line_open(struct load_thread *thread, unsigned index)
+static bool conn_open(struct load_thread *thread, unsigned index)
 {
-	struct load_conn *line = line_at(thread, index);
-	struct epoll_event event = {.events = EPOLLIN, .data.ptr = line};
+	struct load_conn *conn = conn_at(thread, index);
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
 
-	line->owner = thread;
-	line->number = thread->first_number + index;
-	line->heard_ns = thread->now_ns;
-	line->state = LINE_OPENING;
+	conn->owner = thread;
+	conn->number = thread->first_number + index;
+	conn->heard_ns = thread->now_ns;
+	conn->state = LOAD_CONN_OPENING;
 	thread->opening++;
-	if (!thread->load->transport->open(line)) {
-		line->state = LINE_CLOSED;
+	if (!thread->load->transport->open(conn)) {
+		conn->state = LOAD_CONN_CLOSED;
 		thread->opening--;
 		return false;
 	}
-	line->watches_output = line->state == LINE_OPENING;
-	event.events |= line->watches_output ? EPOLLOUT : 0;
-	return epoll_ctl(thread->poller, EPOLL_CTL_ADD, line->fd, &event) == 0 || fail(thread, "cannot watch a socket");
+	conn->watches_output = conn->state == LOAD_CONN_OPENING;
+	event.events |= conn->watches_output ? EPOLLOUT : 0;
+	return epoll_ctl(thread->poller, EPOLL_CTL_ADD, conn->fd, &event) == 0 || fail(thread, "cannot watch a socket");
 }
 
 /* --- the schedule --- */
@@ -204,14 +204,14 @@ static void issue_due(struct load_thread *thread)
 		return;
 	uint64_t share = (due + thread->open - 1) / thread->open;
 	uint64_t room = (uint64_t)thread->open * load->options->depth - thread->in_flight;
-	for (unsigned turn = 0; turn < thread->line_count && due > 0 && room > 0; turn++) {
-		struct load_conn *line = line_at(thread, thread->next_conn);
+	for (unsigned turn = 0; turn < thread->conn_count && due > 0 && room > 0; turn++) {
+		struct load_conn *conn = conn_at(thread, thread->next_conn);
 		uint64_t issued = thread->issued;
 
-		thread->next_conn = (thread->next_conn + 1) % thread->line_count;
-		if (line->state != LINE_OPEN || line->in_flight >= load->options->depth)
+		thread->next_conn = (thread->next_conn + 1) % thread->conn_count;
+		if (conn->state != LOAD_CONN_OPEN || conn->in_flight >= load->options->depth)
 			continue;
-		load->transport->issue(line, (unsigned)(share < due ? share : due));
+		load->transport->issue(conn, (unsigned)(share < due ? share : due));
 		due -= thread->issued - issued;
 		room -= thread->issued - issued;
 	}
@@ -219,10 +219,10 @@ static void issue_due(struct load_thread *thread)
 
 static void issue_to_all(struct load_thread *thread)
 {
-	for (unsigned i = 0; i < thread->line_count; i++) {
-		struct load_conn *line = line_at(thread, i);
-		if (line->state == LINE_OPEN)
-			thread->load->transport->issue(line, thread->load->options->depth);
+	for (unsigned i = 0; i < thread->conn_count; i++) {
+		struct load_conn *conn = conn_at(thread, i);
+		if (conn->state == LOAD_CONN_OPEN)
+			thread->load->transport->issue(conn, thread->load->options->depth);
 	}
 }
 
@@ -261,11 +261,11 @@ static bool turn(struct load_thread *thread, int wait_ms)
 		return fail(thread, "epoll_wait");
 	thread->now_ns = load_now_ns();
 	for (int i = 0; i < count; i++) {
-		struct load_conn *line = events[i].data.ptr;
-		if (line == NULL)
+		struct load_conn *conn = events[i].data.ptr;
+		if (conn == NULL)
 			on_tick(thread);
-		else if (line->state != LINE_CLOSED)
-			thread->load->transport->on_event(line, events[i].events);
+		else if (conn->state != LOAD_CONN_CLOSED)
+			thread->load->transport->on_event(conn, events[i].events);
 	}
 	return thread->error[0] == '\0';
 }
@@ -279,32 +279,32 @@ static void publish(struct load_thread *thread)
 
 static void sweep(struct load_thread *thread)
 {
-	for (unsigned i = 0; i < thread->line_count; i++) {
-		struct load_conn *line = line_at(thread, i);
-		if (line->state == LINE_OPEN)
-			thread->load->transport->sweep(line);
+	for (unsigned i = 0; i < thread->conn_count; i++) {
+		struct load_conn *conn = conn_at(thread, i);
+		if (conn->state == LOAD_CONN_OPEN)
+			thread->load->transport->sweep(conn);
 	}
 	publish(thread);
 }
 
-static bool open_lines(struct load_thread *thread)
+static bool open_conns(struct load_thread *thread)
 {
 	const struct load *load = thread->load;
 
-	for (unsigned next = 0; thread->open < thread->line_count;) {
-		while (next < thread->line_count && thread->opening < OPENING_MAX)
-			if (!line_open(thread, next++))
+	for (unsigned next = 0; thread->open < thread->conn_count;) {
+		while (next < thread->conn_count && thread->opening < OPENING_MAX)
+			if (!conn_open(thread, next++))
 				return false;
 		if (!turn(thread, (int)(SWEEP_MAX / 1000000)) || atomic_load(&load->failed))
 			return false;
-		if (atomic_load(&load->stop) != LOAD_GOES_ON && thread->open < thread->line_count) {
+		if (atomic_load(&load->stop) != LOAD_GOES_ON && thread->open < thread->conn_count) {
 			snprintf(thread->error, sizeof thread->error, "connect to %s: not done at the end", load->peer);
 			return false;
 		}
 		for (unsigned i = 0; i < next && thread->opening > 0; i++) {
-			struct load_conn *line = line_at(thread, i);
-			if (line->state == LINE_OPENING && thread->now_ns - line->heard_ns > load->timeout_ns)
-				load_conn_break(line, strerror(ETIMEDOUT));
+			struct load_conn *conn = conn_at(thread, i);
+			if (conn->state == LOAD_CONN_OPENING && thread->now_ns - conn->heard_ns > load->timeout_ns)
+				load_conn_break(conn, strerror(ETIMEDOUT));
 		}
 		if (thread->error[0] != '\0')
 			return false;
@@ -390,13 +390,13 @@ void load_expect(struct load *load, unsigned count)
 	pthread_mutex_unlock(&load->lock);
 }
 
-static void close_lines(struct load_thread *thread)
+static void close_conns(struct load_thread *thread)
 {
-	for (unsigned i = 0; i < thread->line_count; i++) {
-		struct load_conn *line = line_at(thread, i);
-		if (line->state == LINE_OPEN)
-			line_give_up(line);
-		line_close(line);
+	for (unsigned i = 0; i < thread->conn_count; i++) {
+		struct load_conn *conn = conn_at(thread, i);
+		if (conn->state == LOAD_CONN_OPEN)
+			conn_give_up(conn);
+		conn_close(conn);
 	}
 }
 
@@ -407,12 +407,12 @@ void *load_thread_run(void *argument)
 	const uint64_t one = 1;
 
 	thread->now_ns = load_now_ns();
-	if (!open_lines(thread))
+	if (!open_conns(thread))
 		atomic_store(&load->failed, true);
 	wait_for_all(load);
 	if (!atomic_load(&load->failed))
 		measure(thread);
-	close_lines(thread);
+	close_conns(thread);
 	publish(thread);
 	while (write(load->done, &one, sizeof one) < 0 && errno == EINTR)
 		;
@@ -433,7 +433,7 @@ bool load_thread_init(struct load_thread *thread, struct load *load, unsigned in
 	thread->poller = epoll_create1(EPOLL_CLOEXEC);
 	if (thread->poller < 0)
 		return fail(thread, "epoll_create1");
-	thread->line_count = (unsigned)share_of(options->connections, index, options->threads);
+	thread->conn_count = (unsigned)share_of(options->connections, index, options->threads);
 	for (unsigned before = 0; before < index; before++)
 		thread->first_number += (unsigned)share_of(options->connections, before, options->threads);
 	thread->first_number++;
@@ -441,17 +441,17 @@ bool load_thread_init(struct load_thread *thread, struct load *load, unsigned in
 	/* each thread has its share of the rate; the first requests are spread over one interval */
 	thread->interval_ns = options->rate > 0 ? 1e9 * options->threads / options->rate : 0;
 	thread->batch = options->batch < options->depth ? options->batch : options->depth;
-	thread->lines = calloc(thread->line_count, load->transport->conn_size);
-	if (thread->lines == NULL)
+	thread->conns = calloc(thread->conn_count, load->transport->conn_size);
+	if (thread->conns == NULL)
 		return fail(thread, "lines");
 	return load->transport->prepare(thread);
 }
 
 void load_thread_destroy(struct load_thread *thread)
 {
-	if (thread->lines != NULL)
+	if (thread->conns != NULL)
 		thread->load->transport->release(thread);
-	free(thread->lines);
+	free(thread->conns);
 	if (thread->timer >= 0)
 		close(thread->timer);
 	if (thread->poller >= 0)

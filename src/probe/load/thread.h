@@ -16,7 +16,7 @@
 
 struct load_thread;
 
-enum load_conn_state { LINE_CLOSED, LINE_OPENING, LINE_OPEN };
+enum load_conn_state { LOAD_CONN_CLOSED, LOAD_CONN_OPENING, LOAD_CONN_OPEN };
 
 /* A connection or a flow; the transport extends it. */
 struct load_conn {
@@ -39,13 +39,13 @@ struct load_transport {
 	void (*release)(struct load_thread *thread);
 	/* Starts to open a connection; its state says when it is open. Returns false with the reason in the thread's
 	 * error. */
-	bool (*open)(struct load_conn *line);
-	void (*close)(struct load_conn *line);
-	void (*on_event)(struct load_conn *line, uint32_t events);
+	bool (*open)(struct load_conn *conn);
+	void (*close)(struct load_conn *conn);
+	void (*on_event)(struct load_conn *conn, uint32_t events);
 	/* Issues up to MOST requests, as many as load_thread_next grants, and sends them. */
-	void (*issue)(struct load_conn *line, unsigned most);
+	void (*issue)(struct load_conn *conn, unsigned most);
 	/* Called several times a second: handles timeouts. */
-	void (*sweep)(struct load_conn *line);
+	void (*sweep)(struct load_conn *conn);
 };
 extern const struct load_transport load_tcp, load_udp;
 
@@ -101,10 +101,10 @@ struct load_thread {
 	uint64_t issued;    /* requests issued */
 	double interval_ns; /* between requests; 0: as fast as replies arrive */
 	bool issuing;
-	unsigned first_number, line_count, opening, open;
+	unsigned first_number, conn_count, opening, open;
 	uint64_t in_flight; /* over all connections */
 	unsigned next_conn; /* that gets the next scheduled request */
-	char *lines;
+	char *conns;
 	int poller, timer;
 	unsigned batch;
 	char *buffer; /* of the transport */
@@ -127,19 +127,19 @@ void load_expect(struct load *load, unsigned count);
 bool load_thread_next(struct load_thread *thread, uint64_t *due_ns);
 
 /* Records COUNT requests issued on CONN, or (negative) answered or lost. */
-void load_conn_busy(struct load_conn *line, int64_t count);
+void load_conn_busy(struct load_conn *conn, int64_t count);
 
 /* Records a correct reply to the request due at DUE_NS. */
 void load_thread_replied(struct load_thread *thread, uint64_t due_ns);
 
 /* Starts or stops watching for writability. Returns false with the reason in the thread's error. */
-bool load_conn_watch(struct load_conn *line, bool output);
+bool load_conn_watch(struct load_conn *conn, bool output);
 
 /* Records that a connection is open. */
-void load_conn_opened(struct load_conn *line);
+void load_conn_opened(struct load_conn *conn);
 
 /* Ends CONN early, for REASON: its requests are lost. While connections are being opened this ends the load. */
-void load_conn_break(struct load_conn *line, const char *reason);
+void load_conn_break(struct load_conn *conn, const char *reason);
 
 /* Writes a line to stderr, unless only the summary is wanted, up to a readable number of lines. */
 void load_notice(struct load *load, const char *format, ...) __attribute__((format(printf, 2, 3)));

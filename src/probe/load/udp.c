@@ -20,7 +20,7 @@ enum {
 };
 
 struct flow {
-	struct load_conn line;
+	struct load_conn conn;
 	struct payload payload;
 	struct series *series;
 	uint64_t *due_ns; /* of the remembered requests, a ring */
@@ -35,9 +35,9 @@ struct batches {
 	unsigned mask; /* of the remembered requests */
 };
 
-static struct flow *flow_of(struct load_conn *line)
+static struct flow *flow_of(struct load_conn *conn)
 {
-	return (struct flow *)line;
+	return (struct flow *)conn;
 }
 
 static unsigned window_of(const struct options *options)
@@ -110,37 +110,37 @@ static bool ask_for_less(int fd, int family)
 	       setsockopt(fd, level, family == AF_INET6 ? IPV6_RECVHOPLIMIT : IP_RECVTTL, &no, sizeof no) == 0;
 }
 
-static bool open_flow(struct load_conn *line)
+static bool open_flow(struct load_conn *conn)
 {
-	struct flow *flow = flow_of(line);
-	struct load_thread *thread = line->owner;
+	struct flow *flow = flow_of(conn);
+	struct load_thread *thread = conn->owner;
 	const struct load *load = thread->load;
 	const struct target_address *address = load->address;
 	const unsigned window = window_of(load->options);
 
-	line->fd = socket_open(load->options, address, thread->error);
-	if (line->fd < 0)
+	conn->fd = socket_open(load->options, address, thread->error);
+	if (conn->fd < 0)
 		return false;
 	flow->payload = (struct payload){.seed = payload_new_seed(), .size = load->options->size};
 	flow->series = series_new(window);
 	flow->due_ns = calloc(window, sizeof *flow->due_ns);
 	errno = ENOMEM;
-	if (flow->series != NULL && flow->due_ns != NULL && ask_for_less(line->fd, address->address.ss_family) &&
-	    connect(line->fd, (const struct sockaddr *)&address->address, address->length) == 0) {
-		load_conn_opened(line);
+	if (flow->series != NULL && flow->due_ns != NULL && ask_for_less(conn->fd, address->address.ss_family) &&
+	    connect(conn->fd, (const struct sockaddr *)&address->address, address->length) == 0) {
+		load_conn_opened(conn);
 		return true;
 	}
 	snprintf(thread->error, sizeof thread->error, "connect to %s: %s", load->peer, strerror(errno));
 	series_free(flow->series);
 	free(flow->due_ns);
-	close(line->fd);
+	close(conn->fd);
 	return false;
 }
 
-static void close_flow(struct load_conn *line)
+static void close_flow(struct load_conn *conn)
 {
-	series_free(flow_of(line)->series);
-	free(flow_of(line)->due_ns);
+	series_free(flow_of(conn)->series);
+	free(flow_of(conn)->due_ns);
 }
 
 /* Returns whether ERROR is an ICMP error, as `port unreachable`: the request times out. */
@@ -154,17 +154,17 @@ static bool is_answer_of_network(int error)
 /* Counts the oldest request in flight as lost; another takes its slot. */
 static void give_up_oldest(struct flow *flow)
 {
-	struct load_thread *thread = flow->line.owner;
+	struct load_thread *thread = flow->conn.owner;
 
 	series_time_out(flow->series);
 	thread->stats.counts.lost++;
 	thread->stats.counts.in_flight--;
-	load_conn_busy(&flow->line, -1);
+	load_conn_busy(&flow->conn, -1);
 }
 
 static unsigned make_batch(struct flow *flow, unsigned most)
 {
-	struct load_thread *thread = flow->line.owner;
+	struct load_thread *thread = flow->conn.owner;
 	const struct batches *batches = thread->scratch;
 	unsigned count = 0;
 	uint64_t due_ns;
@@ -181,29 +181,29 @@ static unsigned make_batch(struct flow *flow, unsigned most)
 
 static int send_batch(const struct flow *flow, unsigned count)
 {
-	const struct batches *batches = flow->line.owner->scratch;
+	const struct batches *batches = flow->conn.owner->scratch;
 
 	if (count > 1)
-		return sendmmsg(flow->line.fd, batches->out, count, 0);
-	ssize_t sent = send(flow->line.fd, batches->out_bytes, flow->payload.size, 0);
+		return sendmmsg(flow->conn.fd, batches->out, count, 0);
+	ssize_t sent = send(flow->conn.fd, batches->out_bytes, flow->payload.size, 0);
 	return sent < 0 ? -1 : 1;
 }
 
 static void on_unsent(struct flow *flow, int error)
 {
-	struct load_thread *thread = flow->line.owner;
+	struct load_thread *thread = flow->conn.owner;
 
 	if (is_answer_of_network(error))
 		thread->stats.refused++;
 	else if (error == EAGAIN)
-		load_conn_watch(&flow->line, true);
+		load_conn_watch(&flow->conn, true);
 	else if (error != ENOBUFS && error != EINTR && thread->error[0] == '\0') /* retried by the sweep */
 		snprintf(thread->error, sizeof thread->error, "send to %s: %s", thread->load->peer, strerror(error));
 }
 
 static void take_back(struct flow *flow, unsigned count)
 {
-	struct load_thread *thread = flow->line.owner;
+	struct load_thread *thread = flow->conn.owner;
 
 	thread->issued -= count;
 	thread->stats.counts.sent -= count;
@@ -212,11 +212,11 @@ static void take_back(struct flow *flow, unsigned count)
 		series_take_back(flow->series);
 }
 
-static void issue(struct load_conn *line, unsigned most)
+static void issue(struct load_conn *conn, unsigned most)
 {
-	struct flow *flow = flow_of(line);
-	struct load_thread *thread = line->owner;
-	const unsigned room = thread->load->options->depth - line->in_flight;
+	struct flow *flow = flow_of(conn);
+	struct load_thread *thread = conn->owner;
+	const unsigned room = thread->load->options->depth - conn->in_flight;
 
 	most = most < room ? most : room;
 	while (most > 0) {
@@ -231,7 +231,7 @@ static void issue(struct load_conn *line, unsigned most)
 			error = errno;
 		}
 		unsigned done = sent < 0 ? 0 : (unsigned)sent;
-		load_conn_busy(line, done);
+		load_conn_busy(conn, done);
 		thread->stats.sent_bytes += (uint64_t)done * flow->payload.size;
 		take_back(flow, count - done);
 		if (sent < 0) {
@@ -244,21 +244,21 @@ static void issue(struct load_conn *line, unsigned most)
 
 static void note_corruption(const struct flow *flow, const struct payload_match *match, size_t length)
 {
-	struct load_thread *thread = flow->line.owner;
+	struct load_thread *thread = flow->conn.owner;
 
 	thread->stats.counts.corrupted++;
 	if (length == flow->payload.size)
-		load_notice(thread->load, "flow %u to %s: byte %zu of reply %" PRIu64 " is wrong", flow->line.number,
+		load_notice(thread->load, "flow %u to %s: byte %zu of reply %" PRIu64 " is wrong", flow->conn.number,
 			    thread->load->peer, match->differs_at + 1, match->sequence);
 	else
-		load_notice(thread->load, "flow %u to %s: reply %" PRIu64 " has %zu bytes, not %zu", flow->line.number,
+		load_notice(thread->load, "flow %u to %s: reply %" PRIu64 " has %zu bytes, not %zu", flow->conn.number,
 			    thread->load->peer, match->sequence, length, flow->payload.size);
 }
 
 static void on_reply(struct flow *flow, const char *bytes, size_t length)
 {
-	struct load_conn *line = &flow->line;
-	struct load_thread *thread = line->owner;
+	struct load_conn *conn = &flow->conn;
+	struct load_thread *thread = conn->owner;
 	const struct batches *batches = thread->scratch;
 	struct series_counts *counts = &thread->stats.counts;
 	struct payload_match match = payload_match(&flow->payload, flow->series, bytes, length);
@@ -280,20 +280,20 @@ static void on_reply(struct flow *flow, const char *bytes, size_t length)
 	counts->lost -= reply.late;
 	counts->in_flight -= !reply.late;
 	if (!reply.late)
-		load_conn_busy(line, -1);
-	line->heard_ns = thread->now_ns;
+		load_conn_busy(conn, -1);
+	conn->heard_ns = thread->now_ns;
 	load_thread_replied(thread, flow->due_ns[match.sequence & batches->mask]);
 }
 
 static int receive_batch(const struct flow *flow)
 {
-	const struct load_thread *thread = flow->line.owner;
+	const struct load_thread *thread = flow->conn.owner;
 	struct batches *batches = thread->scratch;
 
 	/* for one expected datagram a single call is cheaper */
-	if (flow->line.in_flight > 1 && thread->batch > 1)
-		return recvmmsg(flow->line.fd, batches->in, thread->batch, MSG_DONTWAIT, NULL);
-	ssize_t length = recv(flow->line.fd, batches->in_bytes, batches->slot, 0);
+	if (flow->conn.in_flight > 1 && thread->batch > 1)
+		return recvmmsg(flow->conn.fd, batches->in, thread->batch, MSG_DONTWAIT, NULL);
+	ssize_t length = recv(flow->conn.fd, batches->in_bytes, batches->slot, 0);
 	if (length < 0)
 		return -1;
 	batches->in[0].msg_len = (unsigned)length;
@@ -302,7 +302,7 @@ static int receive_batch(const struct flow *flow)
 
 static void receive(struct flow *flow)
 {
-	struct load_thread *thread = flow->line.owner;
+	struct load_thread *thread = flow->conn.owner;
 	const struct batches *batches = thread->scratch;
 	int count = receive_batch(flow);
 
@@ -315,20 +315,20 @@ static void receive(struct flow *flow)
 		on_reply(flow, batches->in_parts[i].iov_base, batches->in[i].msg_len);
 }
 
-static void on_event(struct load_conn *line, uint32_t events)
+static void on_event(struct load_conn *conn, uint32_t events)
 {
 	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP))
-		receive(flow_of(line));
+		receive(flow_of(conn));
 	if (events & EPOLLOUT)
-		load_conn_watch(line, false);
-	if (line->owner->interval_ns == 0)
-		issue(line, line->owner->load->options->depth);
+		load_conn_watch(conn, false);
+	if (conn->owner->interval_ns == 0)
+		issue(conn, conn->owner->load->options->depth);
 }
 
-static void sweep(struct load_conn *line)
+static void sweep(struct load_conn *conn)
 {
-	struct flow *flow = flow_of(line);
-	struct load_thread *thread = line->owner;
+	struct flow *flow = flow_of(conn);
+	struct load_thread *thread = conn->owner;
 	uint64_t sequence, sent_ns;
 
 	while (series_waiting(flow->series, &sequence, &sent_ns) &&
@@ -338,8 +338,8 @@ static void sweep(struct load_conn *line)
 	if (thread->stats.refused > 0 && thread->stats.counts.received == 0 && thread->error[0] == '\0')
 		snprintf(thread->error, sizeof thread->error, "connect to %s: %s", thread->load->peer,
 			 strerror(ECONNREFUSED));
-	if (thread->interval_ns == 0 && !line->watches_output)
-		issue(line, thread->load->options->depth);
+	if (thread->interval_ns == 0 && !conn->watches_output)
+		issue(conn, thread->load->options->depth);
 }
 
 const struct load_transport load_udp = {
