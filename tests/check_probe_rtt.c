@@ -229,6 +229,27 @@ START_TEST(durations_are_printed_in_a_fitting_unit)
 }
 END_TEST
 
+START_TEST(summary_is_written_in_ms_or_as_null)
+{
+	const struct rtt_summary summary = {.count = 1, .min = 1e6, .avg = 1.5e6, .p999 = 2}, none = {0};
+	char *text = NULL;
+	size_t length = 0;
+	struct json json = {.file = open_memstream(&text, &length)};
+	ck_assert_ptr_nonnull(json.file);
+	json_begin_object(&json, NULL);
+	rtt_write_json(&summary, &json);
+	json_end(&json);
+	json_begin_object(&json, NULL);
+	rtt_write_json(&none, &json);
+	json_end(&json);
+	ck_assert_int_eq(fclose(json.file), 0);
+	ck_assert_str_eq(text, "{\"rtt_ms\": {\"min\": 1.000000, \"avg\": 1.500000, \"max\": 0.000000, "
+			       "\"mdev\": 0.000000, \"median\": 0.000000, \"p90\": 0.000000, "
+			       "\"p99\": 0.000000, \"p999\": 0.000002, \"jitter\": 0.000000}}\n{\"rtt_ms\": null}\n");
+	free(text);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *suite = suite_create("probe rtt");
@@ -244,6 +265,7 @@ static Suite *suite(void)
 	tcase_add_test(figures, printed_rows_cover_every_value_once);
 	tcase_add_test(figures, difference_excludes_earlier_values);
 	tcase_add_test(figures, durations_are_printed_in_a_fitting_unit);
+	tcase_add_test(figures, summary_is_written_in_ms_or_as_null);
 	suite_add_tcase(suite, figures);
 	return suite;
 }

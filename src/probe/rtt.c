@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "core/array.h"
+
 void rtt_add(struct rtt *rtt, uint64_t value_ns)
 {
 	if (rtt->histogram.count > 0) {
@@ -50,4 +52,23 @@ struct rtt_summary rtt_summary(const struct rtt *rtt)
 		.p99 = (double)histogram_percentile(histogram, 0.99),
 		.p999 = (double)histogram_percentile(histogram, 0.999),
 	};
+}
+
+void rtt_write_json(const struct rtt_summary *summary, struct json *json)
+{
+	const struct {
+		const char *key;
+		double ns;
+	} times[] = {{"min", summary->min},   {"avg", summary->avg},       {"max", summary->max},
+		     {"mdev", summary->mdev}, {"median", summary->median}, {"p90", summary->p90},
+		     {"p99", summary->p99},   {"p999", summary->p999},     {"jitter", summary->jitter}};
+
+	if (summary->count == 0) {
+		json_null(json, "rtt_ms");
+		return;
+	}
+	json_begin_object(json, "rtt_ms");
+	for (size_t i = 0; i < COUNT_OF(times); i++)
+		json_number(json, times[i].key, times[i].ns / 1e6, 6);
+	json_end(json);
 }

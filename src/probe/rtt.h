@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "probe/histogram.h"
+#include "probe/json.h"
 
 /* Zero-initialised: empty. For one thread. 31 KiB. */
 struct rtt {
@@ -30,5 +31,8 @@ struct rtt_summary {
 	double median, p90, p95, p99, p999;
 };
 struct rtt_summary rtt_summary(const struct rtt *rtt);
+
+/* Writes SUMMARY as the member rtt_ms of an object, in ms; null without values. */
+void rtt_write_json(const struct rtt_summary *summary, struct json *json);
 
 #endif

@@ -192,25 +192,6 @@ static void print_times(const struct run *run, const struct rtt_summary *rtt)
 		       ms(rtt->p90), ms(rtt->p99), ms(rtt->p999), ms(rtt->jitter));
 }
 
-static void write_times(struct json *json, const struct rtt_summary *rtt)
-{
-	const struct {
-		const char *key;
-		double ns;
-	} times[] = {{"min", rtt->min},   {"avg", rtt->avg},       {"max", rtt->max},
-		     {"mdev", rtt->mdev}, {"median", rtt->median}, {"p90", rtt->p90},
-		     {"p99", rtt->p99},   {"p999", rtt->p999},     {"jitter", rtt->jitter}};
-
-	if (rtt->count == 0) {
-		json_null(json, "rtt_ms");
-		return;
-	}
-	json_begin_object(json, "rtt_ms");
-	for (size_t i = 0; i < sizeof times / sizeof times[0]; i++)
-		json_number(json, times[i].key, ms(times[i].ns), 6);
-	json_end(json);
-}
-
 static bool write_json(const struct run *run, const struct series_counts *counts, const struct rtt_summary *rtt,
 		       int status)
 {
@@ -234,7 +215,7 @@ static bool write_json(const struct run *run, const struct series_counts *counts
 	json_uint(&json, "corrupted", counts->corrupted);
 	json_uint(&json, "wrong_source", counts->wrong_source);
 	json_uint(&json, "unexpected", counts->unexpected);
-	write_times(&json, rtt);
+	rtt_write_json(rtt, &json);
 	if (run->summarize != NULL)
 		run->summarize(run->context, &json);
 	json_string(&json, "error", run->failure[0] ? run->failure : NULL);

@@ -73,26 +73,6 @@ static void json_plan(struct json *json, const struct options *options)
 	json_end(json);
 }
 
-static void json_rtt(struct json *json, const struct rtt *rtt)
-{
-	const struct rtt_summary all = rtt_summary(rtt);
-	const struct {
-		const char *name;
-		double ns;
-	} values[] = {{"min", all.min},   {"avg", all.avg},       {"max", all.max},
-		      {"mdev", all.mdev}, {"median", all.median}, {"p90", all.p90},
-		      {"p99", all.p99},   {"p999", all.p999},     {"jitter", all.jitter}};
-
-	if (all.count == 0) {
-		json_null(json, "rtt_ms");
-		return;
-	}
-	json_begin_object(json, "rtt_ms");
-	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
-		json_number(json, values[i].name, values[i].ns / 1e6, 6);
-	json_end(json);
-}
-
 static void json_row(void *context, uint64_t from_ns, uint64_t count)
 {
 	struct json *json = context;
@@ -113,6 +93,7 @@ static void json_histogram(struct json *json, const struct histogram *histogram)
 static bool print_json(const struct load *load, const struct load_outcome *outcome)
 {
 	const struct load_stats *stats = outcome->stats;
+	const struct rtt_summary rtt = rtt_summary(&stats->rtt);
 	struct json json = {.file = stdout};
 
 	json_begin_object(&json, NULL);
@@ -129,7 +110,7 @@ static bool print_json(const struct load *load, const struct load_outcome *outco
 	json_uint(&json, "received_bytes", stats->received_bytes);
 	json_number(&json, "elapsed_s", seconds(stats->elapsed_ns), 6);
 	json_number(&json, "requests_per_second", per_second(stats->counts.received, stats->elapsed_ns), 1);
-	json_rtt(&json, &stats->rtt);
+	rtt_write_json(&rtt, &json);
 	json_histogram(&json, &stats->rtt.histogram);
 	json_bool(&json, "interrupted", outcome->interrupted);
 	json_string(&json, "error", outcome->error);
