@@ -447,3 +447,8 @@ struct options options_parse(int argc, char **argv)
 		return options;
 	return take_rest(options, argc - optind, argv + optind);
 }
+
+const char *options_transport(const struct options *options)
+{
+	return options->udp ? "udp" : options->tls ? "tls" : "tcp";
+}

@@ -78,6 +78,9 @@ struct options {
 /* Parses the command line. After OPTIONS_REFUSE the reason is on stderr. Strings point into ARGV. */
 struct options options_parse(int argc, char **argv);
 
+/* Returns the name of the transport, as in JSON: tcp, tls or udp. */
+const char *options_transport(const struct options *options);
+
 /* Writes the output of --help. */
 void options_print_help(FILE *out);
 

@@ -152,18 +152,13 @@ static int exit_status(const struct run *run, const struct series_counts *counts
 	return series_loss(counts) > options->max_loss ? EXIT_WRONG : EXIT_OK;
 }
 
-static const char *transport_of(const struct options *options)
-{
-	return options->udp ? "udp" : options->tls ? "tls" : "tcp";
-}
-
 static void print_counts(const struct run *run, const struct series_counts *counts, int status)
 {
 	const struct options *options = run->options;
 
 	report_summary(options, REPORT_PLAIN, "--- %s %s%s%s%s over %s ---", options_types[options->type].name,
 		       run->target->host, run->peer[0] ? " (" : "", run->peer, run->peer[0] ? ")" : "",
-		       transport_of(options));
+		       options_transport(options));
 	report_summary(
 		options, status == EXIT_OK ? REPORT_GOOD : REPORT_BAD,
 		"%llu sent, %llu received, %.4g%% lost, %llu duplicated, %llu reordered, %llu late, %llu corrupted, "
@@ -200,7 +195,7 @@ static bool write_json(const struct run *run, const struct series_counts *counts
 
 	json_begin_object(&json, NULL);
 	json_string(&json, "type", options_types[options->type].name);
-	json_string(&json, "transport", transport_of(options));
+	json_string(&json, "transport", options_transport(options));
 	json_string(&json, "host", run->target->host);
 	json_uint(&json, "port", run->target->port);
 	json_string(&json, "peer", run->peer[0] ? run->peer : NULL);

@@ -50,11 +50,6 @@ static double per_second(uint64_t count, uint64_t elapsed_ns)
 	return elapsed_ns == 0 ? 0 : (double)count / seconds(elapsed_ns);
 }
 
-static const char *transport_of(const struct load *load)
-{
-	return load->options->udp ? "udp" : load->options->tls ? "tls" : "tcp";
-}
-
 /* --- JSON --- */
 
 static void json_plan(struct json *json, const struct options *options)
@@ -98,7 +93,7 @@ static bool print_json(const struct load *load, const struct load_outcome *outco
 
 	json_begin_object(&json, NULL);
 	json_string(&json, "type", options_types[load->options->type].name);
-	json_string(&json, "transport", transport_of(load));
+	json_string(&json, "transport", options_transport(load->options));
 	json_string(&json, "host", load->target->host);
 	json_uint(&json, "port", load->target->port);
 	json_string(&json, "peer", outcome->status == EXIT_NO_CONNECTION ? NULL : load->peer);
@@ -153,7 +148,7 @@ static bool print_text(const struct load *load, const struct load_outcome *outco
 	const struct options *options = load->options;
 
 	printf("--- %s %s load over %s: %u %s, %u in flight on each, %u bytes, %u thread%s ---\n", load->peer,
-	       options_types[options->type].name, transport_of(load), options->connections,
+	       options_types[options->type].name, options_transport(options), options->connections,
 	       options->udp ? "flows" : "connections", options->depth, options->size, options->threads,
 	       options->threads > 1 ? "s" : "");
 	print_counts(stats);
