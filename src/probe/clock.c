@@ -8,6 +8,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/array.h"
+
 enum { LINE_MAX_SIZE = 128, MODIFIED_JULIAN_1970 = 40587, DAY_SECONDS = 86400, NO_ZONE = INT32_MAX };
 
 /* The fields of an answer, before conversion. */
@@ -42,7 +44,7 @@ static bool is_weekday(const char *text)
 					   "friday", "saturday", "sunday"};
 	size_t length = strlen(text);
 
-	for (size_t i = 0; i < sizeof days / sizeof days[0]; i++)
+	for (size_t i = 0; i < COUNT_OF(days); i++)
 		if ((length == 3 || length == strlen(days[i])) && strncasecmp(text, days[i], length) == 0)
 			return true;
 	return false;
@@ -71,7 +73,7 @@ static bool read_zone_name(const char *text, int *seconds)
 	} zones[] = {{"UTC", 0},  {"GMT", 0},  {"UT", 0},   {"Z", 0},    {"EST", -5}, {"EDT", -4},
 		     {"CST", -6}, {"CDT", -5}, {"MST", -7}, {"MDT", -6}, {"PST", -8}, {"PDT", -7}};
 
-	for (size_t i = 0; i < sizeof zones / sizeof zones[0]; i++)
+	for (size_t i = 0; i < COUNT_OF(zones); i++)
 		if (strcasecmp(text, zones[i].name) == 0) {
 			*seconds = zones[i].hours * 3600;
 			return true;
@@ -327,7 +329,7 @@ bool clock_read_daytime(const char *bytes, size_t length, time_t near, struct cl
 
 	if (!take_line(bytes, length, line))
 		return false;
-	for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
+	for (size_t i = 0; i < COUNT_OF(formats); i++) {
 		struct parts parts = {.zone_seconds = NO_ZONE, .resolution = 1};
 
 		if (!formats[i].read(line, near, &parts) || !is_date(&parts.tm))

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/array.h"
 #include "probe/flow.h"
 #include "probe/payload.h"
 #include "probe/report.h"
@@ -477,7 +478,7 @@ static void drop(struct ping *ping)
 {
 	struct event *timers[] = {ping->send_timer, ping->timeout_timer, ping->end_timer, ping->retry_timer};
 
-	for (size_t i = 0; i < sizeof timers / sizeof timers[0]; i++)
+	for (size_t i = 0; i < COUNT_OF(timers); i++)
 		if (timers[i] != NULL)
 			event_free(timers[i]);
 	stream_free(ping->stream);

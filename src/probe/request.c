@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/array.h"
 #include "probe/chargen.h"
 #include "probe/clock.h"
 #include "probe/flow.h"
@@ -526,7 +527,7 @@ static void request_free(struct request *request)
 {
 	struct event *timers[] = {request->round_timer, request->reply_timer, request->over};
 
-	for (size_t i = 0; i < sizeof timers / sizeof timers[0]; i++)
+	for (size_t i = 0; i < COUNT_OF(timers); i++)
 		if (timers[i] != NULL)
 			event_free(timers[i]);
 	stream_free(request->stream);

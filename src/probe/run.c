@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/array.h"
 #include "probe/report.h"
 #include "probe/tls_client.h"
 
@@ -95,7 +96,7 @@ void run_free(struct run *run)
 	if (run == NULL)
 		return;
 	SSL_CTX_free(run->tls);
-	for (size_t i = 0; i < sizeof run->ends / sizeof run->ends[0]; i++)
+	for (size_t i = 0; i < COUNT_OF(run->ends); i++)
 		if (run->ends[i] != NULL)
 			event_free(run->ends[i]);
 	series_free(run->series);

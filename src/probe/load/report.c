@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "core/array.h"
 #include "probe/json.h"
 
 enum { BAR_WIDTH = 20 };
@@ -30,7 +31,7 @@ static const struct {
 	{"stalls", "connections stalled", offsetof(struct load_stats, stalls), false},
 	{"broken", "connections broken", offsetof(struct load_stats, broken), false},
 };
-enum { ROWS = sizeof rows / sizeof rows[0] };
+enum { ROWS = COUNT_OF(rows) };
 
 static uint64_t value_of(const struct load_stats *stats, size_t row)
 {
