@@ -74,7 +74,7 @@ static int bound_socket(int type, const char *address)
 	return fd;
 }
 
-/* Calls ON_EVENT for each event, with NULL for the listener. ON_IDLE returns the timeout of each wait. */
+/* Calls CALLBACK for each event, with NULL for the listener. ON_IDLE returns the timeout of each wait. */
 static void loop(int fd, void (*callback)(int fd, void *context), int (*on_idle)(void))
 {
 	watch(EPOLL_CTL_ADD, fd, EPOLLIN, NULL);

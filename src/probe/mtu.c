@@ -49,7 +49,7 @@ static void fail_size(struct mtu *mtu)
 	try_next(mtu);
 }
 
-/* Handles a rejection by the local kernel or a router. MTU: the size that fits; 0: not stated. */
+/* Handles a rejection by the local kernel or a router. TOLD: the MTU that it states; 0: none. */
 static void on_too_large(struct mtu *mtu, const char *by, unsigned told)
 {
 	char fits[48] = "";

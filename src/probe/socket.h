@@ -8,9 +8,8 @@
 #include "probe/target.h"
 
 /* Opens a socket for ADDRESS: non-blocking, close-on-exec, bound (-B, -I), with the TTL and DSCP of the options; TCP
- * with TCP_NODELAY; UDP receives the TTL, the destination address and ICMP errors (IP_RECVERR). It is left unconnected,
- * so that UDP receives replies from a wrong address as well. Returns -1 with the reason in ERROR (TARGET_ERROR_SIZE
- * bytes). Any thread. */
+ * with TCP_NODELAY; UDP receives the TTL and ICMP errors (IP_RECVERR). It is left unconnected, so that UDP receives
+ * replies from a wrong address as well. Returns -1 with the reason in ERROR (TARGET_ERROR_SIZE bytes). Any thread. */
 int socket_open(const struct options *options, const struct target_address *address, char *error);
 
 #endif
