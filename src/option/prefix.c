@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/acl.h"
 #include "core/text_file.h"
 #include "option/option.h"
 #include "option/option_internal.h"
@@ -60,18 +61,6 @@ void option_print_prefix(const struct option_prefix *prefix, char *text)
 	sprintf(text + strlen(text), "/%u", prefix->length - (v4 ? MAPPED_BITS : 0));
 }
 
-/* Clears the bits of ADDRESS beyond the first LENGTH. Returns whether one was set. */
-static bool clear_host_bits(struct in6_addr *address, unsigned length)
-{
-	bool set = false;
-	for (unsigned bit = length; bit < 128; bit++) {
-		uint8_t mask = (uint8_t)(0x80 >> (bit % 8));
-		set |= (address->s6_addr[bit / 8] & mask) != 0;
-		address->s6_addr[bit / 8] &= (uint8_t)~mask;
-	}
-	return set;
-}
-
 /* Reads `10.0.0.0/8`, `192.0.2.1` or `2001:db8::/32`. IPv4-mapped IPv6 counts as IPv4. */
 static bool read_prefix(const char *item, struct option_prefix *prefix, char *error)
 {
@@ -93,7 +82,10 @@ static bool read_prefix(const char *item, struct option_prefix *prefix, char *er
 	if (item[length] == '/' && !read_prefix_length(item + length, bits, &prefix->length))
 		return option_fail(error, "%s: a prefix has 0 to %u bits", option_quote(item).text, bits);
 	prefix->length += v6 ? 0 : MAPPED_BITS;
-	if (!clear_host_bits(&prefix->address, prefix->length))
+
+	struct in6_addr written = prefix->address;
+	prefix->address = acl_mask(&written, prefix->length);
+	if (IN6_ARE_ADDR_EQUAL(&prefix->address, &written))
 		return true;
 	option_print_prefix(prefix, cleared);
 	return option_fail(error, "%s has bits beyond its length: write %s", option_quote(item).text, cleared);
