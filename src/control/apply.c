@@ -410,9 +410,9 @@ static void post_barriers(struct running_config *running, struct task *committed
 	if (committed == NULL)
 		return;
 	running->committed = committed;
-	running->pending_workers = running->env.worker_count;
+	atomic_store(&running->pending_workers, running->env.worker_count);
 	for (unsigned i = 0; i < running->env.worker_count; i++)
-		worker_post(running->env.workers[i], &running->barriers[i].there);
+		worker_post(running->env.workers[i], &running->barriers[i]);
 }
 
 void apply_commit(struct transaction *transaction, struct task *committed)

@@ -257,29 +257,19 @@ static void on_generation_over(void *argument)
 	generation_free(generation);
 }
 
-static void on_barrier_there(void *argument)
+/* Runs in each worker's thread. */
+static void on_barrier(void *argument)
 {
-	struct barrier *barrier = argument;
-	task_queue_post(barrier->running->env.tasks, &barrier->back);
-}
-
-static void on_barrier_back(void *argument)
-{
-	struct barrier *barrier = argument;
-	struct running_config *running = barrier->running;
-	if (--running->pending_workers == 0)
-		running->committed->run(running->committed->argument);
+	struct running_config *running = argument;
+	if (atomic_fetch_sub(&running->pending_workers, 1) == 1)
+		task_queue_post(running->env.tasks, running->committed);
 }
 
 static bool create_barriers(struct running_config *running)
 {
 	running->barriers = calloc(running->env.worker_count, sizeof *running->barriers);
-	for (unsigned i = 0; running->barriers != NULL && i < running->env.worker_count; i++) {
-		struct barrier *barrier = &running->barriers[i];
-		barrier->running = running;
-		barrier->there = (struct task){.run = on_barrier_there, .argument = barrier};
-		barrier->back = (struct task){.run = on_barrier_back, .argument = barrier};
-	}
+	for (unsigned i = 0; running->barriers != NULL && i < running->env.worker_count; i++)
+		running->barriers[i] = (struct task){.run = on_barrier, .argument = running};
 	return running->barriers != NULL;
 }
 

@@ -3,6 +3,7 @@
 #define SMALLSERVD_CONTROL_RUNNING_CONFIG_H
 
 #include <event2/event_struct.h>
+#include <stdatomic.h>
 #include <sys/queue.h>
 #include <sys/types.h>
 
@@ -57,11 +58,8 @@ struct running_config {
 	struct listener_groups leaving;
 	struct event *expiry; /* the time of the connections of removed services is over */
 	struct task *committed;
-	unsigned pending_workers; /* that have not passed the barrier of a commit */
-	struct barrier {
-		struct running_config *running;
-		struct task there, back;
-	} * barriers; /* one per worker */
+	atomic_uint pending_workers; /* that have not passed the barrier of a commit */
+	struct task *barriers;       /* one per worker */
 };
 
 /* Creates a running configuration without services. Returns NULL when out of memory. */
