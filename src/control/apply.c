@@ -24,6 +24,7 @@ struct transaction {
 		struct listener_group *group; /* NULL: it needs none */
 		bool fresh;                   /* the group is new */
 		bool covered;                 /* a dual-stack socket serves it */
+		bool overlaps;                /* with an endpoint that was open before */
 	} * plans;                            /* one per endpoint of the configuration */
 	size_t plan_count;
 	struct listener_group **groups;   /* capacity for those in force after the commit */
@@ -182,17 +183,16 @@ static struct endpoint_ports *list_ports(const struct transaction *transaction, 
 	return ports;
 }
 
-/* Opens missing endpoints of TRANSPORTS whose overlap with BEFORE equals OVERLAP. */
-static void open_some(struct transaction *transaction, unsigned transports, const struct endpoint_ports *before,
-		      bool overlap, struct endpoint_ports *ports, struct diagnostics *diagnostics)
+/* Opens missing endpoints of TRANSPORTS: those that overlap with open ones, or the others. */
+static void open_some(struct transaction *transaction, unsigned transports, bool overlap, struct endpoint_ports *ports,
+		      struct diagnostics *diagnostics)
 {
 	const struct running_env *env = &transaction->running->env;
 	for (unsigned phase = 0; phase < ENDPOINT_BIND_PHASES; phase++)
 		for (size_t i = 0; i < transaction->plan_count; i++) {
 			struct endpoint_plan *plan = &transaction->plans[i];
-			if (plan->group != NULL || plan->taken != NULL || plan->covered ||
-			    endpoint_bind_order(plan->wanted) != phase || (plan->wanted->transport & transports) == 0 ||
-			    endpoint_ports_overlap(before, plan->wanted) != overlap)
+			if (plan->group != NULL || plan->taken != NULL || plan->covered || plan->overlaps != overlap ||
+			    endpoint_bind_order(plan->wanted) != phase || (plan->wanted->transport & transports) == 0)
 				continue;
 			struct endpoint *endpoint = endpoint_open(plan->wanted, env->worker_count, env->owner, !overlap,
 								  ports, diagnostics);
@@ -206,18 +206,20 @@ static void open_some(struct transaction *transaction, unsigned transports, cons
 static bool open_rest(struct transaction *transaction, const struct config *config, struct endpoint_pool *pool,
 		      struct diagnostics *diagnostics)
 {
-	struct endpoint_ports *before = list_ports(transaction, pool), *ports = list_ports(transaction, pool);
+	struct endpoint_ports *ports = list_ports(transaction, pool);
 	unsigned errors_before = diagnostics->errors;
 
-	if (before == NULL || ports == NULL)
+	if (ports == NULL) {
 		diagnostics_log(diagnostics, NULL, "%s: out of memory", config->file);
-	else
-		open_some(transaction, TRANSPORT_BOTH, before, false, ports, diagnostics);
+		return false;
+	}
+	for (size_t i = 0; i < transaction->plan_count; i++)
+		transaction->plans[i].overlaps = endpoint_ports_overlap(ports, transaction->plans[i].wanted);
+	open_some(transaction, TRANSPORT_BOTH, false, ports, diagnostics);
 	if (diagnostics->errors == errors_before)
-		open_some(transaction, TRANSPORT_TCP, before, true, ports, diagnostics);
+		open_some(transaction, TRANSPORT_TCP, true, ports, diagnostics);
 	if (diagnostics->errors == errors_before)
-		open_some(transaction, TRANSPORT_UDP, before, true, ports, diagnostics);
-	free(before);
+		open_some(transaction, TRANSPORT_UDP, true, ports, diagnostics);
 	free(ports);
 	return diagnostics->errors == errors_before;
 }
