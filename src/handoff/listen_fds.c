@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/array.h"
 #include "core/transport.h"
 #include "handoff/received_fd.h"
 
@@ -64,7 +65,7 @@ bool listen_fds_take(struct endpoint_pool *pool, struct diagnostics *diagnostics
 
 	for (int fd = FIRST_FD; fd < FIRST_FD + count; fd++)
 		add_descriptor(pool, fd, getenv("LISTEN_FDNAMES"), diagnostics);
-	for (size_t i = 0; i < sizeof variables / sizeof *variables; i++)
+	for (size_t i = 0; i < COUNT_OF(variables); i++)
 		unsetenv(variables[i]);
 	return diagnostics->errors == before;
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/array.h"
 #include "core/transport.h"
 #include "service/zone.h"
 
@@ -127,7 +128,6 @@ static const struct style styles[] = {
 	 .pattern = "%d %^b %Y %H:%M:%S %Z"}, /* RFC 867: 02 FEB 82 07:59:01 PST, with four digits of the year */
 	{.word = "nist", .write = write_nist},
 };
-enum { STYLE_COUNT = sizeof styles / sizeof styles[0] };
 
 /* The line of the last second, if it is short enough. */
 struct memo {
@@ -257,7 +257,7 @@ static bool format_parse(const struct option *option, const char *text, void *fi
 	size_t length = strlen(text);
 
 	(void)option;
-	for (size_t i = 0; i < STYLE_COUNT; i++)
+	for (size_t i = 0; i < COUNT_OF(styles); i++)
 		if (strcmp(text, styles[i].word) == 0) {
 			format->style = &styles[i];
 			return true;
@@ -352,7 +352,7 @@ const struct service daytime_service = {
 	.transports = TRANSPORT_BOTH,
 	.amplifies = true,
 	.options = options,
-	.option_count = sizeof options / sizeof options[0],
+	.option_count = COUNT_OF(options),
 	.settings_size = sizeof(struct settings),
 	.memo_size = sizeof(struct memo),
 	.tcp_output = daytime_output,

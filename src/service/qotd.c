@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/array.h"
 #include "core/text_file.h"
 #include "core/transport.h"
 
@@ -215,7 +216,7 @@ const struct service qotd_service = {
 	.transports = TRANSPORT_BOTH,
 	.amplifies = true,
 	.options = options,
-	.option_count = sizeof options / sizeof options[0],
+	.option_count = COUNT_OF(options),
 	.settings_size = sizeof(struct settings),
 	.tcp_output = qotd_output,
 	.udp_reply = qotd_reply,

@@ -3,10 +3,12 @@
 
 #include <string.h>
 
+#include "core/array.h"
+
 const struct service *const service_table[] = {
 	&echo_service, &discard_service, &daytime_service, &qotd_service, &chargen_service, &time_service,
 };
-const size_t service_count = sizeof service_table / sizeof service_table[0];
+const size_t service_count = COUNT_OF(service_table);
 
 const struct service *service_find(const char *name)
 {
