@@ -405,7 +405,6 @@ void upgrade_free(struct upgrade *upgrade)
 	upgrade_cancel(upgrade);
 	close_fd(&upgrade->control); /* the intermediate process exits */
 	reap_intermediate(upgrade);
-	free_events(upgrade);
 	close_fd(&upgrade->channel);
 	close_fd(&upgrade->pidfd);
 	free(upgrade);
