@@ -387,9 +387,10 @@ static struct file make_file(char version, const char *footer)
 
 static struct zone *parse(const struct file *file)
 {
-	struct zone *zone = zone_parse(file->bytes, file->length, error);
+	const char *reason;
+	struct zone *zone = tz_file_parse(file->bytes, file->length, &reason);
 
-	ck_assert_msg(zone != NULL, "%s", error);
+	ck_assert_msg(zone != NULL, "%s", reason);
 	return zone;
 }
 
@@ -446,12 +447,13 @@ START_TEST(zone_without_transitions_is_read)
 }
 END_TEST
 
-static void assert_refused(const struct file *file, const char *reason)
+static void assert_refused(const struct file *file, const char *expected)
 {
-	struct zone *zone = zone_parse(file->bytes, file->length, error);
+	const char *reason;
+	struct zone *zone = tz_file_parse(file->bytes, file->length, &reason);
 
 	ck_assert_ptr_null(zone);
-	ck_assert_msg(strstr(error, reason) != NULL, "%s", error);
+	ck_assert_msg(strstr(reason, expected) != NULL, "%s", reason);
 }
 
 START_TEST(file_with_leap_seconds_is_refused)
@@ -541,10 +543,11 @@ END_TEST
 static struct zone *parse_exactly(const unsigned char *bytes, size_t length)
 {
 	unsigned char *copy = malloc(length + (length == 0));
+	const char *reason;
 	struct zone *zone;
 
 	memcpy(copy, bytes, length);
-	zone = zone_parse(copy, length, error);
+	zone = tz_file_parse(copy, length, &reason);
 	free(copy);
 	return zone;
 }

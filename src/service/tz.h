@@ -61,8 +61,8 @@ void tz_break_down(int64_t seconds, const struct tz_type *type, struct tm *tm);
 /* Clamps SECONDS to the years 1000 to 9999 of UTC. */
 int64_t tz_clamp(int64_t seconds);
 
-/* Parses a TZif file of LENGTH bytes, which may be hostile. Returns NULL with the reason in *REASON, a string constant.
- */
+/* Parses a TZif file of LENGTH bytes, which may be hostile. The caller frees the zone by zone_free. Returns NULL with
+ * the reason in *REASON, a string constant. */
 struct zone *tz_file_parse(const void *bytes, size_t length, const char **reason);
 
 #endif

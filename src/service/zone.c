@@ -65,16 +65,6 @@ struct zone *zone_parse_rule(const char *text, char *error)
 	return NULL;
 }
 
-struct zone *zone_parse(const void *bytes, size_t length, char *error)
-{
-	const char *reason;
-	struct zone *zone = tz_file_parse(bytes, length, &reason);
-
-	if (zone == NULL)
-		snprintf(error, OPTION_ERROR_SIZE, "%s", reason);
-	return zone;
-}
-
 void zone_free(struct zone *zone)
 {
 	if (zone == NULL)

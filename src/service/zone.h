@@ -2,7 +2,6 @@
 #ifndef SMALLSERVD_SERVICE_ZONE_H
 #define SMALLSERVD_SERVICE_ZONE_H
 
-#include <stddef.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -12,9 +11,6 @@ struct zone;
 /* Loads NAME: `utc`, `local` (the zone of TZ, else /etc/localtime, else UTC), or a zone of the tz database. The caller
  * frees it. Returns NULL with the reason in ERROR (OPTION_ERROR_SIZE bytes). */
 struct zone *zone_load(const char *name, char *error);
-
-/* Loads a zone from the bytes of a TZif file (RFC 9636), which may be hostile. Otherwise as zone_load. */
-struct zone *zone_parse(const void *bytes, size_t length, char *error);
 
 /* Loads a zone from a POSIX TZ string, as `CET-1CEST,M3.5.0,M10.5.0/3`. Otherwise as zone_load. */
 struct zone *zone_parse_rule(const char *text, char *error);
