@@ -17,6 +17,12 @@ static bool set_option(int fd, int level, int option, int value)
 	return setsockopt(fd, level, option, &value, sizeof value) == 0;
 }
 
+static bool get_option(int fd, int level, int option, int *value)
+{
+	socklen_t length = sizeof *value;
+	return getsockopt(fd, level, option, value, &length) == 0;
+}
+
 /* Sets a buffer size beyond the sysctl limit if permitted, otherwise up to it. */
 static bool set_buffer(int fd, int force, int option, int bytes)
 {
@@ -53,7 +59,6 @@ static bool change_buffer(int fd, const struct socket_request *request, int forc
 {
 	enum { LOCK_SEND = 1, LOCK_RECEIVE = 2 };
 	int locks, lock = option == SO_RCVBUF ? LOCK_RECEIVE : LOCK_SEND;
-	socklen_t length = sizeof locks;
 
 	if (was == now)
 		return true;
@@ -63,7 +68,7 @@ static bool change_buffer(int fd, const struct socket_request *request, int forc
 	if (size < 0 || !set_buffer(fd, force, option, size))
 		return false;
 	/* before Linux 5.14 the kernel never adapts a size again that was set */
-	return getsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &locks, &length) < 0 ||
+	return !get_option(fd, SOL_SOCKET, SO_BUF_LOCK, &locks) ||
 	       set_option(fd, SOL_SOCKET, SO_BUF_LOCK, locks & ~lock);
 }
 
@@ -144,12 +149,6 @@ int socket_adopt(int fd, const struct socket_request *request)
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
 		return -errno;
 	return set_base_options(fd, request) ? socket_retune(fd, &untuned, request) : -errno;
-}
-
-static bool get_option(int fd, int level, int option, int *value)
-{
-	socklen_t length = sizeof *value;
-	return getsockopt(fd, level, option, value, &length) == 0;
 }
 
 const char *socket_examine(int fd, struct socket_kind *kind)
@@ -298,8 +297,7 @@ bool socket_group_equals(const struct socket_group *a, const struct socket_group
 int socket_buffer_size(int fd, int option)
 {
 	int size;
-	socklen_t length = sizeof size;
-	return getsockopt(fd, SOL_SOCKET, option, &size, &length) == 0 ? size / 2 : -1;
+	return get_option(fd, SOL_SOCKET, option, &size) ? size / 2 : -1;
 }
 
 /* Binds a listener to an interface index that does not exist, so that it matches no new SYN. Handshakes in progress
