@@ -7,7 +7,6 @@
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/fsuid.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { DSCP_SHIFT = 2, KEEPALIVE_PROBES = 5 };
