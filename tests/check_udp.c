@@ -14,13 +14,6 @@
 #include "net/udp.h"
 #include "net/udp_internal.h"
 
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
-
 enum {
 	WORKERS = 2,
 	ENDPOINTS_MAX = 4,
