@@ -111,7 +111,7 @@ struct instance_store *instance_store_new(struct limit_gate *daemon_gate, unsign
 void instance_store_free(struct instance_store *store);
 
 /* Returns the generation of CONFIG, to which it takes a reference, with up to DAEMON_MAXIMUM open connections. The
- * generation in force is not changed. Returns NULL when out of memory, with an entry in PROBLEMS. Main thread. */
+ * generation in force is not changed. Returns NULL when out of memory, with an entry in DIAGNOSTICS. Main thread. */
 struct generation *generation_new(struct config *config, struct instance_store *store, int64_t daemon_maximum,
 				  struct diagnostics *diagnostics);
 
