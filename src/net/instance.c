@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/array.h"
 #include "core/transport.h"
 
 void instance_log(const struct instance *instance, int level, unsigned transport, const struct socket_address *peer,
@@ -92,7 +93,7 @@ static bool make_acl(struct instance *instance)
 
 	if (!allow_listed && config->deny.count == 0 && config->deny_file.prefixes.count == 0)
 		return true;
-	instance->acl = build_acl(lists, sizeof lists / sizeof *lists, !allow_listed);
+	instance->acl = build_acl(lists, COUNT_OF(lists), !allow_listed);
 	return instance->acl != NULL;
 }
 
