@@ -13,8 +13,11 @@ bool socket_find_interface(const char *zone, unsigned *index)
 	char *end, name[IF_NAMESIZE];
 	unsigned long number = zone[0] >= '1' && zone[0] <= '9' ? strtoul(zone, &end, 10) : 0;
 
+	*index = 0;
+	if (zone[0] == '\0')
+		return true;
 	*index = if_nametoindex(zone);
-	if (*index != 0 || zone[0] == '\0')
+	if (*index != 0)
 		return true;
 	if (number == 0 || number > INT32_MAX || *end != '\0' || if_indextoname((unsigned)number, name) == NULL)
 		return false;
