@@ -106,8 +106,8 @@ void check_rules(struct loader *loader, const struct config_service *service)
 			continue;
 		const char *allow = rules[allows ? i : i - 1].key, *deny = rules[allows ? i - 1 : i].key;
 		option_print_prefix(rules[i].prefix, text);
-		report_error(loader, config_service_origin(service, deny), service->name, deny, "%s is in %s too",
-			     rules[i].prefix->all ? "all" : text, allow);
+		report_error(loader, config_service_origin(service, deny), service->name, deny, "%s is in %s too", text,
+			     allow);
 	}
 	free(rules);
 }

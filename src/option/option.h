@@ -136,7 +136,7 @@ struct option_prefix_file {
 };
 extern const struct option_type option_prefix_file;
 
-/* Writes PREFIX as 10.0.0.0/8 or 2001:db8::/32 to TEXT (INET6_ADDRSTRLEN + 4 bytes). */
+/* Writes PREFIX as 10.0.0.0/8, 2001:db8::/32 or `all` to TEXT (INET6_ADDRSTRLEN + 4 bytes). */
 void option_print_prefix(const struct option_prefix *prefix, char *text);
 
 /* Returns the row of KEY among COUNT, or NULL. */

@@ -55,6 +55,10 @@ const struct option_type option_source_prefix = {.parse = parse_source_prefix, .
 
 void option_print_prefix(const struct option_prefix *prefix, char *text)
 {
+	if (prefix->all) {
+		strcpy(text, "all");
+		return;
+	}
 	bool v4 = prefix->length >= MAPPED_BITS && IN6_IS_ADDR_V4MAPPED(&prefix->address);
 	const void *address = v4 ? (const void *)&prefix->address.s6_addr[12] : &prefix->address;
 	inet_ntop(v4 ? AF_INET : AF_INET6, address, text, INET6_ADDRSTRLEN);
@@ -126,7 +130,7 @@ static void print_prefixes(const struct option *option, const void *field, FILE 
 		fputs(option->word, out);
 	for (size_t i = 0; i < prefixes->count; i++) {
 		option_print_prefix(&prefixes->list[i], text);
-		fprintf(out, "%s%s", i ? ", " : "", prefixes->list[i].all ? "all" : text);
+		fprintf(out, "%s%s", i ? ", " : "", text);
 	}
 }
 
