@@ -266,14 +266,6 @@ bool check_endpoints(struct loader *loader)
 	return true;
 }
 
-static int compare_addresses(const struct option_address *a, const struct option_address *b)
-{
-	if (a->family != b->family)
-		return a->family - b->family;
-	int order = ip_compare(a->family, &a->ip, &b->ip);
-	return order != 0 ? order : strcmp(a->zone, b->zone);
-}
-
 static int compare_endpoints(const void *left, const void *right)
 {
 	const struct config_endpoint *a = left, *b = right;
@@ -282,7 +274,7 @@ static int compare_endpoints(const void *left, const void *right)
 		return a->port - b->port;
 	if (a->transport != b->transport)
 		return a->transport < b->transport ? -1 : 1;
-	int order = compare_addresses(&a->address, &b->address);
+	int order = option_compare_addresses(&a->address, &b->address);
 	const char *a_interface = a->service->interface, *b_interface = b->service->interface;
 	return order ? order : strcmp(a_interface != NULL ? a_interface : "", b_interface != NULL ? b_interface : "");
 }

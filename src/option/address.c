@@ -18,17 +18,18 @@ void option_print_address(const struct option_address *address, char *text)
 		sprintf(text + strlen(text), "%%%s", address->zone);
 }
 
-static bool is_same_address(const struct option_address *a, const struct option_address *b)
+int option_compare_addresses(const struct option_address *a, const struct option_address *b)
 {
-	if (a->family != b->family || strcmp(a->zone, b->zone) != 0)
-		return false;
-	return a->family == AF_UNSPEC || ip_compare(a->family, &a->ip, &b->ip) == 0;
+	if (a->family != b->family)
+		return a->family - b->family;
+	int order = a->family != AF_UNSPEC ? ip_compare(a->family, &a->ip, &b->ip) : 0;
+	return order != 0 ? order : strcmp(a->zone, b->zone);
 }
 
 static bool append_address(struct option_addresses *addresses, const struct option_address *address, char *error)
 {
 	for (size_t i = 0; i < addresses->count; i++)
-		if (is_same_address(&addresses->list[i], address)) {
+		if (option_compare_addresses(&addresses->list[i], address) == 0) {
 			char text[INET6_ADDRSTRLEN + IF_NAMESIZE];
 			option_print_address(address, text);
 			return option_fail(error, "%s is listed twice", text);

@@ -159,4 +159,7 @@ const void *option_field_const(const struct option *option, const void *base);
 /* Writes ADDRESS without brackets to TEXT (INET6_ADDRSTRLEN + IF_NAMESIZE bytes). */
 void option_print_address(const struct option_address *address, char *text);
 
+/* Returns an integer below, equal to or above 0, as memcmp: by family, address and zone. */
+int option_compare_addresses(const struct option_address *a, const struct option_address *b);
+
 #endif
