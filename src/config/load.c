@@ -521,9 +521,11 @@ static bool loader_start(struct loader *loader, const char *file, struct diagnos
 	return true;
 }
 
-/* Builds the configuration from the file that was read first. */
+/* Builds the configuration from the file that was read first, unless it could not be read. */
 static void loader_run(struct loader *loader)
 {
+	if (loader->config->file_count == 0 || loader->inis[0] == NULL)
+		return;
 	read_daemon(loader);
 	read_includes(loader);
 	list_sections(loader);
@@ -558,8 +560,7 @@ static struct config *load(const char *file, read_ini *read, struct diagnostics 
 	if (!loader_start(&loader, file, diagnostics))
 		return NULL;
 	read_file(&loader, file, read);
-	if (loader.config->file_count > 0 && loader.inis[0] != NULL)
-		loader_run(&loader);
+	loader_run(&loader);
 	return loader_finish(&loader);
 }
 
@@ -580,7 +581,6 @@ struct config *config_load_memory(const char *name, const char *bytes, size_t le
 	if (!loader_start(&loader, name, diagnostics))
 		return NULL;
 	read_memory(&loader, name, bytes, length);
-	if (loader.config->file_count > 0 && loader.inis[0] != NULL)
-		loader_run(&loader);
+	loader_run(&loader);
 	return loader_finish(&loader);
 }
