@@ -10,9 +10,8 @@
 
 #include "check_run.h"
 #include "config_build.h"
+#include "core/array.h"
 #include "core/transport.h"
-
-#define COUNT_OF(array) (sizeof array / sizeof((array)[0]))
 
 /* Returns the errors, a line each, for the caller to free, and frees DIAGNOSTICS. */
 static char *take_errors(struct diagnostics *diagnostics)

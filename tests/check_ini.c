@@ -9,8 +9,7 @@
 
 #include "check_run.h"
 #include "config/ini.h"
-
-#define COUNT_OF(array) (sizeof array / sizeof((array)[0]))
+#include "core/array.h"
 
 struct transcript {
 	char *text;

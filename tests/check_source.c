@@ -12,13 +12,12 @@
 #include "check_run.h"
 #include "check_threads.h"
 #include "config/config.h"
+#include "core/array.h"
 #include "core/token_bucket.h"
 #include "net/admission.h"
 #include "net/metrics.h"
 #include "net/source_limit.h"
 #include "option/option.h"
-
-#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 enum { TEXT_SIZE = 4096, LINES = 10000 };
 
