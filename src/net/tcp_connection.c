@@ -162,7 +162,7 @@ static void close_tls_failed(struct connection *connection)
 	stop_reading(connection);
 	connection->tls_active = false;
 	connection->reason = (uint8_t)reason;
-	if (!alert_sent || connection_transport(connection)->shutdown(connection) < 0) {
+	if (!alert_sent || tcp_transport_shutdown(connection) < 0) {
 		close_connection(connection, reason);
 		return;
 	}
@@ -230,8 +230,7 @@ static void count_received(struct connection *connection, size_t length)
 /* Receives and discards input of a LINGERING connection. Returns false if the connection was closed. */
 static bool discard(struct connection *connection)
 {
-	ssize_t length =
-		connection_transport(connection)->read(connection, connection->worker->scratch, TCP_SCRATCH_SIZE);
+	ssize_t length = tcp_transport_read(connection, connection->worker->scratch, TCP_SCRATCH_SIZE);
 	if (length == 0 || (length < 0 && errno != EAGAIN && errno != EINTR)) {
 		close_connection(connection, connection->reason);
 		return false;
@@ -262,7 +261,7 @@ static void linger(struct connection *connection, enum metric reason)
 		return;
 	}
 	connection->reason = (uint8_t)reason;
-	if (connection_transport(connection)->shutdown(connection) < 0) {
+	if (tcp_transport_shutdown(connection) < 0) {
 		if (errno == EAGAIN)
 			linger_blocked(connection);
 		else if (connection->input_ended) /* all output was sent: a failed close_notify is no loss */
@@ -299,7 +298,7 @@ static void close_graceful(struct connection *connection, enum metric reason)
 /* Sends as much of BYTES as the socket takes; LAST: no output follows. Returns the count, or -1 with errno. */
 static ssize_t send_some(struct connection *connection, const char *bytes, size_t length, bool last)
 {
-	ssize_t sent = connection_transport(connection)->write(connection, bytes, length, last);
+	ssize_t sent = tcp_transport_write(connection, bytes, length, last);
 	if (sent < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -1;
 	connection->sent += (size_t)sent;
@@ -474,7 +473,7 @@ void connection_receive(struct connection *connection, short events)
 	struct tcp_worker *worker = connection->worker;
 	size_t size = worker->unsent > TCP_UNSENT_HIGH ? TCP_READ_SMALL : TCP_SCRATCH_SIZE;
 
-	ssize_t length = connection_transport(connection)->read(connection, worker->scratch, size);
+	ssize_t length = tcp_transport_read(connection, worker->scratch, size);
 	if (length == 0) {
 		on_input_ended(connection);
 		return;
@@ -527,7 +526,7 @@ static void on_handshake_done(struct connection *connection)
 /* Continues the handshake. May close the connection. */
 static void continue_handshake(struct connection *connection)
 {
-	if (connection_transport(connection)->handshake(connection) == 0) {
+	if (tls_handshake(connection_tls(connection)) == 0) {
 		on_handshake_done(connection);
 		return;
 	}
@@ -672,8 +671,7 @@ void connection_close_now(struct timer_wheel_entry *entry)
 	if (connection->state == CONNECTION_HANDSHAKE)
 		connection->tls_active = false;
 	for (int i = 0; i < 2; i++) /* unread input would turn FIN into RST */
-		if (connection_transport(connection)->read(connection, connection->worker->scratch, TCP_SCRATCH_SIZE) <=
-		    0)
+		if (tcp_transport_read(connection, connection->worker->scratch, TCP_SCRATCH_SIZE) <= 0)
 			break;
 	close_notify(connection, reason);
 }

@@ -21,7 +21,6 @@
 #include "tls/tls.h"
 
 struct tcp;
-struct tcp_transport;
 
 /* The bounds of a connection. Each worker adds TCP_SCRATCH_SIZE once. */
 enum {
@@ -188,23 +187,16 @@ void tcp_leave(struct tcp *tcp, struct instance *instance);
 
 /* --- tcp_transport.c: plain TCP and TLS as the same operations --- */
 
-/* Operations as recv(2) and send(2): the number of bytes, 0 at the end of the stream, -1 with errno; EAGAIN: to be
- * repeated when the socket is ready. */
-struct tcp_transport {
-	int (*handshake)(struct connection *connection); /* 0: done; -1 with errno */
-	ssize_t (*read)(struct connection *connection, char *bytes, size_t size);
-	/* LAST: shutdown follows at once, so the kernel may send short data together with the FIN */
-	ssize_t (*write)(struct connection *connection, const char *bytes, size_t length, bool last);
-	int (*shutdown)(struct connection *connection); /* ends the sending side: 0, or -1 with errno */
-};
+/* The operations go through the TLS session while it is in use (tls_active), else to the socket. They return as recv(2)
+ * and send(2) do: the number of bytes, 0 at the end of the stream, -1 with errno; EAGAIN: to be repeated when the
+ * socket is ready. */
+ssize_t tcp_transport_read(struct connection *connection, char *bytes, size_t size);
 
-extern const struct tcp_transport tcp_plain, tcp_tls;
+/* LAST: tcp_transport_shutdown follows at once, so the kernel may send short data together with the FIN. */
+ssize_t tcp_transport_write(struct connection *connection, const char *bytes, size_t length, bool last);
 
-/* Returns the transport in use; it changes to tcp_plain when the TLS session has failed. */
-static inline const struct tcp_transport *connection_transport(const struct connection *connection)
-{
-	return connection->tls_active ? &tcp_tls : &tcp_plain;
-}
+/* Ends the sending side. Returns 0, or -1 with errno. */
+int tcp_transport_shutdown(struct connection *connection);
 
 /* Allocates a connection of INSTANCE and its TLS session, if any. The struct connection is uninitialised. Returns NULL
  * when out of memory. */

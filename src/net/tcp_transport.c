@@ -8,66 +8,27 @@
 #include "core/clock.h"
 #include "core/transport.h"
 
-/* --- plain --- */
+/* --- operations --- */
 
-static int plain_handshake(struct connection *connection)
+ssize_t tcp_transport_read(struct connection *connection, char *bytes, size_t size)
 {
-	(void)connection;
-	return 0;
-}
-
-static ssize_t plain_read(struct connection *connection, char *bytes, size_t size)
-{
+	if (connection->tls_active)
+		return tls_read(connection_tls(connection), bytes, size);
 	return recv(connection_fd(connection), bytes, size, 0);
 }
 
-static ssize_t plain_write(struct connection *connection, const char *bytes, size_t length, bool last)
+ssize_t tcp_transport_write(struct connection *connection, const char *bytes, size_t length, bool last)
 {
+	if (connection->tls_active)
+		return tls_write(connection_tls(connection), bytes, length);
 	return send(connection_fd(connection), bytes, length, MSG_NOSIGNAL | (last ? MSG_MORE : 0));
 }
 
-static int plain_shutdown(struct connection *connection)
+int tcp_transport_shutdown(struct connection *connection)
 {
-	return shutdown(connection_fd(connection), SHUT_WR);
+	int result = connection->tls_active ? tls_shutdown(connection_tls(connection)) : 0;
+	return result == 0 ? shutdown(connection_fd(connection), SHUT_WR) : result;
 }
-
-const struct tcp_transport tcp_plain = {
-	.handshake = plain_handshake,
-	.read = plain_read,
-	.write = plain_write,
-	.shutdown = plain_shutdown,
-};
-
-/* --- TLS --- */
-
-static int tcp_tls_handshake(struct connection *connection)
-{
-	return tls_handshake(connection_tls(connection));
-}
-
-static ssize_t tcp_tls_read(struct connection *connection, char *bytes, size_t size)
-{
-	return tls_read(connection_tls(connection), bytes, size);
-}
-
-static ssize_t tcp_tls_write(struct connection *connection, const char *bytes, size_t length, bool last)
-{
-	(void)last;
-	return tls_write(connection_tls(connection), bytes, length);
-}
-
-static int tcp_tls_shutdown(struct connection *connection)
-{
-	int result = tls_shutdown(connection_tls(connection));
-	return result == 0 ? plain_shutdown(connection) : result;
-}
-
-const struct tcp_transport tcp_tls = {
-	.handshake = tcp_tls_handshake,
-	.read = tcp_tls_read,
-	.write = tcp_tls_write,
-	.shutdown = tcp_tls_shutdown,
-};
 
 /* --- memory --- */
 
