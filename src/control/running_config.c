@@ -205,9 +205,13 @@ struct config *running_config_value(const struct running_config *running)
 	return running->generation != NULL ? running->generation->config : NULL;
 }
 
-struct endpoint *running_config_next_endpoint(const struct running_config *running, size_t *index)
+struct endpoint **running_config_list_endpoints(const struct running_config *running, size_t *count)
 {
-	return *index < running->group_count ? running->groups[(*index)++]->endpoint : NULL;
+	struct endpoint **endpoints = calloc(running->group_count + 1, sizeof(struct endpoint *));
+	*count = running->group_count;
+	for (size_t i = 0; endpoints != NULL && i < *count; i++)
+		endpoints[i] = running->groups[i]->endpoint;
+	return endpoints;
 }
 
 void running_config_parent_released(struct running_config *running)

@@ -71,8 +71,8 @@ void running_config_free(struct running_config *running);
 /* Returns the configuration in force; NULL before the first commit. */
 struct config *running_config_value(const struct running_config *running);
 
-/* Returns the endpoints in force, one per call, from *INDEX on (0 at first), which is advanced; NULL at the end. */
-struct endpoint *running_config_next_endpoint(const struct running_config *running, size_t *index);
+/* Returns a list of the *COUNT endpoints in force, for the caller to free; NULL with errno. */
+struct endpoint **running_config_list_endpoints(const struct running_config *running, size_t *count);
 
 /* The parent of an upgrade has closed the sockets: sets the options that were left unchanged so far. */
 void running_config_parent_released(struct running_config *running);

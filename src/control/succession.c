@@ -30,18 +30,9 @@ bool succession_forward(const struct server *server, int signal)
 /* Lists the endpoints in force for the new process. Returns NULL with errno. */
 static struct upgrade_fds *list_endpoints(const struct server *server)
 {
-	struct endpoint *endpoint;
-	size_t count = 0;
-
-	for (size_t i = 0; running_config_next_endpoint(server->running, &i) != NULL;)
-		count++;
-	struct endpoint **endpoints = calloc(count + 1, sizeof(struct endpoint *));
-	if (endpoints == NULL)
-		return NULL;
-	count = 0;
-	for (size_t i = 0; (endpoint = running_config_next_endpoint(server->running, &i)) != NULL;)
-		endpoints[count++] = endpoint;
-	return upgrade_fds_new(endpoints, count);
+	size_t count;
+	struct endpoint **endpoints = running_config_list_endpoints(server->running, &count);
+	return endpoints != NULL ? upgrade_fds_new(endpoints, count) : NULL;
 }
 
 static void free_upgrade_fds(struct server *server)
