@@ -424,8 +424,8 @@ void apply_commit(struct transaction *transaction, struct task *committed)
 
 	atomic_store(&running->env.gate->maximum, transaction->maximum);
 	generation_enforce(after);
-	after->next = running->generations;
-	running->generations = running->generation = after;
+	after->next = before;
+	running->generation = after;
 	remove_unwanted(transaction);
 	commit_plans(running, transaction);
 	transaction_free(transaction);

@@ -153,7 +153,7 @@ void listener_group_leave(struct listener_group *group)
 static uint64_t next_expiry(const struct running_config *running, uint64_t now_ms)
 {
 	uint64_t next = UINT64_MAX;
-	for (const struct generation *generation = running->generations; generation != NULL;
+	for (const struct generation *generation = running->generation; generation != NULL;
 	     generation = generation->next)
 		for (size_t i = 0; i < generation->config->service_count; i++) {
 			uint64_t ends_at_ms = atomic_load(&generation->instances[i].state->ends_at_ms);
@@ -254,7 +254,7 @@ static void on_generation_over(void *argument)
 {
 	struct generation *generation = argument;
 	struct running_config *running = generation->owner;
-	struct generation **link = &running->generations;
+	struct generation **link = &running->generation;
 	while (*link != generation)
 		link = &(*link)->next;
 	*link = generation->next;
@@ -303,7 +303,7 @@ void running_config_free(struct running_config *running)
 		LIST_REMOVE(group, link);
 		listener_group_free(group);
 	}
-	for (struct generation *generation = running->generations, *next; generation != NULL; generation = next) {
+	for (struct generation *generation = running->generation, *next; generation != NULL; generation = next) {
 		next = generation->next;
 		generation_free(generation);
 	}

@@ -51,8 +51,8 @@ LIST_HEAD(listener_groups, listener_group);
 struct running_config {
 	struct running_env env;
 	struct instance_store *store;
-	struct generation *generation;      /* in force; NULL before the first commit */
-	struct generation *generations;     /* all that a worker still serves by */
+	struct generation *generation;      /* in force; NULL before the first commit; linked to those before it that
+					     * a worker still serves by */
 	struct listener_group **groups;     /* in force, in the order of the configuration */
 	size_t group_count, endpoint_count; /* a dual-stack socket counts as two endpoints */
 	struct listener_groups leaving;
