@@ -33,7 +33,7 @@ static void on_socket_stopped(void *argument)
 {
 	struct worker_socket *socket = argument;
 	struct listener_group *group = socket->group;
-	struct running_env env = group->running->env;
+	const struct running_env *env = &group->running->env;
 
 	endpoint_close(group->endpoint, (unsigned)(socket - group->sockets));
 	listener_free(socket->listener);
@@ -42,7 +42,7 @@ static void on_socket_stopped(void *argument)
 		return;
 	LIST_REMOVE(group, link);
 	listener_group_free(group);
-	env.on_closed(env.argument);
+	env->on_closed(env->argument);
 }
 
 static void stop_sockets(struct listener_group *group)
