@@ -33,30 +33,29 @@ struct transaction {
 
 /* --- log lines --- */
 
-static void log_endpoint(const struct endpoint *endpoint, const char *service, const struct log_context *context,
-			 const char *event)
+static void log_endpoint(const struct endpoint *endpoint, const struct log_context *context, const char *event)
 {
 	char text[SOCKET_TEXT_SIZE];
 	if (endpoint->dual_stack) {
 		struct socket_address v4 = {.v4 = {.sin_family = AF_INET}, .length = sizeof v4.v4};
 		v4.v4.sin_port = endpoint->address.v6.sin6_port;
 		socket_address_print(&v4, text);
-		log_write(LOG_NOTICE, context, "%s: %s on %s %s", service, event, context->transport, text);
+		log_write(LOG_NOTICE, context, "%s: %s on %s %s", context->service, event, context->transport, text);
 	}
 	socket_address_print(&endpoint->address, text);
-	log_write(LOG_NOTICE, context, "%s: %s on %s %s", service, event, context->transport, text);
+	log_write(LOG_NOTICE, context, "%s: %s on %s %s", context->service, event, context->transport, text);
 }
 
 static void log_added(const struct listener_group *group)
 {
 	struct log_context context = endpoint_context(group->wanted);
-	log_endpoint(group->endpoint, context.service, &context, "listening");
+	log_endpoint(group->endpoint, &context, "listening");
 }
 
-static void log_removed(const struct endpoint *endpoint, const char *service)
+static void log_removed(const struct endpoint *endpoint)
 {
-	struct log_context context = {.service = service, .transport = transport_name(endpoint->transport)};
-	log_endpoint(endpoint, service, &context, "no longer listening");
+	struct log_context context = {.service = endpoint->service, .transport = transport_name(endpoint->transport)};
+	log_endpoint(endpoint, &context, "no longer listening");
 }
 
 /* --- prepare --- */
@@ -365,7 +364,7 @@ static void remove_unwanted(const struct transaction *transaction)
 	if (transaction->in_service == NULL)
 		return;
 	for (size_t i = 0; (endpoint = endpoint_pool_next(transaction->in_service, &i)) != NULL;) {
-		log_removed(endpoint, endpoint->service);
+		log_removed(endpoint);
 		listener_group_leave(endpoint->owner);
 	}
 }
@@ -378,7 +377,7 @@ static void commit_plan(const struct transaction *transaction, const struct endp
 	bool moves = plan->fresh || before == NULL || strcmp(before, plan->wanted->service->name) != 0;
 
 	if (moves && !plan->fresh)
-		log_removed(group->endpoint, before);
+		log_removed(group->endpoint);
 	group->wanted = plan->wanted;
 	endpoint_apply(group->endpoint, plan->wanted);
 	if (plan->fresh)
