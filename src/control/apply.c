@@ -223,10 +223,10 @@ static bool open_rest(struct transaction *transaction, const struct config *conf
 	return diagnostics->errors == errors_before;
 }
 
-static bool join_groups(struct transaction *transaction, const struct config *config, struct diagnostics *diagnostics)
+static bool join_groups(struct transaction *transaction, struct diagnostics *diagnostics)
 {
 	bool joined = true;
-	for (size_t i = 0; i < config->endpoint_count; i++) {
+	for (size_t i = 0; i < transaction->plan_count; i++) {
 		const struct endpoint_plan *plan = &transaction->plans[i];
 		if (plan->group != NULL)
 			joined &= endpoint_join(plan->group->endpoint, plan->wanted, diagnostics);
@@ -249,7 +249,7 @@ static bool refuse_served_ports(const struct transaction *transaction)
 	struct port_set *served = calloc(1, sizeof *served);
 	if (served == NULL)
 		return false;
-	for (size_t i = 0; i < transaction->generation->config->endpoint_count; i++)
+	for (size_t i = 0; i < transaction->plan_count; i++)
 		if (transaction->plans[i].group != NULL)
 			add_port(served, transaction->plans[i].group->endpoint);
 	for (size_t i = 0; i < running->group_count; i++)
@@ -263,8 +263,7 @@ static bool refuse_served_ports(const struct transaction *transaction)
 
 static bool fill_groups(const struct transaction *transaction)
 {
-	const struct config *config = transaction->generation->config;
-	for (size_t i = 0; i < config->endpoint_count; i++) {
+	for (size_t i = 0; i < transaction->plan_count; i++) {
 		const struct endpoint_plan *plan = &transaction->plans[i];
 		if (plan->fresh && !listener_group_fill(plan->group, generation_instance(transaction->generation,
 											 plan->wanted->service)))
@@ -284,7 +283,7 @@ static bool prepare(struct transaction *transaction, struct config *config, stru
 	transaction->generation =
 		generation_new(config, transaction->running->store, transaction->maximum, diagnostics);
 	if (transaction->generation == NULL || !open_rest(transaction, config, pool, diagnostics) ||
-	    !serve_taken(transaction, true, diagnostics) || !join_groups(transaction, config, diagnostics))
+	    !serve_taken(transaction, true, diagnostics) || !join_groups(transaction, diagnostics))
 		return false;
 	transaction->generation->owner = transaction->running;
 	if (refuse_served_ports(transaction) && fill_groups(transaction))
