@@ -58,16 +58,7 @@ static int list_types(void)
 	return finish_output();
 }
 
-static struct config *load(const char *file, struct diagnostics *diagnostics)
-{
-	struct config *config = config_load(file, diagnostics);
-	for (size_t i = 0; i < diagnostics->count && config == NULL; i++)
-		fprintf(stderr, "%s\n", diagnostics->messages[i].text);
-	return config;
-}
-
-/* Prints the warnings of a valid configuration to stderr, for --check. */
-static void print_warnings(const struct diagnostics *diagnostics)
+static void print_messages(const struct diagnostics *diagnostics)
 {
 	for (size_t i = 0; i < diagnostics->count; i++)
 		fprintf(stderr, "%s\n", diagnostics->messages[i].text);
@@ -188,11 +179,11 @@ static int serve(struct config *config, struct diagnostics *diagnostics, int ver
 static int act_on_config(const struct arguments *arguments, char *const *argv)
 {
 	struct diagnostics diagnostics = {0};
-	struct config *config = load(arguments->config, &diagnostics);
+	struct config *config = config_load(arguments->config, &diagnostics);
 	int status = config != NULL ? EXIT_SUCCESS : EXIT_CONFIGURATION;
 
-	if (config != NULL && arguments->action != ACTION_SERVE)
-		print_warnings(&diagnostics);
+	if (config == NULL || arguments->action != ACTION_SERVE)
+		print_messages(&diagnostics);
 	if (config != NULL && arguments->action == ACTION_DUMP) {
 		config_dump(config, stdout);
 		status = finish_output();
