@@ -247,11 +247,10 @@ static struct transaction *prepare_listen_fds(struct server *server, struct endp
 static struct transaction *prepare_upgrade(struct server *server, struct endpoint_pool *pool,
 					   struct diagnostics *diagnostics)
 {
-	unsigned before = diagnostics->errors;
 	struct transaction *transaction = NULL;
 	int writing = upgrade_fds_find(diagnostics);
 
-	if (writing < 0 && diagnostics->errors == before)
+	if (writing < 0 && diagnostics->errors == 0)
 		diagnostics_log(diagnostics, NULL, UPGRADE_FDS_VARIABLE " is missing");
 	if (writing >= 0 && upgrade_fds_read(writing, pool, diagnostics))
 		transaction = apply_prepare(server->running, server->started, pool, diagnostics);
