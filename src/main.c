@@ -14,6 +14,7 @@
 #include "arguments.h"
 #include "config/config.h"
 #include "control/server.h"
+#include "core/array.h"
 #include "core/log.h"
 #include "core/transport.h"
 #include "handoff/upgrade_parent.h"
@@ -120,7 +121,7 @@ static const struct {
 } signals[] = {
 	{SIGTERM, on_stop}, {SIGINT, on_stop}, {SIGHUP, on_reload}, {SIGUSR1, on_counters}, {SIGUSR2, on_upgrade},
 };
-enum { SIGNAL_COUNT = sizeof signals / sizeof *signals };
+enum { SIGNAL_COUNT = COUNT_OF(signals) };
 
 static bool watch_signals(struct server *server, struct event *events[SIGNAL_COUNT])
 {

@@ -11,6 +11,7 @@
 #include "control/pid_file.h"
 #include "control/server.h"
 #include "control/server_internal.h"
+#include "core/array.h"
 #include "core/cpu_count.h"
 #include "core/log.h"
 #include "handoff/listen_fds.h"
@@ -347,7 +348,7 @@ static void free_workers(struct server *server)
 static void free_loop(struct server *server)
 {
 	struct event *const events[] = {server->reload_event, server->stop_timer, server->report_timer};
-	for (size_t i = 0; i < sizeof events / sizeof *events; i++)
+	for (size_t i = 0; i < COUNT_OF(events); i++)
 		if (events[i] != NULL)
 			event_free(events[i]);
 	task_queue_free(server->tasks);
