@@ -3,9 +3,6 @@
 #define SMALLSERVD_CONTROL_NOTIFY_H
 
 #include <stdint.h>
-
-#include <stdbool.h>
-#include <stdint.h>
 #include <sys/types.h>
 
 /* All functions do nothing without a service manager (NOTIFY_SOCKET) or libsystemd. Main thread. */

@@ -1,6 +1,5 @@
 /* server.c: creates, starts and frees the daemon. */
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
