@@ -10,8 +10,8 @@ struct worker;
 struct watchdog;
 
 /* Posts a task to each of COUNT workers twice within INTERVAL_US, and pings the watchdog (notify_alive) each time all
- * tasks have returned: a hanging thread, the main one included, ends the pings. BASE and TASKS are the main thread's;
- * WORKERS stay the caller's. Returns NULL when out of memory. Main thread. */
+ * tasks have returned: a hanging thread, the main one included, ends the pings. BASE and TASK_QUEUE are the main
+ * thread's; WORKERS stay the caller's. Returns NULL when out of memory. Main thread. */
 struct watchdog *watchdog_new(struct event_base *base, struct task_queue *task_queue, struct worker *const *workers,
 			      unsigned count, uint64_t interval_us);
 
