@@ -96,8 +96,6 @@ bool listener_group_fill(struct listener_group *group, struct instance *instance
 		socket->listener = create_listener(env, group->endpoint, i, instance);
 		if (socket->listener == NULL)
 			return false;
-		if (group->endpoint->from_listen_fds)
-			listener_keep_open(socket->listener);
 	}
 	evtimer_assign(&group->last_accept, env->base, on_last_accept, group);
 	return true;

@@ -414,7 +414,7 @@ struct listener *tcp_listener_new(struct tcp *tcp, unsigned worker, int fd, stru
 		return NULL;
 	listener_init(&listener->listener, &ops, tcp->workers[worker].worker, fd, instance);
 	listener->worker = &tcp->workers[worker];
-	listener->round_robin = listener->listener.keep_open = round_robin;
+	listener->round_robin = round_robin;
 	listener->last_worker = worker;
 	return &listener->listener;
 }

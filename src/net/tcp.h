@@ -15,8 +15,7 @@ struct tcp *tcp_new(struct worker *const *workers, unsigned count, struct limit_
 void tcp_free(struct tcp *tcp);
 
 /* Creates a listener of worker number WORKER on FD, which stays the caller's. ROUND_ROBIN: it is the only one of its
- * endpoint and shared with other processes, and distributes accepted connections over all workers. Returns NULL when
- * out of memory. */
+ * endpoint, and distributes accepted connections over all workers. Returns NULL when out of memory. */
 struct listener *tcp_listener_new(struct tcp *tcp, unsigned worker, int fd, struct instance *instance,
 				  bool round_robin);
 
