@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "check_run.h"
+#include "handoff/upgrade_channel.h"
 #include "handoff/upgrade_child.h"
 #include "handoff/upgrade_parent.h"
 

@@ -11,6 +11,7 @@
 #include "control/server.h"
 #include "control/server_internal.h"
 #include "core/log.h"
+#include "handoff/upgrade_channel.h"
 
 enum { UPGRADE_DEADLINE_MS = 30 * 1000 }; /* for the new process, until it has taken over */
 

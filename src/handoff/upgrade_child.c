@@ -1,7 +1,6 @@
 /* upgrade_child.c: the new process's side of an upgrade. */
 #include "handoff/upgrade_child.h"
 
-#include <errno.h>
 #include <event2/event.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +9,7 @@
 #include <unistd.h>
 
 #include "handoff/received_fd.h"
-#include "handoff/upgrade_parent.h"
+#include "handoff/upgrade_channel.h"
 
 struct upgrade_child {
 	int fd;
@@ -33,22 +32,17 @@ int upgrade_child_find(struct diagnostics *diagnostics)
 	return received_fd_from_environment(UPGRADE_VARIABLE, is_channel, diagnostics);
 }
 
-/* Sends MESSAGE. If the parent has exited, the event loop sees the end of the channel. */
-static void send_message(const struct upgrade_child *child, const char *message)
-{
-	(void)!send(child->fd, message, strlen(message), MSG_NOSIGNAL);
-}
-
+/* Takes over and sends the result. If the parent has exited, the event loop sees the end of the channel. */
 static void take_over(struct upgrade_child *child)
 {
 	char error[UPGRADE_MESSAGE_SIZE - sizeof UPGRADE_FAILED], message[UPGRADE_MESSAGE_SIZE];
 	child->taken_over = child->events.take_over(child->argument, error, sizeof error);
 	if (child->taken_over) {
-		send_message(child, UPGRADE_TAKEN);
+		upgrade_channel_send(child->fd, UPGRADE_TAKEN);
 		return;
 	}
 	snprintf(message, sizeof message, UPGRADE_FAILED " %s", error);
-	send_message(child, message);
+	upgrade_channel_send(child->fd, message);
 }
 
 static void on_message(struct upgrade_child *child, const char *message)
@@ -69,11 +63,10 @@ static void on_readable(evutil_socket_t fd, short what, void *argument)
 	char message[UPGRADE_MESSAGE_SIZE];
 
 	(void)what;
-	ssize_t length = recv(fd, message, sizeof message - 1, 0);
+	ssize_t length = upgrade_channel_receive(fd, message);
 	if (length > 0) {
-		message[length] = '\0';
 		on_message(child, message);
-	} else if (length == 0 || (errno != EAGAIN && errno != EINTR)) {
+	} else if (length == 0) {
 		event_del(child->event);
 		child->events.released(child->argument, child->taken_over);
 	}
@@ -95,7 +88,7 @@ struct upgrade_child *upgrade_child_new(struct event_base *base, int fd, const s
 
 void upgrade_child_send_ready(struct upgrade_child *child)
 {
-	send_message(child, UPGRADE_READY);
+	upgrade_channel_send(child->fd, UPGRADE_READY);
 }
 
 void upgrade_child_free(struct upgrade_child *child)

@@ -2,7 +2,7 @@
  *
  *     intermediate process → parent   reports, see upgrade_fork.h; end of file: it has exited
  *     parent → intermediate process   end of file: exit
- *     new process ↔ parent            messages of upgrade_parent.h; end of file: the other has exited or is done */
+ *     new process ↔ parent            messages of upgrade_channel.h; end of file: the other has exited or is done */
 #include "handoff/upgrade_parent.h"
 
 #include <errno.h>
@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "handoff/upgrade_channel.h"
 #include "handoff/upgrade_fork.h"
 
 extern char **environ;
@@ -111,16 +112,11 @@ static bool send_signal(const struct upgrade *upgrade, int signal)
 	return upgrade->pidfd >= 0 && syscall(SYS_pidfd_send_signal, upgrade->pidfd, signal, NULL, 0) == 0;
 }
 
-static bool send_message(const struct upgrade *upgrade, const char *message)
-{
-	return send(upgrade->channel, message, strlen(message), MSG_NOSIGNAL) == (ssize_t)strlen(message);
-}
-
 /* Cancels the new process: SIGKILL before it is ready, else a graceful stop. Closing the channel alone would mean
  * that the parent has exited. */
 static void cancel_new(const struct upgrade *upgrade)
 {
-	send_message(upgrade, UPGRADE_STOP);
+	upgrade_channel_send(upgrade->channel, UPGRADE_STOP);
 	send_signal(upgrade, upgrade->stage == STAGE_STARTING ? SIGKILL : SIGTERM);
 }
 
@@ -185,7 +181,7 @@ static void on_intermediate_exited(struct upgrade *upgrade)
 		fail(upgrade, "the intermediate process exited");
 	} else {
 		upgrade->stage = STAGE_TAKING_OVER;
-		if (!send_message(upgrade, UPGRADE_TAKE))
+		if (!upgrade_channel_send(upgrade->channel, UPGRADE_TAKE))
 			fail(upgrade, "the new process exited before it took over");
 	}
 }
@@ -243,11 +239,10 @@ static void on_channel(evutil_socket_t fd, short what, void *argument)
 	char message[UPGRADE_MESSAGE_SIZE];
 
 	(void)what;
-	ssize_t length = recv(fd, message, sizeof message - 1, 0);
+	ssize_t length = upgrade_channel_receive(fd, message);
 	if (length > 0) {
-		message[length] = '\0';
 		on_message(upgrade, message);
-	} else if (length == 0 || (errno != EAGAIN && errno != EINTR)) {
+	} else if (length == 0) {
 		free_event(&upgrade->channel_event);
 		if (upgrade->stage != STAGE_STARTING) /* else a report says how it exited */
 			fail(upgrade, "the new process exited before it took over");
@@ -390,7 +385,7 @@ bool upgrade_signal(const struct upgrade *upgrade, int signal)
 
 bool upgrade_confirm(const struct upgrade *upgrade)
 {
-	return send_message(upgrade, UPGRADE_SERVE);
+	return upgrade_channel_send(upgrade->channel, UPGRADE_SERVE);
 }
 
 void upgrade_release(struct upgrade *upgrade)

@@ -12,18 +12,6 @@
 
 struct event_base;
 
-/* Environment variable with the descriptor of the new process's end of the channel. */
-#define UPGRADE_VARIABLE "SMALLSERVD_UPGRADE"
-
-/* The messages on the channel, a datagram each. A blank and the reason follow UPGRADE_FAILED. */
-#define UPGRADE_READY  "ready"  /* new process: I serve, too */
-#define UPGRADE_TAKE   "take"   /* parent: take over, pid_file included */
-#define UPGRADE_TAKEN  "taken"  /* new process: I have taken over */
-#define UPGRADE_FAILED "failed" /* new process: I cannot take over */
-#define UPGRADE_STOP   "stop"   /* parent: the upgrade has failed, stop */
-#define UPGRADE_SERVE  "serve"  /* parent: the service manager knows you; end of file: the sockets are yours */
-enum { UPGRADE_MESSAGE_SIZE = 512 };
-
 /* Returns the absolute path from which this process was started, for the caller to free; NULL with errno. */
 char *upgrade_find_path(void);
 
