@@ -1,6 +1,6 @@
 /* messages.c: errors and warnings of a configuration, with suggestions. */
 #include <stdarg.h>
-#include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "config/loader.h"
