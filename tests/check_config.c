@@ -577,7 +577,7 @@ START_TEST(messages_stop_after_1000_with_a_notice)
 }
 END_TEST
 
-/* Reads the kernel's ephemeral ports, or its default without /proc. */
+/* Reads the kernel's ephemeral ports from /proc, which has to be there. */
 static void read_ephemeral_range(unsigned *low, unsigned *high)
 {
 	FILE *in = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
