@@ -4,6 +4,8 @@
 #include <arpa/inet.h>
 #include <string.h>
 
+#include "core/array.h"
+
 static enum proxy_result bad(struct proxy_header *header, const char *why)
 {
 	header->error = why;
@@ -110,7 +112,7 @@ static const struct family {
 
 static const struct family *find_family(uint8_t code)
 {
-	for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+	for (size_t i = 0; i < COUNT_OF(families); i++)
 		if (families[i].code == code)
 			return &families[i];
 	return NULL;
