@@ -5,16 +5,7 @@
  * wake-up: 11 % of connect-daytime-close. See doc/design/edge-triggered.md and doc/design/lingering-close.md. */
 #include "net/tcp_internal.h"
 
-#include <errno.h>
-#include <sys/socket.h>
-
-#include "core/clock.h"
 #include "thread/worker.h"
-
-enum {
-	RECHECK_MS = TCP_RECHECK_MS,
-	SPARE_SLOTS_MIN = TCP_SPARE_SLOTS_MIN,
-};
 
 /* --- edge-triggered reading --- */
 
@@ -50,7 +41,7 @@ bool tcp_watch_level(struct connection *connection)
 
 static uint64_t recheck_time(const struct connection *connection)
 {
-	uint64_t recheck_ms = connection->active_ms + RECHECK_MS, deadline = connection_deadline(connection);
+	uint64_t recheck_ms = connection->active_ms + TCP_RECHECK_MS, deadline = connection_deadline(connection);
 	return recheck_ms < deadline ? recheck_ms : deadline;
 }
 
@@ -95,10 +86,10 @@ uint64_t tcp_watch_recheck(struct connection *connection, uint64_t now_ms, uint6
 static bool has_spare_slots(const struct connection *connection)
 {
 	const struct instance *instance = connection->instance;
-	return limit_gate_left(instance->gate) >= SPARE_SLOTS_MIN &&
-	       limit_gate_left(instance->daemon_gate) >= SPARE_SLOTS_MIN &&
+	return limit_gate_left(instance->gate) >= TCP_SPARE_SLOTS_MIN &&
+	       limit_gate_left(instance->daemon_gate) >= TCP_SPARE_SLOTS_MIN &&
 	       (connection->source == NULL ||
-		instance->source_maximum - source_limit_taken(connection->source) >= SPARE_SLOTS_MIN);
+		instance->source_maximum - source_limit_taken(connection->source) >= TCP_SPARE_SLOTS_MIN);
 }
 
 /* Only a new connection polls, as it has no event yet. The flag EV_ET marks it: other LINGERING connections are

@@ -1,7 +1,6 @@
 /* context.c: TLS contexts: certificates, keys, revocation lists, protocol settings. */
 #include "tls/tls_internal.h"
 
-#include <errno.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
