@@ -190,7 +190,6 @@ static int convert_result(struct tls *tls, int result)
 
 static void begin_operation(struct tls *tls)
 {
-	ERR_clear_error();
 	tls->receives = 0;
 	tls->delivered = 0;
 }
@@ -218,6 +217,7 @@ int tls_handshake(struct tls *tls)
 	if (tls->session_error != 0)
 		return session_failed(tls);
 	begin_operation(tls);
+	ERR_clear_error();
 	int result = SSL_accept(tls->ssl);
 	if (result != 1) {
 		result = convert_result(tls, result);
@@ -278,6 +278,7 @@ int tls_shutdown(struct tls *tls)
 	if (tls->session_error != 0 || !tls->established)
 		return 0; /* no close_notify without a session */
 	begin_operation(tls);
+	ERR_clear_error();
 	int result = SSL_shutdown(tls->ssl);
 	return result >= 0 ? 0 : convert_result(tls, result);
 }
