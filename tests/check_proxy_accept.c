@@ -20,18 +20,22 @@ enum { FAR_MS = 3600 * 1000, SOON_MS = 200, BUFFER_SIZE = 8192 };
 static struct event_base *base;
 static struct proxy_accept *proxy_accept;
 static unsigned callbacks;
-static enum proxy_accept_result last_result;
+static enum metric last_reason; /* METRIC_COUNT: the header was read */
+static const char *last_detail;
 static struct proxy_header last_header;
 static struct proxy_socket last_socket;
 
-static void on_result(void *context, const struct proxy_socket *socket, enum proxy_accept_result result,
-		      const struct proxy_header *header)
+static void on_result(void *context, const struct proxy_socket *socket, const struct proxy_header *header,
+		      enum metric reason, const char *detail)
 {
 	ck_assert_ptr_eq(context, &callbacks);
+	ck_assert((header != NULL) == (reason == METRIC_COUNT));
 	callbacks++;
 	last_socket = *socket;
-	last_result = result;
-	last_header = *header;
+	last_reason = reason;
+	last_detail = detail;
+	if (header != NULL)
+		last_header = *header;
 }
 
 static void set_up(void)
@@ -79,10 +83,11 @@ static void run_events(void)
 	ck_assert_int_ge(event_base_loop(base, EVLOOP_NONBLOCK), 0);
 }
 
-static void assert_result(enum proxy_accept_result result)
+static void assert_result(enum metric reason, const char *detail)
 {
 	ck_assert_uint_eq(callbacks, 1);
-	ck_assert_int_eq(last_result, result);
+	ck_assert_int_eq(last_reason, reason);
+	ck_assert_pstr_eq(last_detail, detail);
 }
 
 /* Asserts that REST is left in the socket. */
@@ -102,7 +107,7 @@ START_TEST(header_that_has_arrived_is_read_at_once)
 	make_pair(fds);
 	put(fds[0], LINE "hello", strlen(LINE "hello"));
 	ck_assert(wait_for(fds[1], &owner, FAR_MS));
-	assert_result(PROXY_ACCEPT_DONE);
+	assert_result(METRIC_COUNT, NULL);
 	ck_assert(last_header.has_source);
 	ck_assert_uint_eq(last_header.source_port, 4660);
 	ck_assert_int_eq(last_socket.fd, fds[1]);
@@ -126,7 +131,7 @@ START_TEST(header_in_two_parts_is_read_without_the_bytes_after_it)
 		ck_assert_int_eq(poll(&(struct pollfd){.fd = fds[1], .events = POLLIN}, 1, 0), 0);
 		put(fds[0], &(LINE "hello")[at], strlen(LINE "hello") - at);
 		run_events();
-		assert_result(PROXY_ACCEPT_DONE);
+		assert_result(METRIC_COUNT, NULL);
 		assert_left(fds[1], "hello");
 		close_pair(fds);
 	}
@@ -147,7 +152,7 @@ START_TEST(longest_header_is_read_byte_by_byte)
 		put(fds[0], bytes + i, 1);
 		run_events();
 	}
-	assert_result(PROXY_ACCEPT_DONE);
+	assert_result(METRIC_COUNT, NULL);
 	ck_assert_uint_eq(last_header.length, PROXY_HEADER_MAX);
 	close_pair(fds);
 }
@@ -159,8 +164,7 @@ START_TEST(invalid_header_is_reported_with_its_reason)
 	make_pair(fds);
 	put(fds[0], "GET / HTTP/1.0\r\n", 16);
 	ck_assert(wait_for(fds[1], NULL, FAR_MS));
-	assert_result(PROXY_ACCEPT_BAD);
-	ck_assert_str_eq(last_header.error, "no PROXY header");
+	assert_result(METRIC_REFUSED_PROXY_HEADER, "no PROXY header");
 	close_pair(fds);
 }
 END_TEST
@@ -173,7 +177,7 @@ START_TEST(fin_before_the_end_of_the_header_is_reported)
 	ck_assert(wait_for(fds[1], NULL, FAR_MS));
 	shutdown(fds[0], SHUT_WR);
 	run_events();
-	assert_result(PROXY_ACCEPT_ENDED);
+	assert_result(METRIC_REFUSED_PROXY_HEADER, "connection closed by the proxy");
 	close_pair(fds);
 }
 END_TEST
@@ -184,7 +188,7 @@ START_TEST(socket_error_is_reported)
 	int alone = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	ck_assert_int_ge(alone, 0);
 	ck_assert(wait_for(alone, NULL, FAR_MS));
-	assert_result(PROXY_ACCEPT_FAILED);
+	assert_result(METRIC_REFUSED_PROXY_HEADER, strerror(ENOTCONN));
 	close(alone);
 }
 END_TEST
@@ -200,7 +204,7 @@ START_TEST(input_does_not_move_the_deadline)
 			put(fds[0], &LINE[sent++], 1);
 		ck_assert_int_ge(event_base_loop(base, EVLOOP_ONCE), 0);
 	}
-	assert_result(PROXY_ACCEPT_LATE);
+	assert_result(METRIC_REFUSED_HANDSHAKE_TIMEOUT, NULL);
 	ck_assert_uint_ge(clock_ms(), began_ms + SOON_MS);
 	close_pair(fds);
 }
@@ -221,7 +225,7 @@ START_TEST(stop_ends_the_wait_of_the_matching_sockets)
 	ck_assert(wait_for(one[1], NULL, FAR_MS));
 	ck_assert(wait_for(other[1], &chosen, FAR_MS));
 	proxy_accept_stop(proxy_accept, is_chosen);
-	assert_result(PROXY_ACCEPT_STOPPED);
+	assert_result(METRIC_REFUSED_STOP, NULL);
 	ck_assert_int_eq(last_socket.fd, other[1]);
 	proxy_accept_stop(proxy_accept, is_chosen);
 	ck_assert_uint_eq(callbacks, 1);

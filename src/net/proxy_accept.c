@@ -38,15 +38,20 @@ static void waiting_free(struct waiting *waiting)
 	free(waiting);
 }
 
-static void finish(struct waiting *waiting, enum proxy_accept_result result, const struct proxy_header *header)
+/* Ends the wait, and calls back with the same arguments. */
+static void finish(struct waiting *waiting, const struct proxy_header *header, enum metric reason, const char *detail)
 {
 	struct proxy_accept *proxy_accept = waiting->proxy_accept;
 	struct proxy_socket socket = waiting->socket;
-	int error = errno;
 
 	waiting_free(waiting);
-	errno = error;
-	proxy_accept->callback(proxy_accept->context, &socket, result, header);
+	proxy_accept->callback(proxy_accept->context, &socket, header, reason, detail);
+}
+
+/* Refuses a socket without a valid header. */
+static void refuse(struct waiting *waiting, const char *detail)
+{
+	finish(waiting, NULL, METRIC_REFUSED_PROXY_HEADER, detail);
 }
 
 /* Receives COUNT bytes that a peek has seen. Returns false with errno. */
@@ -74,7 +79,7 @@ static bool keep(struct waiting *waiting, const char *bytes, size_t length)
 static void read_header(struct waiting *waiting)
 {
 	char *bytes = waiting->proxy_accept->bytes;
-	struct proxy_header header = {.length = 0};
+	struct proxy_header header;
 
 	if (waiting->length > 0)
 		memcpy(bytes, waiting->bytes, waiting->length);
@@ -82,22 +87,22 @@ static void read_header(struct waiting *waiting)
 	if (seen < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (seen <= 0) {
-		finish(waiting, seen == 0 ? PROXY_ACCEPT_ENDED : PROXY_ACCEPT_FAILED, &header);
+		refuse(waiting, seen == 0 ? "connection closed by the proxy" : strerror(errno));
 		return;
 	}
 	size_t length = waiting->length + (size_t)seen;
 	enum proxy_result result = proxy_parse(bytes, length, &header);
 	if (result == PROXY_BAD) {
-		finish(waiting, PROXY_ACCEPT_BAD, &header);
+		refuse(waiting, header.error);
 		return;
 	}
 	size_t own = result == PROXY_DONE ? header.length : length;
 	if (!consume(waiting, bytes + waiting->length, own - waiting->length))
-		finish(waiting, PROXY_ACCEPT_FAILED, &header);
+		refuse(waiting, strerror(errno));
 	else if (result == PROXY_DONE)
-		finish(waiting, PROXY_ACCEPT_DONE, &header);
+		finish(waiting, &header, METRIC_COUNT, NULL);
 	else if (!keep(waiting, bytes, length))
-		finish(waiting, PROXY_ACCEPT_FAILED, &header);
+		refuse(waiting, strerror(errno));
 }
 
 static void on_readable(evutil_socket_t fd, short events, void *argument)
@@ -113,21 +118,19 @@ static struct waiting *waiting_of(struct timer_wheel_entry *entry)
 
 static uint64_t on_due(struct timer_wheel_entry *entry, uint64_t now_ms)
 {
-	const struct proxy_header none = {.length = 0};
 	struct waiting *waiting = waiting_of(entry);
 	if (now_ms < waiting->deadline_ms)
 		return waiting->deadline_ms;
-	finish(waiting, PROXY_ACCEPT_LATE, &none);
+	finish(waiting, NULL, METRIC_REFUSED_HANDSHAKE_TIMEOUT, NULL);
 	return 0;
 }
 
 static void stop(struct timer_wheel_entry *entry)
 {
-	const struct proxy_header none = {.length = 0};
 	struct waiting *waiting = waiting_of(entry);
 	bool (*stops)(const struct proxy_socket *) = waiting->proxy_accept->stop;
 	if (stops == NULL || stops(&waiting->socket))
-		finish(waiting, PROXY_ACCEPT_STOPPED, &none);
+		finish(waiting, NULL, METRIC_REFUSED_STOP, NULL);
 }
 
 struct proxy_accept *proxy_accept_new(struct event_base *base, proxy_accept_callback *callback, void *context)

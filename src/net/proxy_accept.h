@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "net/metrics.h"
 #include "net/proxy_header.h"
 #include "net/socket.h"
 
@@ -21,23 +22,15 @@ struct proxy_socket {
 	uint64_t accepted_ms;
 };
 
-enum proxy_accept_result {
-	PROXY_ACCEPT_DONE,   /* the header is read, and no byte beyond it */
-	PROXY_ACCEPT_BAD,    /* with the reason in HEADER */
-	PROXY_ACCEPT_ENDED,  /* FIN before the end of the header */
-	PROXY_ACCEPT_FAILED, /* with errno */
-	PROXY_ACCEPT_LATE,   /* the deadline has passed */
-	PROXY_ACCEPT_STOPPED,
-};
-
-/* Called once for each socket, which no longer waits then. */
-typedef void proxy_accept_callback(void *context, const struct proxy_socket *socket, enum proxy_accept_result result,
-				   const struct proxy_header *header);
+/* Called once for each socket, which no longer waits then. HEADER was read, and no byte beyond it; NULL: the socket is
+ * refused for REASON, with DETAIL or NULL. */
+typedef void proxy_accept_callback(void *context, const struct proxy_socket *socket, const struct proxy_header *header,
+				   enum metric reason, const char *detail);
 
 /* Returns an empty set for the thread of BASE, which calls back with CONTEXT. NULL when out of memory. */
 struct proxy_accept *proxy_accept_new(struct event_base *base, proxy_accept_callback *callback, void *context);
 
-/* Ends the wait of the sockets for which STOP returns true with PROXY_ACCEPT_STOPPED; NULL: of all. */
+/* Ends the wait of the sockets for which STOP returns true with METRIC_REFUSED_STOP; NULL: of all. */
 void proxy_accept_stop(struct proxy_accept *proxy_accept, bool (*stop)(const struct proxy_socket *socket));
 
 /* Frees a set without waiting sockets. NULL is fine. */

@@ -116,35 +116,17 @@ static struct socket_address client_of(const struct proxy_header *header, const 
 }
 
 /* The callback of proxy_accept. */
-static void on_header(void *context, const struct proxy_socket *proxy, enum proxy_accept_result result,
-		      const struct proxy_header *header)
+static void on_header(void *context, const struct proxy_socket *proxy, const struct proxy_header *header,
+		      enum metric reason, const char *detail)
 {
 	struct tcp_worker *worker = context;
 	struct instance *instance = proxy->owner;
-	const struct socket_address *peer = &proxy->peer;
-	struct socket_address client;
 
-	switch (result) {
-	case PROXY_ACCEPT_DONE:
-		client = client_of(header, peer);
+	if (header != NULL) {
+		struct socket_address client = client_of(header, &proxy->peer);
 		admit_client(worker, instance, proxy->fd, &client, proxy->accepted_ms);
-		break;
-	case PROXY_ACCEPT_BAD:
-		reject(worker, instance, proxy->fd, peer, METRIC_REFUSED_PROXY_HEADER, header->error);
-		break;
-	case PROXY_ACCEPT_ENDED:
-		reject(worker, instance, proxy->fd, peer, METRIC_REFUSED_PROXY_HEADER,
-		       "connection closed by the proxy");
-		break;
-	case PROXY_ACCEPT_FAILED:
-		reject(worker, instance, proxy->fd, peer, METRIC_REFUSED_PROXY_HEADER, strerror(errno));
-		break;
-	case PROXY_ACCEPT_LATE:
-		reject(worker, instance, proxy->fd, peer, METRIC_REFUSED_HANDSHAKE_TIMEOUT, NULL);
-		break;
-	case PROXY_ACCEPT_STOPPED:
-		reject(worker, instance, proxy->fd, peer, METRIC_REFUSED_STOP, NULL);
-		break;
+	} else {
+		reject(worker, instance, proxy->fd, &proxy->peer, reason, detail);
 	}
 	instance_release(instance, worker->index);
 }
