@@ -320,7 +320,6 @@ static bool is_full(void)
  * else waits a moment, unless that was in vain before. With the lock held. */
 static void await_space(void)
 {
-	const struct timespec end = time_after_ms(SPACE_WAIT_MS);
 	if (!is_full()) {
 		logger.stalled = false;
 		return;
@@ -329,6 +328,7 @@ static void await_space(void)
 		return;
 	if (!logger.started)
 		write_queue();
+	const struct timespec end = time_after_ms(SPACE_WAIT_MS);
 	while (is_full() && pthread_cond_timedwait(&logger.space, &logger.lock, &end) == 0)
 		;
 	logger.stalled = is_full();
