@@ -43,7 +43,7 @@ static void insert_message(struct diagnostics *diagnostics, struct diagnostic me
 
 	if (!messages) {
 		free(message.text);
-		free((char *)message.file);
+		free(message.file);
 		return;
 	}
 	diagnostics->messages = messages;
@@ -74,7 +74,7 @@ void diagnostics_add(struct diagnostics *diagnostics, bool warning, const struct
 	if (message.text)
 		insert_message(diagnostics, message);
 	else
-		free((char *)message.file);
+		free(message.file);
 }
 
 bool diagnostics_is_full(const struct diagnostics *diagnostics)
@@ -117,7 +117,7 @@ void diagnostics_free(struct diagnostics *diagnostics)
 {
 	for (size_t i = 0; i < diagnostics->count; i++) {
 		free(diagnostics->messages[i].text);
-		free((char *)diagnostics->messages[i].file);
+		free(diagnostics->messages[i].file);
 	}
 	free(diagnostics->messages);
 	diagnostics->messages = NULL;

@@ -20,7 +20,7 @@ struct diagnostics {
 	struct diagnostic {
 		char *text; /* `FILE:LINE: [SECTION] KEY: MESSAGE`, warnings with `warning: ` after the place */
 		bool warning;
-		const char *file; /* owned; NULL: none */
+		char *file; /* NULL: none */
 		unsigned line;
 		size_t order; /* of its file among those read */
 	} * messages;
