@@ -3,7 +3,6 @@
 #define SMALLSERVD_CORE_TIMER_WHEEL_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
 
