@@ -11,6 +11,7 @@
 
 #include <ini.h>
 
+#include "core/array.h"
 #include "core/text_file.h"
 #include "core/utf8.h"
 
@@ -164,18 +165,10 @@ static const char *find_damage(struct span line)
 	return NULL;
 }
 
-/* Grows ARRAY of COUNT elements by doubling it at each power of two. Returns NULL when out of memory. */
-static void *grow(void *array, size_t count, size_t element_size)
-{
-	if (count & (count - 1))
-		return array;
-	return reallocarray(array, count ? 2 * count : 1, element_size);
-}
-
 static bool add_section(struct parser *parser, struct span name)
 {
 	struct ini *ini = parser->ini;
-	struct ini_section *sections = grow(ini->sections, ini->section_count, sizeof *sections);
+	struct ini_section *sections = array_grow(ini->sections, ini->section_count, sizeof *sections);
 	if (sections == NULL)
 		return false;
 	ini->sections = sections;
@@ -337,7 +330,7 @@ static int on_entry(void *user, const char *section_name, const char *key, const
 	(void)section_name;
 	(void)shown;
 
-	struct ini_entry *entries = grow(section->entries, section->entry_count, sizeof *entries);
+	struct ini_entry *entries = array_grow(section->entries, section->entry_count, sizeof *entries);
 	if (entries != NULL)
 		section->entries = entries;
 	struct ini_entry entry = {strdup(key), strndup(parser->value.start, length_of(parser->value)), parser->line};

@@ -2,7 +2,8 @@
 #include "net/endpoint_pool.h"
 
 #include <stdlib.h>
-#include <string.h>
+
+#include "core/array.h"
 
 struct entry {
 	unsigned transport; /* a copy of the endpoint's, which may be freed once it is taken; so is WANTED */
@@ -13,7 +14,7 @@ struct entry {
 
 struct endpoint_pool {
 	struct entry *entries;
-	size_t count, capacity;
+	size_t count;
 	bool sorted;
 };
 
@@ -35,15 +36,12 @@ void endpoint_pool_free(struct endpoint_pool *pool, bool owns)
 
 bool endpoint_pool_add(struct endpoint_pool *pool, struct endpoint *endpoint)
 {
-	if (pool->count == pool->capacity) {
-		size_t capacity = pool->capacity > 0 ? 2 * pool->capacity : 16;
-		struct entry *entries = realloc(pool->entries, capacity * sizeof *entries);
-		if (entries == NULL)
-			return false;
-		pool->entries = entries;
-		pool->capacity = capacity;
-	}
-	pool->entries[pool->count++] =
+	struct entry *entries = array_grow(pool->entries, pool->count, sizeof *entries);
+
+	if (entries == NULL)
+		return false;
+	pool->entries = entries;
+	entries[pool->count++] =
 		(struct entry){.transport = endpoint->transport, .wanted = endpoint->wanted, .endpoint = endpoint};
 	pool->sorted = false;
 	return true;

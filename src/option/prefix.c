@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/acl.h"
+#include "core/array.h"
 #include "core/text_file.h"
 #include "option/option.h"
 #include "option/option_internal.h"
@@ -95,18 +96,14 @@ static bool read_prefix(const char *item, struct option_prefix *prefix, char *er
 	return option_fail(error, "%s has bits beyond its length: write %s", option_quote(item).text, cleared);
 }
 
-/* Doubles the list when it is full: a file can have many prefixes. */
 static bool append_prefix(struct option_prefixes *prefixes, const struct option_prefix *prefix, char *error)
 {
-	size_t count = prefixes->count;
+	struct option_prefix *list = array_grow(prefixes->list, prefixes->count, sizeof *list);
 
-	if ((count & (count - 1)) == 0) {
-		struct option_prefix *list = reallocarray(prefixes->list, count ? 2 * count : 1, sizeof *list);
-		if (list == NULL)
-			return option_fail(error, "out of memory");
-		prefixes->list = list;
-	}
-	prefixes->list[prefixes->count++] = *prefix;
+	if (list == NULL)
+		return option_fail(error, "out of memory");
+	prefixes->list = list;
+	list[prefixes->count++] = *prefix;
 	return true;
 }
 
