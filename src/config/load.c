@@ -407,7 +407,7 @@ static void resolve_transports(struct loader *loader, const struct section *sect
 	}
 	if (service->transports & ~offered)
 		report_error(loader, config_service_origin(service, "protocol"), service->name, "protocol",
-			     "type %s has no %s", service->type->name, offered == TRANSPORT_TCP ? "udp" : "tcp");
+			     "type %s has no %s", service->type->name, transport_name(service->transports & ~offered));
 }
 
 /* Applies the type's port as the default. */
