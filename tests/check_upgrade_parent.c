@@ -16,6 +16,7 @@
 enum { PATIENCE_MS = 30000, SHORT_MS = 300, STATUS_FAILED = 9 };
 
 static char *self; /* path of this program */
+static const struct upgrade_fds no_fds = {.variable = "CHECK_FD="};
 
 /* --- the new process, which behaves as its argument says --- */
 
@@ -158,8 +159,7 @@ static void start_path(const char *path, const char *how, const struct upgrade_f
 
 static void start(const char *how, int64_t deadline_ms)
 {
-	const struct upgrade_fds none = {0};
-	start_path(self, how, &none, deadline_ms);
+	start_path(self, how, &no_fds, deadline_ms);
 }
 
 START_TEST(new_process_takes_over)
@@ -198,8 +198,7 @@ START_TEST(intermediate_process_holds_no_descriptors)
 	int ends[2];
 	char byte;
 	ck_assert_int_eq(pipe2(ends, O_CLOEXEC), 0);
-	const struct upgrade_fds none = {0};
-	begin(self, "hangs", &none, PATIENCE_MS);
+	begin(self, "hangs", &no_fds, PATIENCE_MS);
 	close(ends[1]);
 	ck_assert_int_eq(read(ends[0], &byte, 1), 0); /* end of file, although both children run */
 	close(ends[0]);
@@ -244,8 +243,7 @@ END_TEST
 
 START_TEST(missing_program_fails_the_upgrade_with_its_path)
 {
-	const struct upgrade_fds none = {0};
-	start_path("/nonexistent/program", "takes", &none, PATIENCE_MS);
+	start_path("/nonexistent/program", "takes", &no_fds, PATIENCE_MS);
 	ck_assert_str_eq(outcome, "cannot run /nonexistent/program: No such file or directory");
 }
 END_TEST
@@ -253,8 +251,7 @@ END_TEST
 /* Before and after the report of the fork. */
 START_TEST(cancelled_upgrade_leaves_no_process)
 {
-	const struct upgrade_fds none = {0};
-	begin(self, "hangs", &none, PATIENCE_MS);
+	begin(self, "hangs", &no_fds, PATIENCE_MS);
 	for (int i = 0; i < _i; i++)
 		event_base_loop(base, EVLOOP_ONCE);
 	upgrade_cancel(upgrade);

@@ -17,7 +17,7 @@
 struct upgrade_fds {
 	int *list; /* the sockets of the endpoints, then the memfd with the list of them */
 	size_t count;
-	char variable[64]; /* a line NAME=VALUE for the environment of the new process; empty: none */
+	char variable[64]; /* a line NAME=VALUE for the environment of the new process */
 	int memfd;
 	struct endpoint **endpoints;
 	size_t endpoint_count;

@@ -264,9 +264,9 @@ static bool is_variable(const char *line, const char *name)
 	return strncmp(line, name, length) == 0 && line[length] == '=';
 }
 
-/* Returns this process's environment with CHANNEL_LINE and FURTHER_LINE, which may be empty, in place of the
- * variables of an earlier upgrade. The lines are not copied. */
-static const char **make_environment(const char *channel_line, const char *further_line)
+/* Returns this process's environment with CHANNEL_LINE and FDS_LINE in place of the variables of an earlier upgrade.
+ * The lines are not copied. */
+static const char **make_environment(const char *channel_line, const char *fds_line)
 {
 	size_t count = 0, kept = 0;
 	while (environ[count] != NULL)
@@ -275,12 +275,10 @@ static const char **make_environment(const char *channel_line, const char *furth
 	if (lines == NULL)
 		return NULL;
 	for (size_t i = 0; i < count; i++)
-		if (!is_variable(environ[i], channel_line) &&
-		    (further_line[0] == '\0' || !is_variable(environ[i], further_line)))
+		if (!is_variable(environ[i], channel_line) && !is_variable(environ[i], fds_line))
 			lines[kept++] = environ[i];
 	lines[kept++] = channel_line;
-	if (further_line[0] != '\0')
-		lines[kept++] = further_line;
+	lines[kept++] = fds_line;
 	return lines;
 }
 
