@@ -8,9 +8,9 @@
  *
  * The new process changes STATE from + to - where it does not use the endpoint. Addresses are FAMILY/IP/PORT/SCOPE,
  * the IP in hexadecimal digits. Texts are = and their bytes, with %XX for special ones, or - for none. ORIGIN
- * contains h for a socket from LISTEN_FDS. DESCRIPTORS and GROUPS (ADDRESS@INTERFACE, or - for none) have commas
- * between them. The reader asks the kernel for TRANSPORT and ADDRESS, which earlier versions read, and ignores
- * further fields and lines. */
+ * contains h for a socket from LISTEN_FDS and b for a dual-stack one. DESCRIPTORS and GROUPS (ADDRESS@INTERFACE, or -
+ * for none) have commas between them. The reader asks the kernel for TRANSPORT, ADDRESS and b, which earlier versions
+ * read, and ignores further fields and lines. */
 #include "handoff/upgrade_fds.h"
 
 #include <ctype.h>
