@@ -25,7 +25,7 @@ start_echo() {
 start_copy() {
 	cp "$SMALLSERVD" program
 	SMALLSERVD=$BATS_TEST_TMPDIR/program
-	start_echo
+	start_echo "$@"
 }
 
 # Replaces the copy of the program by a script with the given lines, by a rename as an installation does.
@@ -142,10 +142,8 @@ ended_well() {
 
 @test "upgrade: a replaced program file is run with the same arguments" {
 	start_copy
-	printf '%s\n' '#!/bin/sh' "echo \"new: \$0 \$*\"" "exec '$BATS_TEST_TMPDIR/real' \"\$@\"" >script
-	chmod +x script
 	mv program real
-	mv script program
+	install_script "echo \"new: \$0 \$*\"" "exec '$BATS_TEST_TMPDIR/real' \"\$@\""
 	upgrade
 	log_matches "new: $BATS_TEST_TMPDIR/program -c $CONF"
 	serves
@@ -258,9 +256,7 @@ ended_well() {
 @test "upgrade: a failed upgrade to more workers accepts no clients" {
 	need_programs strace
 	! sanitized || skip "a sanitizer and strace conflict"
-	cp "$SMALLSERVD" program
-	SMALLSERVD=$BATS_TEST_TMPDIR/program
-	start_echo 'sandbox = off'
+	start_copy 'sandbox = off'
 	cp "$CONF" good
 	mv program real
 	install_script "exec strace -f -o $BATS_TEST_TMPDIR/calls -e trace=bind,listen $BATS_TEST_TMPDIR/real \"\$@\""

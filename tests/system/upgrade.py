@@ -8,17 +8,13 @@ import time
 import client
 
 
-def exists(path):
-    return os.path.exists(path)
-
-
 def holds(host, port, count, end):
     """Checks that COUNT connections are served until the file END exists, and then to their last byte."""
     peers = [client.tcp(host, port) for _ in range(int(count))]
     last = False
     rounds = 0
     while not last:
-        last = exists(end)
+        last = os.path.exists(end)
         for peer in peers:
             assert client.echoes(peer, os.urandom(5000)), "no longer served"
         rounds += 1
@@ -34,7 +30,7 @@ def holds(host, port, count, end):
 def datagrams(host, port, end):
     """Sends datagrams one at a time, from changing sockets, until the file END exists; each must be answered."""
     number = 0
-    while not exists(end):
+    while not os.path.exists(end):
         with client.udp(host, port) as peer:
             for _ in range(20):
                 number += 1
@@ -48,7 +44,7 @@ def datagrams(host, port, end):
 def connections(host, port, end):
     """Makes connections in succession until the file END exists; each must be served."""
     number = 0
-    while not exists(end):
+    while not os.path.exists(end):
         with client.tcp(host, port) as peer:
             peer.sendall(b"hello")
             peer.shutdown(socket.SHUT_WR)
