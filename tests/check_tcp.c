@@ -277,7 +277,7 @@ START_TEST(accept_error_of_one_connection_does_not_delay_others)
 {
 	static const int errors[] = {ECONNABORTED, EPROTO, ENETDOWN, EHOSTUNREACH, ENETUNREACH, EINTR, EPERM};
 	serve(ECHO, 1);
-	for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+	for (size_t i = 0; i < COUNT_OF(errors); i++) {
 		host_settle(&host);
 		fail_accepts(errors[i], 3);
 		int client = connect_to(0);
@@ -285,7 +285,7 @@ START_TEST(accept_error_of_one_connection_does_not_delay_others)
 		ck_assert_int_eq(atomic_load(&accept_faults_left), 0);
 		close(client);
 	}
-	await_sum(METRIC_CLOSED_CLIENT, sizeof errors / sizeof *errors);
+	await_sum(METRIC_CLOSED_CLIENT, COUNT_OF(errors));
 	await_slots(0);
 	finish();
 }
