@@ -78,7 +78,7 @@ static bool end_quote(struct quotes *quotes, struct draft *draft, char *error)
 		return false;
 	}
 
-	char **list = reallocarray(quotes->list, quotes->count + 1, sizeof *list);
+	char **list = array_grow(quotes->list, quotes->count, sizeof *list);
 	if (list != NULL)
 		quotes->list = list;
 	char *quote = strndup(draft->text, draft->length);
