@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/array.h"
 #include "core/transport.h"
 #include "option/option.h"
 #include "service/service.h"
@@ -803,8 +804,6 @@ static void remove_quotes_path(void)
 	unlink(quotes_path);
 	strcpy(quotes_path + strlen(quotes_path) - 6, "XXXXXX");
 }
-
-#define COUNT_OF(array) (int)(sizeof(array) / sizeof((array)[0]))
 
 static TCase *table_case(void)
 {
