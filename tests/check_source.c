@@ -1029,7 +1029,7 @@ static const struct option prefix_file = {.type = &option_prefix_file, .word = "
 static const struct option port_set = {.type = &option_port_set, .word = "none"};
 
 union field {
-	struct option_rate rate;
+	struct token_rate rate;
 	struct option_source_prefix source_prefix;
 	struct option_prefixes prefixes;
 	struct option_prefix_file prefix_file;

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "core/diagnostics.h"
+#include "core/token_bucket.h"
 #include "option/option.h"
 #include "service/service.h"
 
@@ -47,8 +48,8 @@ struct config_service {
 	int64_t backlog;
 	int64_t max_connections;            /* INT64_MAX: unlimited */
 	int64_t max_connections_per_source; /* INT64_MAX: unlimited; 0: auto, half of the daemon's */
-	struct option_rate connection_rate; /* new connections of a source */
-	struct option_rate datagram_rate;   /* replies to a source */
+	struct token_rate connection_rate;  /* new connections of a source */
+	struct token_rate datagram_rate;    /* replies to a source */
 	struct option_source_prefix source_prefix;
 	struct option_prefixes allow, deny;
 	struct option_prefix_file allow_file, deny_file;

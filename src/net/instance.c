@@ -110,7 +110,7 @@ static bool make_proxy_acl(struct instance *instance)
 struct service_buckets {
 	SLIST_ENTRY(service_buckets) link;
 	unsigned transport, owners;
-	struct option_rate rate;
+	struct token_rate rate;
 	struct token_buckets *buckets;
 };
 
@@ -191,7 +191,7 @@ static bool find_counters(const struct instance *instance, struct metrics_block 
 
 /* Stores the BUCKETS of RATE, with one owner more. A generation with the same rate goes on with the same buckets.
  * Returns false when out of memory. */
-static bool take_buckets(struct service_state *state, unsigned transport, struct option_rate rate,
+static bool take_buckets(struct service_state *state, unsigned transport, struct token_rate rate,
 			 struct token_buckets **buckets)
 {
 	if (rate.count == 0)
@@ -202,8 +202,7 @@ static bool take_buckets(struct service_state *state, unsigned transport, struct
 		    entry->rate.unit_ms == rate.unit_ms)
 			break;
 	if (entry == NULL) {
-		struct token_buckets *fresh =
-			token_buckets_new((struct token_rate){.count = rate.count, .unit_ms = rate.unit_ms});
+		struct token_buckets *fresh = token_buckets_new(rate);
 		entry = calloc(1, sizeof *entry);
 		if (fresh == NULL || entry == NULL) {
 			token_buckets_free(fresh);

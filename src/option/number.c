@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/array.h"
+#include "core/token_bucket.h"
 #include "option/option.h"
 #include "option/option_internal.h"
 
@@ -131,7 +132,7 @@ static const struct unit rate_units[] = {{"/s", 1000}, {"/m", 60 * 1000}, {"/h",
 static bool parse_rate(const struct option *option, const char *text, void *field, char *error)
 {
 	enum { RATE_MAX = 1000000 };
-	struct option_rate *rate = field;
+	struct token_rate *rate = field;
 	size_t digits = strspn(text, "0123456789");
 
 	if (option_is_word(option, text))
@@ -140,7 +141,7 @@ static bool parse_rate(const struct option *option, const char *text, void *fiel
 		long count = strtol(text, NULL, 10);
 		if (strcmp(text + digits, rate_units[i].suffix) != 0 || count < 1 || count > RATE_MAX)
 			continue;
-		*rate = (struct option_rate){.count = count, .unit_ms = rate_units[i].factor};
+		*rate = (struct token_rate){.count = count, .unit_ms = rate_units[i].factor};
 		return true;
 	}
 	return option_fail(error, "must be a rate of 1 to %d a second, minute or hour, as 50/s or 600/m, or %s, not %s",
@@ -149,7 +150,7 @@ static bool parse_rate(const struct option *option, const char *text, void *fiel
 
 static void print_rate(const struct option *option, const void *field, FILE *out)
 {
-	const struct option_rate *rate = field;
+	const struct token_rate *rate = field;
 	const struct unit *unit = rate_units;
 
 	if (rate->count == 0) {

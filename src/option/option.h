@@ -102,10 +102,7 @@ extern const struct option_type option_ports;
 /* The same as a set of ports: a range may start at 0. WORD parses to the empty set. */
 extern const struct option_type option_port_set;
 
-/* COUNT per unit of time, as 50/s or 600/m. WORD, for unlimited, parses to a COUNT of 0. */
-struct option_rate {
-	int64_t count, unit_ms;
-};
+/* struct token_rate: COUNT per unit of time, as 50/s or 600/m. WORD, for unlimited, parses to a COUNT of 0. */
 extern const struct option_type option_rate;
 
 /* The prefix lengths that make one source of addresses: `/32, /64`. */
