@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "probe/proxy_header.h"
 #include "probe/socket.h"
 #include "probe/tls_client.h"
@@ -45,11 +46,6 @@ struct stream {
 	char peer[TARGET_TEXT_SIZE];
 	char reasons[REASONS_SIZE];
 };
-
-static struct timeval after_ms(int64_t ms)
-{
-	return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-}
 
 static void drop_event(struct event **event)
 {
@@ -429,7 +425,7 @@ static bool begin(struct attempt *attempt)
 /* Starts an attempt with the next address that does not fail at once. */
 static void begin_next(struct stream *stream)
 {
-	struct timeval stagger = after_ms(STAGGER_MS);
+	struct timeval stagger = clock_timeval(STAGGER_MS);
 
 	while (stream->begun < stream->target->count) {
 		struct attempt *attempt = &stream->attempts[stream->begun];
@@ -455,7 +451,7 @@ struct stream *stream_open(struct event_base *base, const struct options *option
 			   SSL_CTX *tls, const struct stream_calls *calls, void *context)
 {
 	struct stream *stream = calloc(1, sizeof *stream);
-	struct timeval timeout = after_ms(options->timeout_ms), at_once = {0};
+	struct timeval timeout = clock_timeval(options->timeout_ms), at_once = {0};
 
 	if (stream == NULL)
 		return NULL;
