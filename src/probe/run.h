@@ -55,7 +55,7 @@ void run_note_unreached(struct run *run, const char *format, ...) __attribute__(
 /* Prints the summary. Returns the exit status. */
 int run_finish(struct run *run);
 
-/* Returns a monotonic clock, in ns. */
+/* Returns a monotonic clock, in ns. Any thread. */
 uint64_t run_now(void);
 
 /* Converts a delay for libevent; a negative one is 0. */

@@ -14,6 +14,7 @@
 
 #include "probe/load/report.h"
 #include "probe/load/thread.h"
+#include "probe/run.h"
 #include "probe/socket.h"
 #include "probe/tls_client.h"
 
@@ -97,7 +98,7 @@ static void draw_progress(struct load *load, struct load_thread *threads, uint64
 	static struct load_stats stats[2];
 	static uint64_t drawn_ns[2];
 	static unsigned now;
-	uint64_t now_ns = load_now_ns();
+	uint64_t now_ns = run_now();
 
 	if (drawn_ns[now] == 0)
 		drawn_ns[now] = began_ns;
@@ -114,7 +115,7 @@ static void draw_progress(struct load *load, struct load_thread *threads, uint64
 /* Waits until all threads are done. The first ^C stops new requests, the second the wait for replies. */
 static bool watch(struct load *load, struct load_thread *threads, int signals)
 {
-	uint64_t began_ns = load_now_ns(), ended = 0, some;
+	uint64_t began_ns = run_now(), ended = 0, some;
 	struct signalfd_siginfo signal;
 	int stop = LOAD_GOES_ON;
 

@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "probe/run.h"
+
 enum {
 	EVENTS_AT_ONCE = 256,
 	OPENING_MAX = 64, /* pending connections, so that no listen queue overflows */
@@ -22,14 +24,6 @@ enum {
 #define TICK_MIN  UINT64_C(50000)
 #define SWEEP_MIN UINT64_C(1000000)
 #define SWEEP_MAX UINT64_C(100000000)
-
-uint64_t load_now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 void load_notice(struct load *load, const char *format, ...)
 {
@@ -259,7 +253,7 @@ static bool turn(struct load_thread *thread, int wait_ms)
 
 	if (count < 0 && errno != EINTR)
 		return fail(thread, "epoll_wait");
-	thread->now_ns = load_now_ns();
+	thread->now_ns = run_now();
 	for (int i = 0; i < count; i++) {
 		struct load_conn *conn = events[i].data.ptr;
 		if (conn == NULL)
@@ -346,7 +340,7 @@ static void measure(struct load_thread *thread)
 	uint64_t sweep_ns = load->timeout_ns / SWEEPS_A_TIMEOUT, swept_ns;
 
 	sweep_ns = sweep_ns < SWEEP_MIN ? SWEEP_MIN : sweep_ns > SWEEP_MAX ? SWEEP_MAX : sweep_ns;
-	thread->now_ns = thread->begin_ns = thread->replied_ns = swept_ns = load_now_ns();
+	thread->now_ns = thread->begin_ns = thread->replied_ns = swept_ns = run_now();
 	thread->end_ns = thread->begin_ns + load->duration_ns;
 	thread->issuing = true;
 	if (thread->interval_ns > 0 && !timer_start(thread))
@@ -406,7 +400,7 @@ void *load_thread_run(void *argument)
 	struct load *load = thread->load;
 	const uint64_t one = 1;
 
-	thread->now_ns = load_now_ns();
+	thread->now_ns = run_now();
 	if (!open_conns(thread))
 		atomic_store(&load->failed, true);
 	wait_for_all(load);

@@ -144,6 +144,4 @@ void load_conn_break(struct load_conn *conn, const char *reason);
 /* Writes a line to stderr, unless only the summary is wanted, up to a readable number of lines. */
 void load_notice(struct load *load, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-uint64_t load_now_ns(void);
-
 #endif
