@@ -20,13 +20,15 @@ static inline void hold_on_task(void *argument)
 		;
 }
 
-/* Blocks WORKER, behind the tasks posted before, until HOLD->over is posted. */
-static inline void hold_post(struct hold *hold, struct worker *worker)
+/* Blocks WORKER, behind the tasks posted before, until HOLD->over is posted. Returns when it is blocked. */
+static inline void hold_worker(struct hold *hold, struct worker *worker)
 {
 	*hold = (struct hold){.task = {.run = hold_on_task, .argument = hold}};
 	sem_init(&hold->begun, 0, 0);
 	sem_init(&hold->over, 0, 0);
 	worker_post(worker, &hold->task);
+	while (sem_wait(&hold->begun) < 0)
+		;
 }
 
 #endif

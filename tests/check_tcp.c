@@ -467,7 +467,7 @@ START_TEST(end_all_with_unread_input_preserves_sent_output)
 	net_fill(bytes, LENGTH, 1, 0);
 	net_send(client, bytes, LENGTH);
 	await_sum(METRIC_SENT_BYTES, LENGTH);
-	hold_worker(&hold);
+	hold_worker(&hold, host.workers[0]);
 	net_send(client, bytes, LENGTH);
 	tcp_end_all(tcp);
 	sem_post(&hold.over);

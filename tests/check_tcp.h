@@ -247,13 +247,6 @@ static inline void pass(int64_t ms)
 	host_settle(&host);
 }
 
-static inline void hold_worker(struct hold *hold)
-{
-	hold_post(hold, host.workers[0]);
-	while (sem_wait(&hold->begun) < 0)
-		;
-}
-
 /* Advances the clock until every poll for FIN has run. */
 static inline void pass_fin_poll(void)
 {

@@ -422,7 +422,7 @@ START_TEST(discard_with_reset_behind_data_closes_at_once)
 	int client = connect_to(0);
 	setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
 	await_sum(METRIC_ACCEPTED, 1);
-	hold_worker(&hold);
+	hold_worker(&hold, host.workers[0]);
 	net_send(client, junk, sizeof junk);
 	close(client);
 	sem_post(&hold.over);

@@ -2,7 +2,6 @@
 #include "config_build.h"
 
 #include <event2/event.h>
-#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -10,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "check_hold.h"
 #include "check_run.h"
 #include "check_stderr.h"
 #include "control/notify.h"
@@ -113,17 +113,6 @@ static void run_until_logged(size_t since, const char *text)
 	}
 }
 
-/* A task that keeps its worker busy until it is released. */
-static sem_t holds, released;
-
-static void hang(void *argument)
-{
-	(void)argument;
-	sem_post(&holds);
-	while (sem_wait(&released) < 0)
-		;
-}
-
 START_TEST(watchdog_pings_while_all_workers_respond)
 {
 	start();
@@ -133,14 +122,10 @@ END_TEST
 
 START_TEST(hanging_worker_ends_the_pings_until_it_responds)
 {
-	struct task task = {.run = hang};
-	sem_init(&holds, 0, 0);
-	sem_init(&released, 0, 0);
+	struct hold hold;
 	start();
 	run_until_told(2);
-	worker_post(workers[1], &task);
-	while (sem_wait(&holds) < 0)
-		;
+	hold_worker(&hold, workers[1]);
 	size_t since = strlen(stderr_so_far());
 	run_until_logged(since, "worker 1 does not answer: the watchdog is not fed\n");
 	unsigned pings = count_pings();
@@ -149,7 +134,7 @@ START_TEST(hanging_worker_ends_the_pings_until_it_responds)
 	ck_assert_uint_le(count_pings(), pings + 1); /* an earlier response may have been on its way */
 
 	since = strlen(stderr_so_far());
-	sem_post(&released);
+	sem_post(&hold.over);
 	run_until_told(pings + 3);
 	ck_assert_ptr_nonnull(strstr(stderr_so_far() + since, "worker 1 answers again\n"));
 }
