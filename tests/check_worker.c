@@ -179,31 +179,24 @@ END_TEST
 
 /* --- several threads --- */
 
-struct poster {
-	struct counted *list;
-};
-
-static void *post_own(void *argument)
+static void *post_list(void *argument)
 {
-	struct poster *poster = argument;
+	struct counted *list = argument;
 	for (int i = 0; i < TASKS; i++)
-		worker_post(worker, &poster->list[i].task);
+		worker_post(worker, &list[i].task);
 	return NULL;
 }
 
 START_TEST(tasks_of_many_threads_run_once_and_in_order)
 {
 	static struct counted list[POSTERS][TASKS];
-	struct poster posters[POSTERS];
 	struct threads threads;
 
 	ck_assert_int_eq(worker_start(worker), 0);
-	for (int i = 0; i < POSTERS; i++) {
-		posters[i].list = list[i];
+	for (int i = 0; i < POSTERS; i++)
 		for (int j = 0; j < TASKS; j++)
 			counted_init(&list[i][j]);
-	}
-	threads_start(&threads, POSTERS, post_own, posters, sizeof *posters);
+	threads_start(&threads, POSTERS, post_list, list, sizeof *list);
 	threads_join(&threads);
 	worker_stop(worker);
 
