@@ -261,29 +261,32 @@ static void fill_in(const char *text, char filled[TEXT_SIZE])
 	filled[length] = '\0';
 }
 
+/* Reads the list TEXT as a new process does. Returns whether it is valid. */
+static bool read_list(const char *text)
+{
+	char filled[TEXT_SIZE];
+	fill_in(text, filled);
+	pass_through_exec();
+	int fd = make_list(filled);
+	bool valid = upgrade_fds_read(fd, pool, &diagnostics);
+	close(fd);
+	return valid;
+}
+
 START_TEST(malformed_list_is_a_problem)
 {
-	char text[TEXT_SIZE];
-	fill_in(malformed[_i], text);
-	pass_through_exec();
-	int fd = make_list(text);
-	ck_assert_msg(!upgrade_fds_read(fd, pool, &diagnostics), "taken: %s", text);
+	ck_assert_msg(!read_list(malformed[_i]), "taken: %s", malformed[_i]);
 	ck_assert_uint_gt(diagnostics.errors, 0);
 	ck_assert_ptr_nonnull(strstr(diagnostics.first, "SMALLSERVD_INHERITANCE: "));
-	close(fd);
 }
 END_TEST
 
 START_TEST(list_with_unknown_lines_fields_and_origins_is_read)
 {
-	char text[TEXT_SIZE];
-	fill_in("smallservd-endpoints 1 1 more\nunknown\n\n+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - x T "
-		"4/ef010203/0/0@1 more and more\n? tcp\n",
-		text);
-	pass_through_exec();
-	int fd = make_list(text);
-	ck_assert_msg(upgrade_fds_read(fd, pool, &diagnostics), "%s", diagnostics.first);
-	close(fd);
+	ck_assert_msg(
+		read_list("smallservd-endpoints 1 1 more\nunknown\n\n"
+			  "+ tcp 4/7f000001/P/0 4/7f000001/P/0 - =echo - x T 4/ef010203/0/0@1 more and more\n? tcp\n"),
+		"%s", diagnostics.first);
 	const struct endpoint *read = only_endpoint();
 	ck_assert_str_eq(read->service, "echo");
 	ck_assert_uint_eq(read->group_count, 1);
@@ -295,14 +298,10 @@ END_TEST
 /* The list is part of the interface between versions: this is how the first one wrote it. */
 START_TEST(list_of_the_first_version_is_read)
 {
-	char text[TEXT_SIZE];
-	fill_in("smallservd-endpoints 1 1\n+ tcp 4/7f000001/0/0 4/7f000001/P/0 =lo =lab-echo_1 =100%25%20mine h T "
-		"4/ef010203/0/0@1,6/ff150000000000000000000000000007/0/0@5\n",
-		text);
-	pass_through_exec();
-	int fd = make_list(text);
-	ck_assert_msg(upgrade_fds_read(fd, pool, &diagnostics), "%s", diagnostics.first);
-	close(fd);
+	ck_assert_msg(read_list("smallservd-endpoints 1 1\n"
+				"+ tcp 4/7f000001/0/0 4/7f000001/P/0 =lo =lab-echo_1 =100%25%20mine h T "
+				"4/ef010203/0/0@1,6/ff150000000000000000000000000007/0/0@5\n"),
+		      "%s", diagnostics.first);
 	const struct endpoint *read = only_endpoint();
 	ck_assert_uint_eq(socket_address_port(&read->wanted), 0);
 	ck_assert_uint_eq(socket_address_port(&read->address), tcp_port);
