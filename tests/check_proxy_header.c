@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "check_run.h"
+#include "core/array.h"
 
 #define SIGNATURE      "\r\n\r\n\0\r\nQUIT\n"
 #define BYTES(literal) literal, sizeof(literal) - 1
@@ -404,23 +405,21 @@ START_TEST(random_input_is_parsed_within_its_bytes)
 }
 END_TEST
 
-#define COUNT(table) ((int)(sizeof(table) / sizeof *(table)))
-
 static Suite *proxy_suite(void)
 {
 	Suite *suite = suite_create("proxy");
 	TCase *tests = tcase_create("proxy");
-	tcase_add_loop_test(tests, version_1_is_parsed_at_each_split, 0, COUNT(good_lines));
-	tcase_add_loop_test(tests, unknown_has_no_source, 0, COUNT(unknown_lines));
+	tcase_add_loop_test(tests, version_1_is_parsed_at_each_split, 0, COUNT_OF(good_lines));
+	tcase_add_loop_test(tests, unknown_has_no_source, 0, COUNT_OF(unknown_lines));
 	tcase_add_test(tests, line_above_107_bytes_is_invalid);
-	tcase_add_loop_test(tests, malformed_line_is_invalid, 0, COUNT(bad_lines));
+	tcase_add_loop_test(tests, malformed_line_is_invalid, 0, COUNT_OF(bad_lines));
 	tcase_add_test(tests, line_with_a_nul_is_invalid);
 	tcase_add_test(tests, version_2_is_parsed_at_each_split);
 	tcase_add_test(tests, tlvs_are_skipped);
 	tcase_add_test(tests, local_and_unspec_have_no_source);
 	tcase_add_test(tests, crc_32c_is_checked_if_present);
 	tcase_add_test(tests, crc_32c_is_checked_without_addresses_too);
-	tcase_add_loop_test(tests, malformed_tlv_is_invalid, 0, COUNT(bad_tlvs));
+	tcase_add_loop_test(tests, malformed_tlv_is_invalid, 0, COUNT_OF(bad_tlvs));
 	tcase_add_test(tests, family_other_than_tcp_is_invalid);
 	tcase_add_test(tests, unknown_versions_and_commands_are_invalid);
 	tcase_add_test(tests, length_too_short_for_the_addresses_is_invalid);

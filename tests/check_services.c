@@ -290,7 +290,7 @@ START_TEST(chargen_is_one_stream_for_any_send_sizes)
 
 	for (size_t round = 0; round < 2000; round++) {
 		struct service_output output = chargen_service.tcp_output(&context, position, buffer, TCP_SIZE);
-		size_t step = steps[round % (sizeof(steps) / sizeof(steps[0]))];
+		size_t step = steps[round % COUNT_OF(steps)];
 		size_t left = output.length < step ? output.length : step;
 
 		for (size_t i = 0; i < left; i++)
@@ -586,10 +586,10 @@ START_TEST(daytime_accepts_any_clock)
 	static const int64_t times[] = {INT64_MIN, -62135596800, -1, 253402300799, 253402300800, INT64_MAX};
 	static const char *const formats[] = {"ctime", "rfc3339", "smtp", "nist", "\"%c %s %Z\""};
 
-	for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++) {
+	for (size_t i = 0; i < COUNT_OF(formats); i++) {
 		void *settings = make_daytime(formats[i], "utc");
 
-		for (size_t j = 0; j < sizeof(times) / sizeof(times[0]); j++) {
+		for (size_t j = 0; j < COUNT_OF(times); j++) {
 			struct service_output output = connect_to(&daytime_service, settings, times[j], 999999999, 0);
 
 			ck_assert_uint_gt(output.length, 20);
@@ -605,7 +605,7 @@ START_TEST(daytime_options_print_as_parsed)
 {
 	static const char *const formats[] = {"ctime", "rfc3339", "smtp", "nist", "\"%H ; %M\"", "\" %s # \""};
 
-	for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++)
+	for (size_t i = 0; i < COUNT_OF(formats); i++)
 		assert_prints(&daytime_service, "format", formats[i]);
 	assert_prints(&daytime_service, "timezone", "utc");
 	assert_prints(&daytime_service, "timezone", "local");
@@ -685,7 +685,7 @@ START_TEST(quotes_file_allows_any_separators_and_line_ends)
 		"One.\r\n%\r\nTwo.\r\n",
 	};
 
-	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+	for (size_t i = 0; i < COUNT_OF(files); i++) {
 		void *settings = load_quotes(files[i]);
 
 		assert_quote(settings, 0, "One.\r\n");
