@@ -10,8 +10,6 @@
 #include "probe/payload.h"
 #include "probe/report.h"
 
-#define MS_NS INT64_C(1000000)
-
 enum {
 	TRIES = 3,
 	HEADERS_V4 = 28, /* IP and UDP */

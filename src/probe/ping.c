@@ -13,8 +13,6 @@
 #include "probe/report.h"
 #include "probe/stream.h"
 
-#define MS_NS INT64_C(1000000)
-
 enum {
 	SENDS_A_WAKE_UP = 64,
 	UNSENT_MAX = 256 * 1024 * 1024, /* unsent bytes for a server that does not read */

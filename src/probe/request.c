@@ -14,8 +14,6 @@
 #include "probe/report.h"
 #include "probe/stream.h"
 
-#define MS_NS INT64_C(1000000)
-
 enum { REPLY_MAX = 65536, WHY_SIZE = 512, TIME_LENGTH = 4, CHARGEN_DATAGRAM_MAX = 512 };
 
 /* How a reply ended. */

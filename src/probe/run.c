@@ -56,7 +56,7 @@ static struct event_base *new_base(void)
 
 static bool watch_for_end(struct run *run)
 {
-	struct timeval deadline = run_delay(run->options->deadline_ms * 1000000);
+	struct timeval deadline = run_delay(run->options->deadline_ms * MS_NS);
 
 	run->ends[0] = evsignal_new(run->base, SIGINT, on_end, run);
 	run->ends[1] = evsignal_new(run->base, SIGTERM, on_end, run);

@@ -55,6 +55,9 @@ void run_note_unreached(struct run *run, const char *format, ...) __attribute__(
 /* Prints the summary. Returns the exit status. */
 int run_finish(struct run *run);
 
+/* The nanoseconds of a millisecond. */
+#define MS_NS INT64_C(1000000)
+
 /* Returns a monotonic clock, in ns. Any thread. */
 uint64_t run_now(void);
 

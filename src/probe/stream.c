@@ -10,8 +10,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "core/clock.h"
 #include "probe/proxy_header.h"
+#include "probe/run.h"
 #include "probe/socket.h"
 #include "probe/tls_client.h"
 
@@ -425,7 +425,7 @@ static bool begin(struct attempt *attempt)
 /* Starts an attempt with the next address that does not fail at once. */
 static void begin_next(struct stream *stream)
 {
-	struct timeval stagger = clock_timeval(STAGGER_MS);
+	struct timeval stagger = run_delay(STAGGER_MS * MS_NS);
 
 	while (stream->begun < stream->target->count) {
 		struct attempt *attempt = &stream->attempts[stream->begun];
@@ -451,7 +451,7 @@ struct stream *stream_open(struct event_base *base, const struct options *option
 			   SSL_CTX *tls, const struct stream_calls *calls, void *context)
 {
 	struct stream *stream = calloc(1, sizeof *stream);
-	struct timeval timeout = clock_timeval(options->timeout_ms), at_once = {0};
+	struct timeval timeout = run_delay(options->timeout_ms * MS_NS), at_once = {0};
 
 	if (stream == NULL)
 		return NULL;
