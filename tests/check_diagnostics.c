@@ -90,8 +90,8 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("config_report");
-	TCase *tests = tcase_create("config_report");
+	Suite *suite = suite_create("diagnostics");
+	TCase *tests = tcase_create("diagnostics");
 	tcase_add_checked_fixture(tests, NULL, tear_down);
 	tcase_add_test(tests, message_names_its_place);
 	tcase_add_test(tests, messages_are_ordered_by_file_line_and_time);

@@ -469,7 +469,7 @@ END_TEST
 
 static Suite *suite(void)
 {
-	Suite *suite = suite_create("wheel");
+	Suite *suite = suite_create("timer_wheel");
 	TCase *deadlines = tcase_create("deadlines");
 	tcase_add_checked_fixture(deadlines, setup, teardown);
 	tcase_set_timeout(deadlines, 60);
