@@ -53,7 +53,7 @@ static unsigned quota_processors(void)
 unsigned cpu_count(void)
 {
 	cpu_set_t set;
-	unsigned count = 1;
+	unsigned count;
 	if (sched_getaffinity(0, sizeof set, &set) == 0)
 		count = (unsigned)CPU_COUNT(&set);
 	else
