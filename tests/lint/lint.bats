@@ -349,6 +349,12 @@ messages() {
 	messages
 }
 
+@test "lint messages: a function after a macro with an escape sequence is examined" {
+	write_manual stopped
+	write src/net/tcp.c '#define TEXT "a\nb = c\n"' 'void tcp_log(void)' '{' 'log_notice("stopped");' '}'
+	messages
+}
+
 @test "lint messages: macros, adjacent literals and PRI conversions are part of the format" {
 	write_manual 'LISTEN_FDS: N bytes'
 	write_source 'diagnostics_log(diagnostics, NULL, VARIABLE ": %" PRId64 " bytes", size);'
