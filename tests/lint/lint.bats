@@ -57,6 +57,14 @@ prose() {
 	"$TESTS_SRCDIR/lint/prose" --root "$TREE" "$@"
 }
 
+documents() {
+	"$TESTS_SRCDIR/lint/documents" "$TREE"
+}
+
+messages() {
+	"$TESTS_SRCDIR/lint/messages" "$TREE"
+}
+
 # The linter given fails and its whole output is LINE.
 assert_violation() {
 	local line=$1
@@ -285,21 +293,18 @@ assert_reported() {
 
 @test "lint documents: a link to a missing file is reported, others are not" {
 	write doc/architecture.md 'See [the map](map.md), [news](../NEWS.md#first), [the web](https://example.org) and [it](gone.md).'
-	run "$TESTS_SRCDIR/lint/documents" "$TREE"
-	[[ $status == 1 && $output == "$TREE/doc/architecture.md: no such file: gone.md" ]]
+	assert_violation "$TREE/doc/architecture.md: no such file: gone.md" documents
 }
 
 @test "lint documents: a missing path of the tree is reported" {
 	write doc/architecture.md 'A map.'
 	write doc/map.md 'See `src/core/log.h`, `src/core/gone.c` and `tests/check_MODULE.c`.'
-	run "$TESTS_SRCDIR/lint/documents" "$TREE"
-	[[ $status == 1 && $output == "$TREE/doc/map.md: no such file: src/core/gone.c" ]]
+	assert_violation "$TREE/doc/map.md: no such file: src/core/gone.c" documents
 }
 
 @test "lint documents: a function that is not in the file named beside it is reported" {
 	write doc/architecture.md '| start | `tcp_start` | `net/tcp.c` |' '| stop | `tcp_start`, `tcp_stop` | `net/tcp.c` |'
-	run "$TESTS_SRCDIR/lint/documents" "$TREE"
-	[[ $status == 1 && $output == "$TREE/doc/architecture.md: tcp_stop is not in tcp.c" ]]
+	assert_violation "$TREE/doc/architecture.md: tcp_stop is not in tcp.c" documents
 }
 
 # write_manual LINE...: a manual with a list of log messages.
@@ -310,10 +315,6 @@ write_manual() {
 # write_source STATEMENT...: a source that logs.
 write_source() {
 	write src/net/tcp.c '#define VARIABLE "LISTEN_FDS"' 'void tcp_log(const char *name, bool own)' '{' "$@" '}'
-}
-
-messages() {
-	"$TESTS_SRCDIR/lint/messages" "$TREE"
 }
 
 @test "lint messages: a manual that lists the logged messages passes" {
