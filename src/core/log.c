@@ -284,7 +284,9 @@ void log_close(void)
 		pthread_detach(logger.writer); /* it still uses the queue */
 		return;
 	}
+	pthread_mutex_lock(&logger.lock);
 	write_queue(); /* left only where no writer could be started */
+	pthread_mutex_unlock(&logger.lock);
 	if (logger.open_facility >= 0)
 		closelog();
 	free(logger.queue);
