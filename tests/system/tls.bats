@@ -305,7 +305,7 @@ assert_message() {
 		tls_key = open.key
 	END
 	)
-	[[ $OUTPUT != *everybody* ]]
+	[[ $OUTPUT != *world-readable* ]]
 }
 
 # Prints the common name of the server's certificate.
