@@ -101,6 +101,11 @@ need_mounts() {
 	unshare --mount true 2>/dev/null || skip "cannot make a mount namespace here"
 }
 
+need_filter() {
+	! sanitized || skip "a build with a sanitizer has no seccomp filter"
+	grep -qa 'libseccomp\.so' "$SMALLSERVD" || skip "built without libseccomp"
+}
+
 has_ipv6() {
 	[[ -e /proc/net/if_inet6 ]] && grep -q '^0\{31\}1 ' /proc/net/if_inet6
 }

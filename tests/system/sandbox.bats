@@ -4,11 +4,6 @@
 
 load helpers
 
-need_filter() {
-	! sanitized || skip "a build with a sanitizer has no seccomp filter"
-	grep -qa 'libseccomp\.so' "$SMALLSERVD" || skip "built without libseccomp"
-}
-
 # Prints each value of the field Seccomp of the daemon's threads once: 0 without, 2 with a filter.
 seccomp_modes() {
 	sed -n 's/^Seccomp:[[:space:]]*//p' "/proc/$PID/task"/*/status | sort -u

@@ -351,8 +351,7 @@ server_name() {
 }
 
 @test "tls: with sandbox = on handshakes and reloads of certificates succeed" {
-	! sanitized || skip "a build with a sanitizer has no seccomp filter"
-	grep -qa 'libseccomp\.so' "$SMALLSERVD" || skip "built without libseccomp"
+	need_filter
 	need_programs ncat
 	start_secure echo=echo <<-END
 		[daemon]
