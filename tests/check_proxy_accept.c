@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "check_net.h"
 #include "check_run.h"
 #include "core/clock.h"
 
@@ -66,11 +67,6 @@ static void close_pair(const int fds[2])
 	close(fds[1]);
 }
 
-static void put(int fd, const char *bytes, size_t length)
-{
-	ck_assert_int_eq(send(fd, bytes, length, MSG_NOSIGNAL), (ssize_t)length);
-}
-
 static bool wait_for(int fd, void *owner, uint64_t within_ms)
 {
 	struct proxy_socket socket = {.fd = fd, .owner = owner, .accepted_ms = clock_ms()};
@@ -105,7 +101,7 @@ START_TEST(header_that_has_arrived_is_read_at_once)
 {
 	int fds[2], owner;
 	make_pair(fds);
-	put(fds[0], LINE "hello", strlen(LINE "hello"));
+	net_send(fds[0], LINE "hello", strlen(LINE "hello"));
 	ck_assert(wait_for(fds[1], &owner, FAR_MS));
 	assert_result(METRIC_COUNT, NULL);
 	ck_assert(last_header.has_source);
@@ -123,13 +119,13 @@ START_TEST(header_in_two_parts_is_read_without_the_bytes_after_it)
 	for (size_t at = 0; at < strlen(LINE); at++) {
 		make_pair(fds);
 		callbacks = 0;
-		put(fds[0], LINE, at);
+		net_send(fds[0], LINE, at);
 		ck_assert(wait_for(fds[1], NULL, FAR_MS));
 		run_events();
 		ck_assert_uint_eq(callbacks, 0);
 		/* the bytes are consumed: the loop does not spin */
 		ck_assert_int_eq(poll(&(struct pollfd){.fd = fds[1], .events = POLLIN}, 1, 0), 0);
-		put(fds[0], &(LINE "hello")[at], strlen(LINE "hello") - at);
+		net_send(fds[0], &(LINE "hello")[at], strlen(LINE "hello") - at);
 		run_events();
 		assert_result(METRIC_COUNT, NULL);
 		assert_left(fds[1], "hello");
@@ -149,7 +145,7 @@ START_TEST(longest_header_is_read_byte_by_byte)
 	ck_assert(wait_for(fds[1], NULL, FAR_MS));
 	for (size_t i = 0; i < PROXY_HEADER_MAX; i++) {
 		ck_assert_uint_eq(callbacks, 0);
-		put(fds[0], bytes + i, 1);
+		net_send(fds[0], bytes + i, 1);
 		run_events();
 	}
 	assert_result(METRIC_COUNT, NULL);
@@ -162,7 +158,7 @@ START_TEST(invalid_header_is_reported_with_its_reason)
 {
 	int fds[2];
 	make_pair(fds);
-	put(fds[0], "GET / HTTP/1.0\r\n", 16);
+	net_send(fds[0], "GET / HTTP/1.0\r\n", 16);
 	ck_assert(wait_for(fds[1], NULL, FAR_MS));
 	assert_result(METRIC_REFUSED_PROXY_HEADER, "no PROXY header");
 	close_pair(fds);
@@ -173,7 +169,7 @@ START_TEST(fin_before_the_end_of_the_header_is_reported)
 {
 	int fds[2];
 	make_pair(fds);
-	put(fds[0], LINE, 10);
+	net_send(fds[0], LINE, 10);
 	ck_assert(wait_for(fds[1], NULL, FAR_MS));
 	shutdown(fds[0], SHUT_WR);
 	run_events();
@@ -201,7 +197,7 @@ START_TEST(input_does_not_move_the_deadline)
 	ck_assert(wait_for(fds[1], NULL, SOON_MS));
 	for (size_t sent = 0; callbacks == 0;) {
 		if (sent < 30)
-			put(fds[0], &LINE[sent++], 1);
+			net_send(fds[0], &LINE[sent++], 1);
 		ck_assert_int_ge(event_base_loop(base, EVLOOP_ONCE), 0);
 	}
 	assert_result(METRIC_REFUSED_HANDSHAKE_TIMEOUT, NULL);
