@@ -106,6 +106,10 @@ need_filter() {
 	grep -qa 'libseccomp\.so' "$SMALLSERVD" || skip "built without libseccomp"
 }
 
+need_libsystemd() {
+	grep -qa 'libsystemd\.so' "$SMALLSERVD" || skip "built without libsystemd"
+}
+
 has_ipv6() {
 	[[ -e /proc/net/if_inet6 ]] && grep -q '^0\{31\}1 ' /proc/net/if_inet6
 }

@@ -24,10 +24,6 @@ start_quiet_echo() {
 	wait_until grep -qsx "$PID" pid
 }
 
-need_libsystemd() {
-	grep -qa 'libsystemd\.so' "$SMALLSERVD" || skip "built without libsystemd"
-}
-
 @test "log: a start logs a line for each endpoint and one with the counts" {
 	start_daemon <<-END
 		[daemon]

@@ -419,7 +419,7 @@ readable_for_nobody() {
 }
 
 @test "reload: the service manager is notified of the begin and the end, also of a failed reload" {
-	grep -qa 'sd_notify' "$SMALLSERVD" || skip "a build without libsystemd"
+	need_libsystemd
 	python_background messages notify_socket.py "$BATS_TEST_TMPDIR/manager"
 	wait_for_line messages listening
 	NOTIFY_SOCKET=$BATS_TEST_TMPDIR/manager start_local_echo

@@ -480,14 +480,13 @@ hup() {
 }
 
 @test "upgrade: the old process notifies the service manager of the new main process and sends no later message" {
+	need_libsystemd
 	"$SMALLSERVD" --version >/dev/null
 	python_background manager notify_socket.py --pid "$BATS_TEST_TMPDIR/notify"
 	wait_for_line manager listening
 	export NOTIFY_SOCKET=$BATS_TEST_TMPDIR/notify WATCHDOG_USEC=400000
 	start_echo
-	if ! wait_until_ready manager; then
-		skip "this build has no libsystemd"
-	fi
+	wait_for_line manager "$OLD READY=1"
 	upgrade
 	unset NOTIFY_SOCKET WATCHDOG_USEC
 	wait_for_line manager "$OLD MAINPID=$NEW"
@@ -500,15 +499,12 @@ hup() {
 	wait_for_line manager "$NEW STOPPING=1"
 }
 
-wait_until_ready() {
-	grep -qx "$OLD READY=1" "$1"
-}
-
 @test "upgrade: the watchdog expects the new process" {
+	need_libsystemd
 	python_background manager notify_socket.py --pid "$BATS_TEST_TMPDIR/notify"
 	wait_for_line manager listening
 	start_watched
-	wait_for_line manager "$OLD WATCHDOG=1" || skip "this build has no libsystemd"
+	wait_for_line manager "$OLD WATCHDOG=1"
 	upgrade
 	wait_for_line manager "$NEW WATCHDOG=1"
 }
